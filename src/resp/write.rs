@@ -1,0 +1,95 @@
+//! Appends small replies and requests to a buffer.
+
+/// Appends a decimal number.
+#[inline]
+pub fn number(out: &mut Vec<u8>, value: u64) {
+    if value < 10 {
+        out.push(b'0' + value as u8);
+        return;
+    }
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut value = value;
+    while value > 0 {
+        at -= 1;
+        if let Some(digit) = digits.get_mut(at) {
+            *digit = b'0' + (value % 10) as u8;
+        }
+        value /= 10;
+    }
+    out.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
+/// Appends `*count`, the head of an array.
+#[inline]
+pub fn array(out: &mut Vec<u8>, count: usize) {
+    out.push(b'*');
+    number(out, count as u64);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a bulk string.
+#[inline]
+pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'$');
+    number(out, bytes.len() as u64);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an integer reply.
+pub fn integer(out: &mut Vec<u8>, value: i64) {
+    out.push(b':');
+    if value < 0 {
+        out.push(b'-');
+    }
+    number(out, value.unsigned_abs());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an error reply. `text` begins with its code, such as `ERR`; bytes that would end the line become blanks.
+pub fn error(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'-');
+    out.extend(text.iter().map(|&b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a status reply. `text` holds no line end.
+pub fn simple(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'+');
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a request: an array of bulk strings.
+pub fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
+    array(out, args.len());
+    for arg in args {
+        bulk(out, arg);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for n in [0, 9, 10, 99, 100, 12_345, u64::MAX] {
+            let mut out = Vec::new();
+            number(&mut out, n);
+            assert_eq!(out, n.to_string().into_bytes());
+        }
+    }
+
+    #[test]
+    fn frames() {
+        let mut out = Vec::new();
+        request(&mut out, &[b"GET", b"k"]);
+        integer(&mut out, i64::MIN);
+        error(&mut out, b"ERR a\r\nb");
+        simple(&mut out, b"OK");
+        assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n:-9223372036854775808\r\n-ERR a  b\r\n+OK\r\n");
+    }
+}
