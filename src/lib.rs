@@ -1,2 +1,19 @@
 #![forbid(unsafe_code)]
+pub mod admin;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod downstream;
+pub mod embedded;
+pub mod engine;
+pub mod error;
+pub mod hub;
+pub mod metrics;
+pub mod pace;
+pub mod proxy;
 pub mod resp;
+pub mod ring;
+pub mod stages;
+pub mod units;
+pub mod upstream;
+pub mod worker;

@@ -7,7 +7,7 @@
 //! Deliberately absent: a tree of frames. The proxy passes bytes through; the few replies of its own are written by
 //! [`write`], larger ones by [`control`], the only place that names `redis_protocol`.
 
-// control
+pub mod control;
 pub mod reply;
 pub mod request;
 pub mod write;

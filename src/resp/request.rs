@@ -183,12 +183,11 @@ pub struct Args<'a> {
     left: u32,
 }
 
-impl<'a> Args<'a> {
-    /// The next argument with its `$len` header and CRLF: what a request for another shard is put together from.
-    pub fn next_wire(&mut self) -> Option<&'a [u8]> {
-        let start = self.at;
-        self.next()?;
-        self.wire.get(start..self.at)
+impl Args<'_> {
+    /// Where the next argument's `$len` header begins in the request; behind the last one, the request's end.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
     }
 }
 

@@ -1,0 +1,186 @@
+//! The admin listener: what operators, probes and Prometheus ask of the running process, over HTTP/1.1.
+//!
+//! Read only: nothing here changes the process. All answers are plain text. It asks a [`Source`] and knows nothing of
+//! workers, pools or config itself.
+//!
+//! Promises: a request has a bounded head and a deadline, a connection serves one request, at most
+//! [`Limits::connections`] are open; garbage costs its own connection only. HTTP keep-alive is absent on purpose: with one
+//! request a connection, two deadlines bound everything a peer can hold. So are TLS and passwords: bind it to loopback, to
+//! a pod's own address or to a unix socket. Whoever reaches it reads the config (without its secrets) and the metrics.
+
+mod listener;
+mod query;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+
+pub use listener::{Limits, Listener};
+use query::Explain;
+
+/// What `explain` gives: the text, or why there is none.
+pub type Explanation = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// The process as the admin listener sees it. Called on the admin's own runtime; only `explain` may take its time.
+pub trait Source: Send + Sync {
+    /// All metrics in the Prometheus text format, version 0.0.4.
+    fn metrics(&self) -> String;
+    /// Whether this process should get traffic now.
+    fn ready(&self) -> Readiness;
+    /// The running config as YAML, secrets masked.
+    fn config(&self) -> String;
+    /// What would happen to this request (command first, then its arguments) in that pool, or in the only one.
+    fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation;
+    /// One row for each backend, in the order to show them.
+    fn backends(&self) -> Vec<Backend>;
+}
+
+/// The answer to a readiness probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Send traffic. The text is for people, and may be empty.
+    Ready(String),
+    /// Do not; one reason each.
+    NotReady(Vec<String>),
+}
+
+/// A backend's row in `/backends`; the numbers are summed over the workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its pool.
+    pub pool: String,
+    /// Its name in the ring.
+    pub name: String,
+    /// Where it is.
+    pub address: String,
+    /// One word or a few: up, connecting, ejected ...
+    pub state: String,
+    /// Open connections.
+    pub connections: u64,
+    /// Commands not sent yet.
+    pub in_queue: u64,
+    /// Commands without a reply yet.
+    pub out_queue: u64,
+}
+
+/// Serves until `shutdown` is cancelled, then finishes the requests it has read, for up to [`Limits::drain`].
+///
+/// # Errors
+/// When accepting has failed without a break for about ten seconds.
+pub async fn serve(
+    listener: impl Into<Listener>,
+    source: Arc<dyn Source>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    serve_within(Limits::default(), listener, source, shutdown).await
+}
+
+/// [`serve`] with other limits.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_within(
+    limits: Limits,
+    listener: impl Into<Listener>,
+    source: Arc<dyn Source>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/", get(async || text(StatusCode::OK, INDEX)))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || text(StatusCode::OK, "ok\n")))
+        .route("/readyz", get(ready))
+        .route("/config", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.config())))
+        .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
+        .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
+        .route("/version", get(async || text(StatusCode::OK, VERSION)))
+        .fallback(async || text(StatusCode::NOT_FOUND, "no such page; / lists them\n"))
+        .method_not_allowed_fallback(async || text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"))
+        .with_state(source);
+    listener::run(listener.into(), routes, limits, shutdown).await
+}
+
+const VERSION: &str = concat!("hotring ", env!("CARGO_PKG_VERSION"), "\n");
+
+const INDEX: &str = concat!(
+    "hotring ",
+    env!("CARGO_PKG_VERSION"),
+    "
+
+/metrics    Prometheus
+/healthz    200 as long as the process runs
+/readyz     200 when it should get traffic, else 503 and the reasons
+/config     the running config, secrets masked
+/backends   the backends and how they are
+/explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request
+/version    which hotring this is
+"
+);
+
+async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], source.metrics()).into_response()
+}
+
+async fn ready(State(source): State<Arc<dyn Source>>) -> Response {
+    match source.ready() {
+        Readiness::Ready(detail) if detail.is_empty() => text(StatusCode::OK, "ready\n"),
+        Readiness::Ready(detail) => text(StatusCode::OK, format!("ready\n{}\n", detail.trim_end())),
+        Readiness::NotReady(reasons) => {
+            let lines = reasons.iter().map(|reason| format!("{}\n", one_line(reason)));
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ["not ready\n".to_owned()].into_iter().chain(lines).collect::<String>(),
+            )
+        }
+    }
+}
+
+async fn explain(source: Arc<dyn Source>, query: Option<String>, patience: Duration) -> Response {
+    let Explain { pool, request } = match query::parse(query.as_deref().unwrap_or_default()) {
+        Ok(explain) => explain,
+        Err(wrong) => return text(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
+    };
+    match tokio::time::timeout(patience, source.explain(pool, request)).await {
+        Ok(Ok(told)) => text(StatusCode::OK, told),
+        Ok(Err(wrong)) => text(StatusCode::BAD_REQUEST, format!("{}\n", wrong.trim_end())),
+        Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "no worker answered in time\n"),
+    }
+}
+
+fn backends(rows: &[Backend]) -> Response {
+    let head = ["POOL", "BACKEND", "ADDRESS", "STATE", "CONNECTIONS", "IN_QUEUE", "OUT_QUEUE"].map(str::to_owned);
+    let rows = rows.iter().map(|b| {
+        let numbers = [b.connections, b.in_queue, b.out_queue].map(|n| n.to_string());
+        let [connections, in_queue, out_queue] = numbers;
+        let words = [&b.pool, &b.name, &b.address, &b.state].map(|word| one_line(word));
+        let [pool, name, address, state] = words;
+        [pool, name, address, state, connections, in_queue, out_queue]
+    });
+    let table: Vec<_> = [head].into_iter().chain(rows).collect();
+    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let lines = table.iter().map(|row| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    });
+    text(StatusCode::OK, lines.collect::<String>())
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, body.into()).into_response()
+}
+
+/// What comes from elsewhere must not look like a line of its own.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,280 @@
+//! The command line.
+//!
+//! Exit codes, after `sysexits.h`: 0 done, 64 bad arguments or bad configuration, 71 the system refused (an address in use,
+//! no thread), 78 no configuration file.
+
+use crate::config::{self, Config, Format, Level, Problems};
+use crate::proxy::Proxy;
+use crate::resp::write;
+use crate::units::Address;
+use crate::worker;
+use clap::{Args, Parser, Subcommand};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+const BAD: u8 = 64;
+const SYSTEM: u8 = 71;
+const NO_CONFIG: u8 = 78;
+
+/// A Redis-protocol sharding proxy that runs beside your application.
+#[derive(Parser)]
+#[command(name = "hotring", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    file: File,
+    /// Check the configuration and exit (twemproxy's flag; the same as `hotring check`)
+    #[arg(short = 't', long = "test-conf")]
+    test: bool,
+    /// Where to serve metrics and health, instead of the file's `admin`; `off` for nowhere
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+}
+
+#[derive(Args)]
+struct File {
+    /// The configuration: a proxy.yaml, or twemproxy's nutcracker.yml
+    #[arg(short = 'c', long = "config", alias = "conf-file", value_name = "FILE", default_value = "proxy.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the configuration: every problem with its line, every warning
+    Check {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Say by stage what would become of a request for each key
+    Route {
+        #[command(flatten)]
+        file: File,
+        /// The pool, if the file has several
+        #[arg(short, long)]
+        pool: Option<String>,
+        /// The command that is asked about
+        #[arg(long, default_value = "GET")]
+        command: String,
+        /// The keys
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Print the proxy.yaml that does the same as a nutcracker.yml
+    Import {
+        /// twemproxy's configuration
+        #[arg(value_name = "NUTCRACKER_YML")]
+        file: PathBuf,
+    },
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, but come this way, too.
+            let code = if error.use_stderr() { BAD } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let done = match cli.command {
+        None if cli.run.test => check(&cli.run.file.config),
+        None => run(&cli.run),
+        Some(Command::Check { file }) => check(&file.config),
+        Some(Command::Route { file, pool, command, keys }) => route(&file.config, pool.as_deref(), &command, &keys),
+        Some(Command::Import { file }) => import(&file),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            complain(&text);
+            ExitCode::from(code)
+        }
+    }
+}
+
+type Outcome = Result<(), (u8, String)>;
+
+fn load(path: &Path) -> Result<Config, (u8, String)> {
+    if !path.exists() {
+        let text = format!(
+            "{}: no such file; `hotring -c FILE` reads another one (a proxy.yaml, or twemproxy's nutcracker.yml)",
+            path.display()
+        );
+        return Err((NO_CONFIG, text));
+    }
+    config::load(path).map_err(bad)
+}
+
+fn bad(problems: Problems) -> (u8, String) {
+    (BAD, problems.to_string())
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    let mut all = config.warnings();
+    for pool in &config.pools {
+        let ring = crate::ring::Ring::new(
+            &worker::shards(pool),
+            &[],
+            pool.ring.hash,
+            pool.ring.distribution,
+            pool.ring.hash_tag,
+        );
+        all.extend(ring.warnings().into_iter().map(|w| format!("pool {}: {w}", pool.name)));
+    }
+    all
+}
+
+fn check(path: &Path) -> Outcome {
+    let config = load(path)?;
+    for warning in warnings(&config) {
+        say(&format!("warning: {warning}\n"));
+    }
+    let pools = config.pools.len();
+    say(&format!("{} is valid: {pools} pool{}\n", path.display(), if pools == 1 { "" } else { "s" }));
+    Ok(())
+}
+
+fn import(path: &Path) -> Outcome {
+    let text = std::fs::read_to_string(path).map_err(|e| (NO_CONFIG, format!("{}: {e}", path.display())))?;
+    say(&config::import(&text, path).map_err(bad)?);
+    Ok(())
+}
+
+fn route(path: &Path, pool: Option<&str>, command: &str, keys: &[String]) -> Outcome {
+    let config = load(path)?;
+    let number = match pool {
+        None if config.pools.len() == 1 => Some(0),
+        None => None,
+        Some(name) => config.pools.iter().position(|p| p.name == name),
+    };
+    let names: Vec<&str> = config.pools.iter().map(|p| p.name.as_str()).collect();
+    let number = number.ok_or_else(|| (BAD, format!("say which pool with --pool: {}", names.join(", "))))?;
+    let engine = worker::engine(&config, 0, 1, 0);
+    for key in keys {
+        let mut wire = Vec::new();
+        write::request(&mut wire, &[command.as_bytes(), key.as_bytes()]);
+        let told = engine.explain(number as u16, &wire, 0).map_err(|text| (BAD, text))?;
+        say(&told);
+    }
+    Ok(())
+}
+
+fn run(arguments: &Run) -> Outcome {
+    let path = &arguments.file.config;
+    let config = load(path)?;
+    let admin = match arguments.admin.as_deref() {
+        None => config.admin.clone(),
+        Some("off") => None,
+        Some(text) => Some(text.parse::<Address>().map_err(|e| (BAD, format!("--admin: read `{text}`, expected {e}")))?),
+    };
+    start_logging(&config);
+    for warning in warnings(&config) {
+        tracing::warn!("{warning}");
+    }
+    let greeting = greeting(&config);
+    let proxy = Proxy::start(config).map_err(|e| (SYSTEM, format!("hotring: {e}")))?;
+    let greet = |proxy: &Proxy, admin: Option<&str>| say(&greeting(proxy, admin));
+    proxy.run(admin.as_ref(), greet, until_signal()).map_err(|e| (SYSTEM, format!("hotring: {e}")))
+}
+
+/// What is said once everything listens: where, over what, and what to type next.
+fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> {
+    let pools: Vec<(String, String)> = config
+        .pools
+        .iter()
+        .map(|pool| {
+            let shards = worker::shards(pool).len();
+            let over = match pool.upstream.servers {
+                crate::upstream::Servers::Embedded { .. } => format!("{shards} embedded nodes (no Redis needed)"),
+                crate::upstream::Servers::Static(_) if shards == 1 => "1 server".into(),
+                crate::upstream::Servers::Static(_) => format!("{shards} servers"),
+            };
+            (pool.name.clone(), over)
+        })
+        .collect();
+    move |proxy, admin| {
+        let mut text = format!("hotring {}\n", env!("CARGO_PKG_VERSION"));
+        let mut first = None;
+        for (pool, address) in proxy.addresses() {
+            let over = pools.iter().find(|(name, _)| name == pool).map_or("", |(_, over)| over);
+            text += &format!("  pool {pool:<12} {address:<24} over {over}\n");
+            first = first.or(Some(address.as_str()));
+        }
+        match admin {
+            Some(admin) => text += &format!("  admin             {admin:<24} /metrics /healthz /readyz /config /explain\n"),
+            None => text += "  admin             off\n",
+        }
+        if let Some(address) = first {
+            let how = match address.rsplit_once(':') {
+                Some((host, port)) if !address.starts_with('/') => {
+                    let host = host.trim_matches(['[', ']']);
+                    if host == "127.0.0.1" || host == "0.0.0.0" {
+                        format!("-p {port}")
+                    } else {
+                        format!("-h {host} -p {port}")
+                    }
+                }
+                _ => format!("-s {address}"),
+            };
+            text += &format!("try: redis-cli {how} SET greeting hello\n     redis-cli {how} GET greeting\n");
+        }
+        text
+    }
+}
+
+async fn until_signal() {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be watched; stop hotring with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = int.recv() => tracing::info!("SIGINT: stopping"),
+    }
+}
+
+fn start_logging(config: &Config) {
+    use tracing::level_filters::LevelFilter;
+    let level = match config.log.level {
+        Level::Trace => LevelFilter::TRACE,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Info => LevelFilter::INFO,
+        Level::Warn => LevelFilter::WARN,
+        Level::Error => LevelFilter::ERROR,
+        Level::Off => LevelFilter::OFF,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // Set once; a second attempt would be a test's, which keeps the first.
+    let _ = match config.log.format {
+        Format::Text => tracing::subscriber::set_global_default(log.finish()),
+        Format::Json => tracing::subscriber::set_global_default(log.json().finish()),
+    };
+    // A panic in a session ends that session; it must not pass unseen.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a task panicked; please report this");
+    }));
+}
+
+/// Prints to standard output; a closed pipe is nobody's problem.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = std::io::stdout().flush();
+}
+
+fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.trim_end().as_bytes());
+    let _ = std::io::stderr().write_all(b"\n");
+}

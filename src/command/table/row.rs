@@ -1,0 +1,122 @@
+//! How a row of the table is written: a family of commands has its ACL categories and its treatment in common, a command
+//! its name, arity, keys and flags; what is particular to it follows.
+
+use super::super::{Access, Class, Keys, Local, Merge, Need, Spec, Treatment, Unless, Why};
+pub(super) use super::category;
+pub(super) use super::flag::*;
+
+/// No key.
+pub(super) const NONE: Keys = Keys::None;
+/// Argument 1.
+pub(super) const ONE: Keys = Keys::One;
+/// Arguments 1 and 2.
+pub(super) const TWO: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+/// All arguments.
+pub(super) const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+/// All arguments but the last, which is a timeout.
+pub(super) const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
+/// Every other argument: a value follows each key.
+pub(super) const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
+/// Argument 2, after a subcommand.
+pub(super) const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
+
+/// Refused, for want of a connection of its own: commands that wait.
+pub(super) const BLOCKS: Treatment = Treatment::Refuse(Why::NeedsConnection(Need::Blocking));
+
+/// What the commands of a family have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Family {
+    categories: u32,
+    treatment: Treatment,
+}
+
+impl Family {
+    /// Commands of these ACL categories, forwarded unless told otherwise.
+    pub(super) const fn of(categories: u32) -> Self {
+        Family { categories, treatment: Treatment::Forward }
+    }
+
+    /// The family, refused.
+    pub(super) const fn refused(self, why: Why) -> Self {
+        Family { treatment: Treatment::Refuse(why), ..self }
+    }
+
+    /// The family, answered by hotring.
+    pub(super) const fn local(self, local: Local) -> Self {
+        Family { treatment: Treatment::Local(local), ..self }
+    }
+
+    /// A command with Redis' `readonly` flag.
+    pub(super) const fn read(self, name: &'static str, arity: i16, keys: Keys, flags: u32) -> Spec {
+        self.spec(name, arity, keys, flags | READONLY, Access::Read)
+    }
+
+    /// A command with Redis' `write` flag.
+    pub(super) const fn write(self, name: &'static str, arity: i16, keys: Keys, flags: u32) -> Spec {
+        self.spec(name, arity, keys, flags | WRITE, Access::Write)
+    }
+
+    /// A command with neither.
+    pub(super) const fn other(self, name: &'static str, arity: i16, keys: Keys, flags: u32) -> Spec {
+        self.spec(name, arity, keys, flags, Access::Neither)
+    }
+
+    /// The HELP of a container, whose name is with it.
+    pub(super) const fn help(self, name: &'static str) -> Spec {
+        self.local(Local::Help).other(name, 2, NONE, LOADING | STALE)
+    }
+
+    const fn spec(self, name: &'static str, arity: i16, keys: Keys, flags: u32, access: Access) -> Spec {
+        let (categories, treatment) = (self.categories, self.treatment);
+        let class = class(access, treatment, categories);
+        Spec { name, arity, access, keys, treatment, flags, categories, class, subcommands: &[], unless: None }
+    }
+}
+
+impl Spec {
+    /// The command, split over shards.
+    pub(super) const fn split(self, merge: Merge) -> Self {
+        self.treated(Treatment::Split(merge))
+    }
+
+    /// The command, refused.
+    pub(super) const fn refused(self, why: Why) -> Self {
+        self.treated(Treatment::Refuse(why))
+    }
+
+    /// The command, answered by hotring.
+    pub(super) const fn local(self, local: Local) -> Self {
+        self.treated(Treatment::Local(local))
+    }
+
+    /// The command, treated like this.
+    pub(super) const fn treated(self, treatment: Treatment) -> Self {
+        Spec { treatment, class: class(self.access, treatment, self.categories), ..self }
+    }
+
+    /// The command, refused for some arguments.
+    pub(super) const fn unless(self, unless: Unless) -> Self {
+        Spec { unless: Some(unless), ..self }
+    }
+
+    /// A command without Redis' `write` flag that may write all the same.
+    pub(super) const fn may_write(self) -> Self {
+        Spec { access: Access::Write, class: class(Access::Write, self.treatment, self.categories), ..self }
+    }
+
+    /// A command that is further named by its first argument.
+    pub(super) const fn containing(self, subcommands: &'static [Spec]) -> Self {
+        Spec { subcommands, ..self }
+    }
+}
+
+const fn class(access: Access, treatment: Treatment, categories: u32) -> Class {
+    match (treatment, access) {
+        (Treatment::Local(_), _) => Class::Local,
+        (Treatment::Refuse(_), _) => Class::Refused,
+        (Treatment::Split(_), _) => Class::Multi,
+        (Treatment::Forward, _) if categories & category::SCRIPTING != 0 => Class::Script,
+        (Treatment::Forward, Access::Write) => Class::Write,
+        (Treatment::Forward, _) => Class::Read,
+    }
+}

@@ -1,0 +1,184 @@
+//! From what was written to what is meant: defaults, and the checks that need more than one key.
+//!
+//! Promises: with nothing reported, the configuration is whole and its invariants hold. With something reported, what is
+//! returned is for nobody's use.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::path::Path;
+
+use super::problems::{Report, quoted};
+use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
+use super::{ADMIN, Config, Kind, Log, MAX_PAUSE, Pool, Source, Workers, servers};
+use crate::downstream::config::{self as downstream, BACKLOG, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};
+use crate::ring::{Distribution, KeyHash};
+use crate::units::{Address, Secret};
+use crate::upstream::config::{self as upstream, RingConfig, Servers};
+
+const NOT_MEMCACHED: &str = "hotring speaks Redis, not memcached";
+
+/// Builds the configuration and tells what does not fit together.
+pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Config {
+    let kind = file.kind;
+    let admin = match file.admin {
+        Some(admin) => admin.value.map(|address| Written { value: address, at: admin.at }),
+        None if kind == Kind::Proxy => ADMIN.parse().ok().map(|address| Written { value: address, at: 0 }),
+        None => None,
+    };
+    check_listeners(admin.as_ref(), &file.pools, report);
+    Config {
+        workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
+        max_pause: value(file.max_pause, MAX_PAUSE),
+        admin: admin.map(|admin| admin.value),
+        log: Log { level: file.level.map(|w| w.value).unwrap_or_default(), format: file.format.map(|w| w.value).unwrap_or_default() },
+        pools: file.pools.into_iter().map(|pool| self::pool(pool, kind, report)).collect(),
+        source: Source { path: path.to_owned(), kind },
+    }
+}
+
+fn value<T>(written: Option<Written<T>>, default: T) -> T {
+    written.map_or(default, |written| written.value)
+}
+
+fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
+    check_redis(&written, kind, report);
+    check_embedded(&written, report);
+    check_servers(&written, report);
+    let password = written.redis_auth.map(|auth| {
+        let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
+        for (name, other) in other {
+            if let Some(other) = other {
+                let key = format!("{}.{name}", written.key);
+                report.add(other.at, key, "given beside `redis_auth`, which is both `server_auth` and `client_auth`");
+            }
+        }
+        auth.value
+    });
+    if let (Some(redis_db), Some(db)) = (&written.redis_db, &written.db) {
+        report.twice(db.at.max(redis_db.at), db.at.min(redis_db.at), format!("{}.db", written.key), "given as `redis_db` too");
+    }
+    let (user, server_password) = match written.server_auth {
+        Some(auth) => (auth.value.user, auth.value.password),
+        None => (None, password.clone()),
+    };
+    let client_password: Option<Secret> = match written.client_auth {
+        Some(auth) => auth.value.password,
+        None => password,
+    };
+    let timeout = if kind == Kind::Nutcracker { None } else { Some(upstream::TIMEOUT) };
+    let servers = match written.servers {
+        Some(ServersWritten::Embedded(count)) => Servers::Embedded {
+            count,
+            maxmemory: value(written.maxmemory, upstream::MAXMEMORY),
+            eviction: written.eviction.map(|written| written.value).unwrap_or_default(),
+        },
+        Some(ServersWritten::List(list)) => Servers::Static(list.into_iter().map(|server| server.value).collect()),
+        None => Servers::Static(Vec::new()),
+    };
+    Pool {
+        name: written.name.value,
+        downstream: downstream::Config {
+            listen: written.listen.into_iter().map(|address| address.value).collect(),
+            backlog: value(written.backlog, BACKLOG),
+            reuseport: value(written.reuseport, false),
+            client_connections: value(written.client_connections, 0),
+            max_pipeline: value(written.max_pipeline, MAX_PIPELINE),
+            max_output: value(written.max_output, MAX_OUTPUT),
+            max_request: value(written.max_request, MAX_REQUEST),
+            password: client_password,
+        },
+        upstream: upstream::Config {
+            servers,
+            timeout: value(written.timeout, timeout),
+            connect_timeout: value(written.connect_timeout, upstream::CONNECT_TIMEOUT),
+            server_connections: value(written.server_connections, upstream::SERVER_CONNECTIONS),
+            preconnect: value(written.preconnect, false),
+            auto_eject_hosts: value(written.auto_eject_hosts, false),
+            server_retry_timeout: value(written.server_retry_timeout, upstream::SERVER_RETRY_TIMEOUT),
+            server_failure_limit: value(written.server_failure_limit, upstream::SERVER_FAILURE_LIMIT).max(1),
+            tcpkeepalive: value(written.tcpkeepalive, false),
+            user,
+            password: server_password,
+            db: value(written.db.or(written.redis_db), 0),
+            max_outbox: value(written.max_outbox, upstream::MAX_OUTBOX),
+        },
+        ring: RingConfig {
+            hash: value(written.hash, KeyHash::Fnv1a_64),
+            distribution: value(written.distribution, Distribution::Ketama),
+            hash_tag: written.hash_tag.map(|written| written.value),
+        },
+        coalesce: value(written.coalesce, false),
+    }
+}
+
+/// Every address is listened on once. Port 0 is another port each time.
+fn check_listeners(admin: Option<&Written<Address>>, pools: &[PoolWritten], report: &mut Report) {
+    let mut seen: Vec<(&Address, usize, &str)> = Vec::new();
+    if let Some(admin) = admin {
+        seen.push((&admin.value, admin.at, "admin"));
+    }
+    for pool in pools {
+        for listen in &pool.listen {
+            let same = |(address, ..): &&(&Address, usize, &str)| listen.value.is_same_place(address);
+            let key = format!("{}.listen", pool.key);
+            match seen.iter().find(same) {
+                _ if matches!(listen.value, Address::Tcp { port: 0, .. }) => {}
+                Some((address, 0, _)) => {
+                    report.add(listen.at, key, format!("{} is where `admin` is by default", quoted(&address.to_string())));
+                }
+                Some((address, first, of)) => {
+                    let said = format!("{} is listened on by {} too", quoted(&address.to_string()), quoted(of));
+                    report.twice(listen.at, *first, key, said);
+                }
+                None => seen.push((&listen.value, listen.at, &pool.key)),
+            }
+        }
+    }
+}
+
+fn check_redis(pool: &PoolWritten, kind: Kind, report: &mut Report) {
+    let key = format!("{}.redis", pool.key);
+    match &pool.redis {
+        Some(redis) if !redis.value => report.add(redis.at, key, format!("read `false`, expected `true`: {NOT_MEMCACHED}")),
+        None if kind == Kind::Nutcracker && !pool.has_redis => {
+            let name = quoted(&pool.name.value);
+            let said = format!("missing, expected `redis: true`: without it pool {name} is memcached; {NOT_MEMCACHED}");
+            report.add(pool.name.at, key, said);
+        }
+        _ => {}
+    }
+}
+
+fn check_embedded(pool: &PoolWritten, report: &mut Report) {
+    if !matches!(pool.servers, Some(ServersWritten::List(_))) {
+        return;
+    }
+    let maxmemory = pool.maxmemory.as_ref().map(|written| ("maxmemory", written.at));
+    let eviction = pool.eviction.as_ref().map(|written| ("eviction", written.at));
+    for (name, at) in maxmemory.into_iter().chain(eviction) {
+        report.add(at, format!("{}.{name}", pool.key), "is for `servers: embedded:N` only; a server has its own");
+    }
+}
+
+fn check_servers(pool: &PoolWritten, report: &mut Report) {
+    let Some(ServersWritten::List(list)) = &pool.servers else { return };
+    let key = |i: usize| format!("{}.servers[{i}]", pool.key);
+    let mut seen = HashMap::new();
+    for (i, server) in list.iter().enumerate() {
+        let name = &server.value.name;
+        match seen.get(name) {
+            Some(first) => report.twice(server.at, *first, key(i), format!("{} names two servers", quoted(name))),
+            None => drop(seen.insert(name, server.at)),
+        }
+        if pool.listen.iter().any(|listen| listen.value.is_same_place(&server.value.address)) {
+            let address = quoted(&server.value.address.to_string());
+            report.add(server.at, key(i), format!("{address} is where this pool listens, it would talk to itself"));
+        }
+    }
+    let weights: u64 = list.iter().map(|server| u64::from(server.value.weight)).sum();
+    let modula = matches!(&pool.distribution, Some(written) if written.value == Distribution::Modula);
+    if let (true, Some(last)) = (modula && weights > servers::MAX_WEIGHT.into(), list.last()) {
+        let said = format!("weights add up to {weights}, expected at most {} with `modula`", servers::MAX_WEIGHT);
+        report.add(last.at, format!("{}.servers", pool.key), said);
+    }
+}

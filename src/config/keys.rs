@@ -1,0 +1,215 @@
+//! Every key there is, with its default and its meaning; and which one was meant by a key there is not.
+//!
+//! Promises: the readers accept exactly these keys, and a key left out means its default as written here. README's table
+//! is this list.
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// As it stands in the file.
+    pub name: &'static str,
+    /// Where it stands.
+    pub place: Place,
+    /// What is taken where the key is left out, as it would be written in a `proxy.yaml`; empty for "unset", `required` for
+    /// keys that must be there.
+    pub default: &'static str,
+    /// What it does, in a sentence.
+    pub meaning: &'static str,
+    /// Whether twemproxy knows it, so that it may stand in a `nutcracker.yml`.
+    pub twemproxy: bool,
+}
+
+/// Where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the top of the file.
+    Top,
+    /// Under `log`.
+    Log,
+    /// Under `pools`, in a pool.
+    Pool,
+    /// In an entry of `servers` that is a map.
+    Server,
+    /// Under `server_auth` or, but for `user`, under `client_auth`.
+    Auth,
+}
+
+impl Place {
+    /// In words, for messages.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Top => "at the top of the file",
+            Self::Log => "under `log`",
+            Self::Pool => "in a pool",
+            Self::Server => "in an entry of `servers`",
+            Self::Auth => "under `server_auth` or `client_auth`",
+        }
+    }
+}
+
+const fn own(place: Place, name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, place, default, meaning, twemproxy: false }
+}
+
+const fn twemproxy(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, place: Place::Pool, default, meaning, twemproxy: true }
+}
+
+/// Every key, in the order in which README and `/config` show them.
+pub const KEYS: &[Key] = &[
+    own(Place::Top, "workers", "1", "threads that serve requests: a number, or `auto` for one a core"),
+    own(
+        Place::Top,
+        "max_pause",
+        "120us",
+        "longest rest after a batch where that serves more replies per CPU; at most `1ms`, `off` never rests",
+    ),
+    own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and status page; `off` for none"),
+    own(Place::Top, "log", "", "what is logged, see `level` and `format`"),
+    own(Place::Top, "pools", "required", "the pools by name: sets of servers with the addresses apps reach them at"),
+    own(Place::Log, "level", "info", "least level that is logged: `trace`, `debug`, `info`, `warn`, `error` or `off`"),
+    own(Place::Log, "format", "text", "`text` for people, `json` for machines"),
+    twemproxy(
+        "listen",
+        "required",
+        "where apps connect to: `host:port`, `[::1]:6379`, `/path` or `/path 0666` (octal mode of the socket), or a list",
+    ),
+    twemproxy(
+        "servers",
+        "required",
+        "`embedded:N` for N cache nodes in this process, or a list of `host:port:weight [name]`, `/path:weight [name]` or \
+         `{address, weight, name}`",
+    ),
+    own(Place::Pool, "maxmemory", "64mb", "memory of each embedded node"),
+    own(Place::Pool, "eviction", "lru", "what a full embedded node gives up: `lru` the longest unused, `lfu` the least used"),
+    twemproxy(
+        "hash",
+        "fnv1a_64",
+        "hash of a key: `one_at_a_time`, `md5`, `crc16`, `crc32`, `crc32a`, `fnv1_64`, `fnv1a_64`, `fnv1_32`, `fnv1a_32`, \
+         `hsieh`, `murmur` or `jenkins`",
+    ),
+    twemproxy("hash_tag", "", "two characters, such as `\"{}\"`: only what stands between them in a key is hashed"),
+    twemproxy(
+        "distribution",
+        "ketama",
+        "how hashes are spread over servers: `ketama`, `modula`, `random`, or `ketama-1000` for a more even ketama",
+    ),
+    twemproxy("timeout", "5s", "longest wait for a reply; `off` waits for ever, which is what a nutcracker.yml means by none"),
+    own(Place::Pool, "connect_timeout", "1s", "longest wait for a connection to a server"),
+    twemproxy("server_connections", "1", "connections to each server, for each worker"),
+    twemproxy("preconnect", "false", "connect to all servers at start"),
+    twemproxy("tcpkeepalive", "false", "keepalive probes on connections to servers"),
+    twemproxy("auto_eject_hosts", "false", "take a failing server out of the ring for `server_retry_timeout`"),
+    twemproxy("server_retry_timeout", "30s", "how long an ejected server stays out"),
+    twemproxy("server_failure_limit", "2", "failures in a row that eject a server"),
+    own(Place::Pool, "max_outbox", "8mb", "bytes waiting for one server connection before its sessions are paused"),
+    twemproxy("backlog", "512", "connections the kernel holds ready before they are accepted"),
+    twemproxy("reuseport", "false", "let other processes listen on the same address"),
+    twemproxy("client_connections", "0", "sessions at a time, further ones are refused; `0` is no limit"),
+    own(Place::Pool, "max_pipeline", "1024", "open requests of one session before no more are read from it"),
+    own(Place::Pool, "max_output", "64mb", "bytes of replies waiting for one session before no more requests are read from it"),
+    own(Place::Pool, "max_request", "512mb", "bytes of one request"),
+    own(Place::Pool, "coalesce", "false", "let equal reads that are on their way at the same time share one reply"),
+    twemproxy("redis", "true", "must be `true`: hotring speaks Redis, not memcached"),
+    twemproxy("redis_auth", "", "password sent to the servers and demanded from apps"),
+    own(Place::Pool, "server_auth", "", "user and password sent to the servers"),
+    own(Place::Pool, "client_auth", "", "password demanded from apps"),
+    twemproxy("redis_db", "0", "database that is selected at the servers"),
+    own(Place::Pool, "db", "0", "the same as `redis_db`"),
+    own(Place::Server, "address", "required", "where the server listens: `host:port` or `/path`"),
+    own(Place::Server, "weight", "1", "share of the keys relative to the other servers"),
+    own(Place::Server, "name", "", "name on the ring; keys stay where they are when the address behind a name changes"),
+    own(Place::Auth, "user", "", "user name, at the servers only; left out, the password is sent alone"),
+    own(Place::Auth, "password", "", "the password itself"),
+    own(Place::Auth, "password_env", "", "environment variable that holds the password"),
+    own(Place::Auth, "password_file", "", "file that holds the password, relative to this one; a newline at its end is cut"),
+];
+
+/// The names of the keys at a place.
+pub(super) fn names(place: Place) -> Vec<&'static str> {
+    KEYS.iter().filter(|key| key.place == place).map(|key| key.name).collect()
+}
+
+/// The names of the keys a pool of a `nutcracker.yml` may have.
+pub(super) fn twemproxy_names() -> Vec<&'static str> {
+    KEYS.iter().filter(|key| key.twemproxy).map(|key| key.name).collect()
+}
+
+/// What to tell about a key that is none of `known`.
+pub(super) fn unknown(name: &str, known: &[&'static str]) -> String {
+    match KEYS.iter().find(|key| key.name == name) {
+        Some(key) if key.place == Place::Pool && known.contains(&"hash") => {
+            "unknown key, it is hotring's own; `hotring import` makes a proxy.yaml, which may have it".to_owned()
+        }
+        Some(Key { name: "user", .. }) => "unknown key, it stands under `server_auth`".to_owned(),
+        Some(key) => format!("unknown key, it stands {}", key.place.words()),
+        None => match meant(name, known) {
+            Some(meant) => format!("unknown key, did you mean `{meant}`?"),
+            None => "unknown key".to_owned(),
+        },
+    }
+}
+
+/// The known key that `name` is closest to, if it is close.
+fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let name = name.to_lowercase().replace('-', "_");
+    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    let near = known.iter().map(|known| (distance(&name, known), *known)).min()?;
+    (near.0 <= allowed).then_some(near.1)
+}
+
+/// Edits that make one text of the other: insert, delete, replace, swap two neighbours (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut before = vec![0; b.len() + 1];
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, edits) in [("", "", 0), ("a", "", 1), ("abc", "acb", 1), ("kitten", "sitting", 3), ("hash", "hash", 0)] {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+            assert_eq!(distance(b, a), edits, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn near_keys_are_meant() {
+        let pool = names(Place::Pool);
+        for (name, near) in [
+            ("timout", Some("timeout")),
+            ("server", Some("servers")),
+            ("auto-eject-hosts", Some("auto_eject_hosts")),
+            ("Timeout", Some("timeout")),
+            ("reids", Some("redis")),
+            ("nonsense", None),
+            ("x", None),
+        ] {
+            assert_eq!(meant(name, &pool), near, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_there_once() {
+        for (i, key) in KEYS.iter().enumerate() {
+            assert!(!KEYS[..i].iter().any(|other| other.name == key.name && other.place == key.place), "{}", key.name);
+        }
+    }
+}

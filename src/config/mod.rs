@@ -1,0 +1,225 @@
+//! The configuration: a file, read and checked as a whole, becomes an immutable snapshot.
+//!
+//! Two formats: `proxy.yaml`, and twemproxy's `nutcracker.yml` as it is. Two steps: what was written (`written`), then
+//! what is meant, with defaults and cross-checks (`build`).
+//!
+//! Promises: all that is wrong with a file is told at once, with file, line, column and key; a file with anything wrong
+//! gives no configuration. Does not resolve host names, bind, connect, or watch the file.
+
+mod build;
+mod keys;
+mod nutcracker;
+mod problems;
+mod servers;
+mod text;
+mod warnings;
+mod written;
+mod yaml;
+
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, str::FromStr};
+
+pub use keys::{KEYS, Key, Place};
+pub use problems::{Problem, Problems};
+
+use crate::units::{Address, Expected};
+use crate::{downstream, upstream};
+
+/// Where the admin listener is when a `proxy.yaml` says nothing.
+pub const ADMIN: &str = "127.0.0.1:9380";
+/// `max_pause` where nothing is said.
+pub const MAX_PAUSE: Duration = Duration::from_micros(120);
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Threads that serve requests.
+    pub workers: Workers,
+    /// Longest rest of the paced loop after a batch, at most 1 ms; zero never rests.
+    pub max_pause: Duration,
+    /// Where metrics, health and the status page are served, if anywhere.
+    pub admin: Option<Address>,
+    /// What is logged and how.
+    pub log: Log,
+    /// The pools in the order of the file, at least one, names unique.
+    pub pools: Vec<Pool>,
+    /// Where all this was read from.
+    pub source: Source,
+}
+
+/// How many threads serve requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// This many.
+    Count(NonZeroU16),
+    /// One for each core the process may use.
+    Auto,
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// What is logged and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// The least level that is logged.
+    pub level: Level,
+    /// For whom.
+    pub format: Format,
+}
+
+/// An enum of words, with its `FromStr` and `Display`.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident: $($(#[$word_doc:meta])* $variant:ident = $text:literal),* $(,)?) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name { $($(#[$word_doc])* $variant),* }
+
+        impl FromStr for $name {
+            type Err = Expected;
+
+            fn from_str(text: &str) -> Result<Self, Expected> {
+                match text {
+                    $($text => Ok(Self::$variant),)*
+                    _ => Err(Expected::new(concat!("one of", $(" `", $text, "`"),*))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text),* })
+            }
+        }
+    };
+}
+
+words! {
+    /// How much is logged.
+    Level:
+    /// Everything, for the hunt of one bug.
+    Trace = "trace",
+    /// What each part decides.
+    Debug = "debug",
+    /// Starts, stops, changes.
+    #[default]
+    Info = "info",
+    /// What somebody should look at.
+    Warn = "warn",
+    /// What broke.
+    Error = "error",
+    /// Nothing.
+    Off = "off",
+}
+
+words! {
+    /// The form of a log line.
+    Format:
+    /// For people.
+    #[default]
+    Text = "text",
+    /// One JSON object a line.
+    Json = "json",
+}
+
+/// A named set of servers with the addresses apps reach them at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name, in metrics and logs.
+    pub name: String,
+    /// The app side.
+    pub downstream: downstream::config::Config,
+    /// The servers' side.
+    pub upstream: upstream::config::Config,
+    /// Where keys go.
+    pub ring: upstream::config::RingConfig,
+    /// Whether equal reads on their way at the same time share one reply.
+    pub coalesce: bool,
+}
+
+/// Where a configuration was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// Its format.
+    pub kind: Kind,
+}
+
+/// The format of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// hotring's own.
+    Proxy,
+    /// twemproxy's.
+    Nutcracker,
+}
+
+impl Config {
+    /// The configuration as a `proxy.yaml` that says everything, defaults too, with secrets masked. For people and
+    /// `/config`; it is not meant to be loaded again, since the masks are not the secrets.
+    pub fn masked_yaml(&self) -> String {
+        text::effective(self)
+    }
+
+    /// What is allowed but seldom meant, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        warnings::of(self)
+    }
+}
+
+/// Reads and checks a file of at most 1 MiB.
+///
+/// # Errors
+/// All that is wrong with it, or that it cannot be read.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let mut bytes = Vec::new();
+    let limit = yaml::MAX_BYTES as u64 + 1;
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|e| Problems::of_file(path, None, format!("cannot be read: {e}")))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let (good, _) = e.as_bytes().split_at(e.utf8_error().valid_up_to());
+        let line = 1 + good.iter().filter(|&&b| b == b'\n').count();
+        let last = String::from_utf8_lossy(good.rsplit(|&b| b == b'\n').next().unwrap_or_default()).chars().count();
+        Problems::of_file(path, Some((line, last + 1)), "read a byte that is not UTF-8, expected text")
+    })?;
+    parse(&text, path)
+}
+
+/// Checks a text. `path` names it in messages and tells its format to nobody; a relative `password_file` is looked for
+/// beside it.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn parse(text: &str, path: &Path) -> Result<Config, Problems> {
+    let root = yaml::read(text).map_err(|broken| Problems::of_file(path, broken.place, broken.text))?;
+    let kind = if nutcracker::is_one(&root) { Kind::Nutcracker } else { Kind::Proxy };
+    let mut report = problems::Report::default();
+    let file = written::read(&root, kind, path, &mut report);
+    let config = build::build(file, path, &mut report);
+    if report.is_empty() { Ok(config) } else { Err(report.finish(text, path)) }
+}
+
+/// Turns a `nutcracker.yml` into a `proxy.yaml` that means the same, with a comment where twemproxy meant it differently.
+/// Passwords are written out, since the file has them. Comments of the file are not taken over.
+///
+/// # Errors
+/// All that is wrong with it, or that it is a `proxy.yaml` already.
+pub fn import(text: &str, path: &Path) -> Result<String, Problems> {
+    let config = parse(text, path)?;
+    match config.source.kind {
+        Kind::Nutcracker => Ok(text::imported(&config)),
+        Kind::Proxy => Err(Problems::of_file(path, None, "read a proxy.yaml, expected a nutcracker.yml")),
+    }
+}

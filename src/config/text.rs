@@ -1,0 +1,204 @@
+//! A configuration as the text of a `proxy.yaml`.
+//!
+//! Promises: what `imported` writes loads to the same configuration; what `effective` writes holds no secret.
+
+use std::fmt::Write;
+
+use super::keys::{KEYS, Place};
+use super::{Config, Pool, servers};
+use crate::units::{MASK, Millis, Secret, Size};
+use crate::upstream::config::Servers;
+
+/// Every value, defaults too; secrets masked.
+pub(super) fn effective(config: &Config) -> String {
+    Text { all: true, out: String::new() }.file(config)
+}
+
+/// What a `nutcracker.yml` said and means, defaults of a `proxy.yaml` left out; secrets written out.
+pub(super) fn imported(config: &Config) -> String {
+    Text { all: false, out: String::new() }.file(config)
+}
+
+struct Text {
+    all: bool,
+    out: String,
+}
+
+impl Text {
+    fn file(mut self, config: &Config) -> String {
+        if !self.all {
+            self.line("# Written by `hotring import` from a nutcracker.yml.");
+            self.line("# Keys stay on the servers they are on. Comments were not taken over.");
+            self.line("# A nutcracker.yml has no admin listener; 127.0.0.1:9380 would serve metrics and health.");
+        }
+        let admin = config.admin.as_ref().map_or("off".to_owned(), |address| scalar(&address.to_string()));
+        self.top("workers", config.workers.to_string());
+        self.top("max_pause", Millis::from(config.max_pause).to_string());
+        self.top("admin", admin);
+        if self.all {
+            self.line("log:");
+            self.line(&format!("  level: {}", config.log.level));
+            self.line(&format!("  format: {}", config.log.format));
+        }
+        self.line("pools:");
+        for pool in &config.pools {
+            self.pool(pool);
+        }
+        self.out
+    }
+
+    fn pool(&mut self, pool: &Pool) {
+        let (downstream, upstream, ring) = (&pool.downstream, &pool.upstream, &pool.ring);
+        self.line(&format!("  {}:", scalar(&pool.name)));
+        match &downstream.listen[..] {
+            [one] => self.line(&format!("    listen: {}", scalar(&one.to_string()))),
+            many => self.list("listen", many.iter().map(ToString::to_string)),
+        }
+        match &upstream.servers {
+            Servers::Embedded { count, maxmemory, eviction } => {
+                self.line(&format!("    servers: embedded:{count}"));
+                self.key("maxmemory", Size::from(*maxmemory));
+                self.key("eviction", eviction);
+            }
+            Servers::Static(list) => self.list("servers", list.iter().map(servers::written)),
+        }
+        // Placement is worth a line even where it is the default.
+        self.line(&format!("    hash: {}", ring.hash));
+        self.line(&format!("    distribution: {}", ring.distribution));
+        if let Some(tag) = ring.hash_tag {
+            self.line(&format!("    hash_tag: {}", quoted(&String::from_utf8_lossy(&tag))));
+        }
+        let timeout = upstream.timeout.map_or("off".to_owned(), |timeout| Millis::from(timeout).to_string());
+        let note = "waits for ever, as twemproxy does without a `timeout`; hotring's own default is 5s";
+        self.noted("timeout", timeout, upstream.timeout.is_none().then_some(note));
+        self.key("connect_timeout", Millis::from(upstream.connect_timeout));
+        self.key("server_connections", upstream.server_connections);
+        self.key("preconnect", upstream.preconnect);
+        self.key("tcpkeepalive", upstream.tcpkeepalive);
+        self.key("auto_eject_hosts", upstream.auto_eject_hosts);
+        self.key("server_retry_timeout", Millis::from(upstream.server_retry_timeout));
+        self.key("server_failure_limit", upstream.server_failure_limit);
+        self.key("max_outbox", Size::from(upstream.max_outbox));
+        self.key("backlog", downstream.backlog);
+        self.key("reuseport", downstream.reuseport);
+        let note = "twemproxy reads this and does nothing, hotring obeys it";
+        self.noted("client_connections", downstream.client_connections, Some(note));
+        self.key("max_pipeline", downstream.max_pipeline);
+        self.key("max_output", Size::from(downstream.max_output));
+        self.key("max_request", Size::from(downstream.max_request));
+        self.key("coalesce", pool.coalesce);
+        self.auth(pool);
+        self.key("redis_db", upstream.db);
+    }
+
+    fn auth(&mut self, pool: &Pool) {
+        let (client, server, user) = (&pool.downstream.password, &pool.upstream.password, &pool.upstream.user);
+        if let (Some(secret), None, true) = (client, user, client == server) {
+            let secret = self.secret(secret);
+            return self.line(&format!("    redis_auth: {secret}"));
+        }
+        if let Some(secret) = server {
+            let secret = self.secret(secret);
+            self.line("    server_auth:");
+            if let Some(user) = user {
+                self.line(&format!("      user: {}", quoted(user)));
+            }
+            self.line(&format!("      password: {secret}"));
+        }
+        if let Some(secret) = client {
+            let secret = self.secret(secret);
+            self.line("    client_auth:");
+            self.line(&format!("      password: {secret}"));
+        }
+    }
+
+    fn secret(&self, secret: &Secret) -> String {
+        quoted(if self.all { MASK } else { secret.expose() })
+    }
+
+    fn top(&mut self, name: &str, value: String) {
+        if self.all || !is_default(Place::Top, name, &value) {
+            self.line(&format!("{name}: {value}"));
+        }
+    }
+
+    fn key(&mut self, name: &str, value: impl ToString) {
+        self.noted(name, value, None);
+    }
+
+    /// A key of a pool, with a note for those who import.
+    fn noted(&mut self, name: &str, value: impl ToString, note: Option<&str>) {
+        let value = value.to_string();
+        if self.all {
+            self.line(&format!("    {name}: {value}"));
+        } else if !is_default(Place::Pool, name, &value) {
+            let note = note.map(|note| format!("  # {note}")).unwrap_or_default();
+            self.line(&format!("    {name}: {value}{note}"));
+        }
+    }
+
+    fn list(&mut self, name: &str, items: impl Iterator<Item = String>) {
+        self.line(&format!("    {name}:"));
+        for item in items {
+            self.line(&format!("      - {}", scalar(&item)));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+}
+
+fn is_default(place: Place, name: &str, value: &str) -> bool {
+    KEYS.iter().any(|key| key.place == place && key.name == name && key.default == value)
+}
+
+/// A text as a YAML scalar: plain where that is beyond doubt, else quoted.
+fn scalar(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b':' | b'-' | b'_' | b'+' | b'%' | b' ');
+    let begins = text.as_bytes().first().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'/');
+    let spaced = text.ends_with([' ', ':']) || text.contains(": ");
+    let word = matches!(text.to_ascii_lowercase().as_str(), "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n");
+    if begins && !spaced && !word && text.bytes().all(plain) { text.to_owned() } else { quoted(text) }
+}
+
+/// A text in double quotes, with YAML's escapes.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            // Line and paragraph separators, and marks that would be taken for the start of a file, are escaped too.
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::yaml;
+    use super::*;
+
+    #[test]
+    fn scalars_read_back() {
+        for text in [
+            "", " ", "a", "null", "~", "true", "No", "12", "0x1f", "-", "- a", "a: b", "a:", "a #b", "#a", "{}", "$$", "[]", "*a",
+            "&a", "!a", "|", ">", "%a", "@a", "`a`", "'a'", "\"a\"", "a\\b", "a\nb", "a\tb", "\u{0}", "\u{85}", "\u{2028}", "é 𝄞",
+            "127.0.0.1:6379:1 alpha", "/tmp/a:1", "[::1]:6379", "10.0.0.1:1:1 a:", "\u{feff}x", "---", "\u{7f}",
+        ] {
+            for written in [scalar(text), quoted(text)] {
+                let node = yaml::read(&format!("k: {written}\n")).unwrap_or_else(|e| panic!("{written}: {e:?}"));
+                assert_eq!(node.get("k").and_then(|value| value.text()), Some(text), "{written}");
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What is allowed but seldom meant.
+//!
+//! Promises: one sentence each, starting with the pool it is about; nothing here stops a start.
+
+use super::{Config, Kind, Pool};
+use crate::ring::{Distribution, KeyHash};
+use crate::units::Address;
+use crate::upstream::config::{Server, Servers};
+
+/// All warnings of a configuration.
+pub(super) fn of(config: &Config) -> Vec<String> {
+    let mut out = Vec::new();
+    if config.source.kind == Kind::Nutcracker {
+        out.push("a nutcracker.yml has no admin listener: no metrics, no health; `hotring import` makes a proxy.yaml".to_owned());
+    }
+    for pool in &config.pools {
+        let said = of_pool(pool, config.source.kind);
+        out.extend(said.into_iter().map(|said| format!("pool `{}`: {said}", pool.name)));
+    }
+    out
+}
+
+fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
+    let mut out = Vec::new();
+    let (downstream, upstream, ring) = (&pool.downstream, &pool.upstream, &pool.ring);
+    if kind == Kind::Nutcracker && downstream.client_connections > 0 {
+        let limit = downstream.client_connections;
+        out.push(format!("`client_connections: {limit}` is obeyed; twemproxy reads it and does nothing"));
+    }
+    if downstream.reuseport && downstream.listen.iter().all(|address| matches!(address, Address::Unix { .. })) {
+        out.push("`reuseport` does nothing for a Unix socket".to_owned());
+    }
+    match &upstream.servers {
+        Servers::Embedded { .. } => {
+            if upstream.db > 0 {
+                out.push("`redis_db` does nothing: embedded nodes have one database".to_owned());
+            }
+            if upstream.user.is_some() || (upstream.password.is_some() && upstream.password != downstream.password) {
+                out.push("`server_auth` does nothing: embedded nodes ask for no password".to_owned());
+            }
+        }
+        Servers::Static(servers) => {
+            of_servers(servers, ring.distribution, &mut out);
+            if upstream.timeout.is_none() {
+                out.push("no `timeout`: a server that hangs holds its requests for ever".to_owned());
+            }
+            if upstream.server_connections > 1 {
+                out.push(
+                    "`server_connections` above 1: a session keeps to one connection of a server, so order holds within a \
+                     session only"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    if ring.distribution == Distribution::Random {
+        out.push("`distribution: random`: a key has no home, so reads find what writes stored only by chance".to_owned());
+    }
+    if ring.hash == KeyHash::Crc32 && ring.distribution == Distribution::Ketama {
+        out.push("`hash: crc32` has 15 bits, as in twemproxy: with `ketama` nearly all keys go to one server".to_owned());
+    }
+    out
+}
+
+/// Servers that ketama gives no point, so that no key ever goes there.
+fn of_servers(servers: &[Server], distribution: Distribution, out: &mut Vec<String>) {
+    if distribution != Distribution::Ketama {
+        return;
+    }
+    let total: f32 = servers.iter().map(|server| server.weight as f32).sum();
+    for server in servers {
+        // In single precision, as twemproxy counts the labels of a server.
+        let labels = (server.weight as f32 / total * 40.0 * servers.len() as f32 + 1e-10).floor();
+        if labels < 1.0 {
+            out.push(format!("server `{}` gets no keys: weight {} is too little beside the others", server.name, server.weight));
+        }
+    }
+}

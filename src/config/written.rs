@@ -1,0 +1,480 @@
+//! What was written: each key read by itself, with the place it stood at. Nothing here knows a default.
+//!
+//! Promises: reads on after a wrong value, so that everything wrong is told; a key that could not be read is told here
+//! and counts as left out further on. Does not compare keys with each other, but for those that name one password.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use super::keys::{self, Place};
+use super::problems::{Report, quoted};
+use super::yaml::{Kind as NodeKind, Node};
+use super::{Format, Kind, Level, Workers, nutcracker, servers};
+use crate::ring::{Distribution, KeyHash};
+use crate::units::{Address, Expected, Millis, Secret, Size, whole};
+use crate::upstream::config::{Eviction, Server};
+
+/// A value and the node it was read from.
+#[derive(Debug)]
+pub(super) struct Written<T> {
+    pub(super) value: T,
+    pub(super) at: usize,
+}
+
+/// A whole file.
+#[derive(Debug)]
+pub(super) struct FileWritten {
+    pub(super) kind: Kind,
+    pub(super) workers: Option<Written<Workers>>,
+    pub(super) max_pause: Option<Written<Duration>>,
+    /// `None` inside: `off`.
+    pub(super) admin: Option<Written<Option<Address>>>,
+    pub(super) level: Option<Written<Level>>,
+    pub(super) format: Option<Written<Format>>,
+    pub(super) pools: Vec<PoolWritten>,
+}
+
+/// One pool.
+#[derive(Debug)]
+pub(super) struct PoolWritten {
+    pub(super) name: Written<String>,
+    /// Its key in the file, such as `pools.main`.
+    pub(super) key: String,
+    pub(super) listen: Vec<Written<Address>>,
+    pub(super) servers: Option<ServersWritten>,
+    pub(super) maxmemory: Option<Written<u64>>,
+    pub(super) eviction: Option<Written<Eviction>>,
+    pub(super) hash: Option<Written<KeyHash>>,
+    pub(super) hash_tag: Option<Written<[u8; 2]>>,
+    pub(super) distribution: Option<Written<Distribution>>,
+    /// `None` inside: for ever.
+    pub(super) timeout: Option<Written<Option<Duration>>>,
+    pub(super) connect_timeout: Option<Written<Duration>>,
+    pub(super) server_connections: Option<Written<u32>>,
+    pub(super) preconnect: Option<Written<bool>>,
+    pub(super) tcpkeepalive: Option<Written<bool>>,
+    pub(super) auto_eject_hosts: Option<Written<bool>>,
+    pub(super) server_retry_timeout: Option<Written<Duration>>,
+    pub(super) server_failure_limit: Option<Written<u32>>,
+    pub(super) max_outbox: Option<Written<u64>>,
+    pub(super) backlog: Option<Written<u32>>,
+    pub(super) reuseport: Option<Written<bool>>,
+    pub(super) client_connections: Option<Written<u32>>,
+    pub(super) max_pipeline: Option<Written<u32>>,
+    pub(super) max_output: Option<Written<u64>>,
+    pub(super) max_request: Option<Written<u64>>,
+    pub(super) coalesce: Option<Written<bool>>,
+    pub(super) redis: Option<Written<bool>>,
+    /// Whether `redis` was there at all, readable or not.
+    pub(super) has_redis: bool,
+    pub(super) redis_auth: Option<Written<Secret>>,
+    pub(super) server_auth: Option<Written<Auth>>,
+    pub(super) client_auth: Option<Written<Auth>>,
+    pub(super) redis_db: Option<Written<u32>>,
+    pub(super) db: Option<Written<u32>>,
+}
+
+/// The value of `servers`.
+#[derive(Debug)]
+pub(super) enum ServersWritten {
+    Embedded(u16),
+    List(Vec<Written<Server>>),
+}
+
+/// The value of `server_auth` or `client_auth`.
+#[derive(Debug)]
+pub(super) struct Auth {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<Secret>,
+}
+
+const INTEGER: u32 = i32::MAX as u32;
+const LARGEST: u64 = 1 << 40;
+const MAX_EMBEDDED: u16 = 256;
+const SERVERS: &str = "`embedded:N`, or a list of `host:port:weight [name]`";
+const POOL: &str = "a pool: a map with `listen` and `servers`";
+const SECRET_BYTES: u64 = 4096;
+
+/// Reads a document. `path` is the file's, for what it names relative to itself.
+pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) -> FileWritten {
+    let nothing = FileWritten {
+        kind,
+        workers: None,
+        max_pause: None,
+        admin: None,
+        level: None,
+        format: None,
+        pools: Vec::new(),
+    };
+    let dir = path.parent().unwrap_or(Path::new(""));
+    if kind == Kind::Nutcracker {
+        return FileWritten { pools: pools(root, "", kind, dir, report), ..nothing };
+    }
+    if !matches!(root.kind, NodeKind::Map(_)) {
+        report.unfit(root, "", &Expected::new("a map with `pools`"));
+        return nothing;
+    }
+    let Some(mut top) = Fields::open(root, String::new(), &keys::names(Place::Top), report) else { return nothing };
+    let workers = top.value("workers", workers);
+    let max_pause = top.value("max_pause", max_pause);
+    let admin = top.value("admin", admin);
+    let (mut level, mut format) = (None, None);
+    if let Some(mut log) = top.fields("log", Place::Log) {
+        level = log.value("level", str::parse);
+        format = log.value("format", str::parse);
+    }
+    let pools = match top.require("pools", "at least one pool") {
+        Some(node) => pools(node, "pools", kind, dir, report),
+        None => Vec::new(),
+    };
+    FileWritten { workers, max_pause, admin, level, format, pools, ..nothing }
+}
+
+fn pools(node: &Node, key: &str, kind: Kind, dir: &Path, report: &mut Report) -> Vec<PoolWritten> {
+    let Some(entries) = node.entries().filter(|entries| !entries.is_empty()) else {
+        report.unfit(node, key, &Expected::new("a map of pools by name"));
+        return Vec::new();
+    };
+    refuse_twice(entries, key, report);
+    entries.iter().filter_map(|(name, pool)| self::pool(name, pool, key, kind, dir, report)).collect()
+}
+
+fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mut Report) -> Option<PoolWritten> {
+    let text = name.text().unwrap_or_default();
+    if text.is_empty() || text.len() > 128 || text.contains(char::is_control) {
+        report.unfit(name, key, &Expected::new("the name of a pool, of 1 to 128 characters"));
+        return None;
+    }
+    let nutcracker = kind == Kind::Nutcracker;
+    let key = join(key, text);
+    let known = if nutcracker { keys::twemproxy_names() } else { keys::names(Place::Pool) };
+    if node.entries().is_none() {
+        report.unfit(node, &key, &Expected::new(POOL));
+        return None;
+    }
+    let mut pool = Fields::open(node, key.clone(), &known, report)?;
+    pool.stands_at(name.id);
+    let listen = match pool.require("listen", "an address such as `127.0.0.1:6379`") {
+        Some(node) => pool.listen(node, nutcracker),
+        None => Vec::new(),
+    };
+    let servers = pool.require("servers", SERVERS).and_then(|node| pool.servers(node, nutcracker));
+    Some(PoolWritten {
+        name: Written { value: text.to_owned(), at: name.id },
+        key,
+        listen,
+        servers,
+        maxmemory: pool.value("maxmemory", |text| size(text, 1 << 20)),
+        eviction: pool.value("eviction", |text| text.parse().map_err(|()| Expected::new("`lru` or `lfu`"))),
+        hash: pool.value("hash", hash),
+        hash_tag: pool.value("hash_tag", hash_tag),
+        distribution: pool.value("distribution", distribution),
+        timeout: pool.value("timeout", patience),
+        connect_timeout: pool.value("connect_timeout", some_time),
+        server_connections: pool.value("server_connections", |text| number(text, 1, 1024)),
+        preconnect: pool.value("preconnect", flag),
+        tcpkeepalive: pool.value("tcpkeepalive", flag),
+        auto_eject_hosts: pool.value("auto_eject_hosts", flag),
+        server_retry_timeout: pool.value("server_retry_timeout", |text| text.parse().map(|m: Millis| m.into())),
+        // twemproxy takes 0 and ejects at the first failure, as with 1.
+        server_failure_limit: pool.value("server_failure_limit", |text| number(text, u32::from(!nutcracker), INTEGER)),
+        max_outbox: pool.value("max_outbox", |text| size(text, 1 << 16)),
+        backlog: pool.value("backlog", |text| number(text, 0, INTEGER)),
+        reuseport: pool.value("reuseport", flag),
+        client_connections: pool.value("client_connections", |text| number(text, 0, INTEGER)),
+        max_pipeline: pool.value("max_pipeline", |text| number(text, 1, 1_000_000)),
+        max_output: pool.value("max_output", |text| size(text, 1 << 16)),
+        max_request: pool.value("max_request", |text| size(text, 1 << 10)),
+        coalesce: pool.value("coalesce", flag),
+        redis: pool.value("redis", flag),
+        has_redis: pool.get("redis").is_some(),
+        redis_auth: pool.secret("redis_auth"),
+        server_auth: pool.auth("server_auth", dir),
+        client_auth: pool.auth("client_auth", dir),
+        redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
+        db: pool.value("db", |text| number(text, 0, INTEGER)),
+    })
+}
+
+/// The entries of a map while they are read.
+struct Fields<'n, 'r> {
+    entries: &'n [(Node, Node)],
+    key: String,
+    /// The node that stands for the map when one of its keys is missing.
+    at: usize,
+    report: &'r mut Report,
+}
+
+impl<'n, 'r> Fields<'n, 'r> {
+    /// Opens a map; tells of keys that are unknown or stand twice, or that it is no map.
+    fn open(node: &'n Node, key: String, known: &[&'static str], report: &'r mut Report) -> Option<Self> {
+        let Some(entries) = node.entries() else {
+            report.unfit(node, &key, &Expected::new(format!("a map with `{}`", known.join("`, `"))));
+            return None;
+        };
+        refuse_twice(entries, &key, report);
+        for (name, value) in entries {
+            let Some(text) = name.text() else {
+                report.unfit(name, &key, &Expected::new("a key"));
+                continue;
+            };
+            if known.contains(&text) {
+                continue;
+            }
+            let said = match known.contains(&"pools") && nutcracker::is_pool(value) {
+                true => "unknown key, a pool stands under `pools`".to_owned(),
+                false => keys::unknown(text, known),
+            };
+            report.add(name.id, join(&key, text), said);
+        }
+        Some(Self { entries, key, at: node.id, report })
+    }
+
+    fn stands_at(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    fn get(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)
+    }
+
+    fn require(&mut self, name: &str, expected: &str) -> Option<&'n Node> {
+        let node = self.get(name);
+        if node.is_none() {
+            self.report.add(self.at, join(&self.key, name), format!("missing, expected {expected}"));
+        }
+        node
+    }
+
+    /// The value of a key that is a scalar. `parse` must refuse an empty text: that is what it is shown in place of
+    /// anything else, to hear what was expected.
+    fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Expected>) -> Option<Written<T>> {
+        let node = self.get(name)?;
+        let key = join(&self.key, name);
+        scalar(node, &key, self.report, parse)
+    }
+
+    fn fields(&mut self, name: &str, place: Place) -> Option<Fields<'n, '_>> {
+        let node = self.get(name)?;
+        Fields::open(node, join(&self.key, name), &keys::names(place), self.report)
+    }
+
+    fn listen(&mut self, node: &'n Node, nutcracker: bool) -> Vec<Written<Address>> {
+        let key = join(&self.key, "listen");
+        let parse = |text: &str| match text.parse()? {
+            Address::Tcp { port: 0, .. } if nutcracker => Err(Expected::new("a port from 1 to 65535")),
+            address => Ok(address),
+        };
+        match &node.kind {
+            NodeKind::List(items) if !nutcracker && !items.is_empty() => {
+                let item = |(i, node)| scalar(node, &format!("{key}[{i}]"), self.report, parse);
+                items.iter().enumerate().filter_map(item).collect()
+            }
+            _ => scalar(node, &key, self.report, parse).into_iter().collect(),
+        }
+    }
+
+    fn servers(&mut self, node: &'n Node, nutcracker: bool) -> Option<ServersWritten> {
+        let key = join(&self.key, "servers");
+        if let NodeKind::List(items) = &node.kind
+            && !items.is_empty()
+        {
+            let item = |(i, node)| self.server(node, format!("{key}[{i}]"), nutcracker);
+            return Some(ServersWritten::List(items.iter().enumerate().filter_map(item).collect()));
+        }
+        let embedded = |text: &str| match text.strip_prefix("embedded:").filter(|_| !nutcracker) {
+            Some(count) => number(count, 1, MAX_EMBEDDED.into())
+                .map_err(|_| Expected::new(format!("`embedded:N` with N from 1 to {MAX_EMBEDDED}"))),
+            None => Err(Expected::new(if nutcracker { "a list of `host:port:weight [name]`" } else { SERVERS })),
+        };
+        let count = scalar(node, &key, self.report, embedded)?.value;
+        Some(ServersWritten::Embedded(count.try_into().unwrap_or(MAX_EMBEDDED)))
+    }
+
+    fn server(&mut self, node: &'n Node, key: String, nutcracker: bool) -> Option<Written<Server>> {
+        if node.entries().is_none() || nutcracker {
+            return scalar(node, &key, self.report, |text| servers::entry(text, nutcracker));
+        }
+        let mut server = Fields::open(node, key, &keys::names(Place::Server), self.report)?;
+        server.require("address", "a server's address such as `10.0.0.1:6379`");
+        let address = server.value("address", servers::address);
+        let weight = server.value("weight", servers::weight).map_or(1, |weight| weight.value);
+        let alias = server.value("name", servers::alias).map(|alias| alias.value);
+        let Written { value: (address, label), .. } = address?;
+        Some(Written { value: servers::server(address, label, weight, alias), at: node.id })
+    }
+
+    fn secret(&mut self, name: &str) -> Option<Written<Secret>> {
+        let node = self.get(name)?;
+        match node.text().filter(|text| !text.is_empty()) {
+            Some(text) => Some(Written { value: Secret::new(text), at: node.id }),
+            None => {
+                self.report.unfit_secret(node, &join(&self.key, name), &Expected::new("a password"));
+                None
+            }
+        }
+    }
+
+    fn auth(&mut self, name: &str, dir: &Path) -> Option<Written<Auth>> {
+        let node = self.get(name)?;
+        let key = join(&self.key, name);
+        if node.text().is_some() {
+            self.report.unfit_secret(node, &key, &Expected::new("a map with `password`"));
+            return None;
+        }
+        let mut known = keys::names(Place::Auth);
+        known.retain(|known| *known != "user" || name == "server_auth");
+        let mut auth = Fields::open(node, key, &known, self.report)?;
+        let user = auth.value("user", user).filter(|_| name == "server_auth").map(|user| user.value);
+        let password = auth.password(dir);
+        Some(Written { value: Auth { user, password }, at: node.id })
+    }
+
+    fn password(&mut self, dir: &Path) -> Option<Secret> {
+        let given = ["password", "password_env", "password_file"];
+        let given: Vec<&str> = given.into_iter().filter(|name| self.get(name).is_some()).collect();
+        match given[..] {
+            ["password"] => self.secret("password").map(|secret| secret.value),
+            ["password_env"] => self.value("password_env", from_env).map(|secret| secret.value),
+            ["password_file"] => self.value("password_file", |text| from_file(text, dir)).map(|secret| secret.value),
+            _ => {
+                let said = if given.is_empty() { "missing, expected one of" } else { "given twice, expected only one of" };
+                let said = format!("{said} `password`, `password_env`, `password_file`");
+                self.report.add(self.at, join(&self.key, "password"), said);
+                None
+            }
+        }
+    }
+}
+
+fn join(key: &str, name: &str) -> String {
+    if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
+}
+
+fn refuse_twice(entries: &[(Node, Node)], key: &str, report: &mut Report) {
+    let mut seen = std::collections::HashMap::new();
+    for (name, _) in entries {
+        let Some(text) = name.text() else { continue };
+        match seen.get(text) {
+            Some(first) => report.twice(name.id, *first, join(key, text), "given twice"),
+            None => drop(seen.insert(text, name.id)),
+        }
+    }
+}
+
+fn scalar<T>(
+    node: &Node,
+    key: &str,
+    report: &mut Report,
+    parse: impl Fn(&str) -> Result<T, Expected>,
+) -> Option<Written<T>> {
+    match parse(node.text().unwrap_or_default()) {
+        Ok(value) => Some(Written { value, at: node.id }),
+        Err(expected) => {
+            report.unfit(node, key, &expected);
+            None
+        }
+    }
+}
+
+fn flag(text: &str) -> Result<bool, Expected> {
+    text.parse().map_err(|_| Expected::new("`true` or `false`"))
+}
+
+fn number(text: &str, least: u32, most: u32) -> Result<u32, Expected> {
+    let number = whole(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (least..=most).contains(n));
+    number.ok_or_else(|| Expected::new(format!("a whole number from {least} to {most}")))
+}
+
+fn size(text: &str, least: u64) -> Result<u64, Expected> {
+    let bytes = text.parse::<Size>()?.bytes();
+    if (least..=LARGEST).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(Expected::new(format!("a size from {} to {}", Size::from(least), Size::from(LARGEST))))
+}
+
+fn workers(text: &str) -> Result<Workers, Expected> {
+    if text == "auto" {
+        return Ok(Workers::Auto);
+    }
+    let count = number(text, 1, 256).ok().and_then(|n| u16::try_from(n).ok()).and_then(|n| n.try_into().ok());
+    count.map(Workers::Count).ok_or_else(|| Expected::new("a whole number from 1 to 256, or `auto`"))
+}
+
+fn max_pause(text: &str) -> Result<Duration, Expected> {
+    let pause = if text == "off" { Some(Duration::ZERO) } else { text.parse().ok().map(|m: Millis| m.into()) };
+    let pause = pause.filter(|pause| *pause <= Duration::from_millis(1));
+    pause.ok_or_else(|| Expected::new("a duration of at most `1ms` such as `120us`, or `off`"))
+}
+
+fn admin(text: &str) -> Result<Option<Address>, Expected> {
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|e| Expected::new(format!("{e}, or `off`")))
+}
+
+fn patience(text: &str) -> Result<Option<Duration>, Expected> {
+    match text {
+        "off" | "-1" => Ok(None),
+        _ => match text.parse::<Millis>() {
+            Ok(millis) => Ok(Some(Duration::from(millis)).filter(|timeout| !timeout.is_zero())),
+            Err(e) => Err(Expected::new(format!("{e}, or `off`"))),
+        },
+    }
+}
+
+fn some_time(text: &str) -> Result<Duration, Expected> {
+    let span = Duration::from(text.parse::<Millis>()?);
+    if span.is_zero() { Err(Expected::new("a duration above 0")) } else { Ok(span) }
+}
+
+fn hash(text: &str) -> Result<KeyHash, Expected> {
+    text.parse().map_err(|_| {
+        Expected::new(
+            "one of `one_at_a_time` `md5` `crc16` `crc32` `crc32a` `fnv1_64` `fnv1a_64` `fnv1_32` `fnv1a_32` `hsieh` \
+             `murmur` `jenkins`",
+        )
+    })
+}
+
+fn distribution(text: &str) -> Result<Distribution, Expected> {
+    text.parse().map_err(|_| Expected::new("one of `ketama` `modula` `random` `ketama-1000`"))
+}
+
+fn hash_tag(text: &str) -> Result<[u8; 2], Expected> {
+    text.as_bytes().try_into().map_err(|_| Expected::new("two characters such as `\"{}\"`"))
+}
+
+fn user(text: &str) -> Result<String, Expected> {
+    if text.is_empty() { Err(Expected::new("a user name")) } else { Ok(text.to_owned()) }
+}
+
+fn from_env(name: &str) -> Result<Secret, Expected> {
+    // The standard library refuses such names by panicking or by never finding them.
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(Expected::new("the name of an environment variable"));
+    }
+    match std::env::var(name) {
+        Ok(secret) if !secret.is_empty() => Ok(Secret::new(secret)),
+        _ => Err(Expected::new("an environment variable that is set, not empty and UTF-8")),
+    }
+}
+
+fn from_file(name: &str, dir: &Path) -> Result<Secret, Expected> {
+    if name.is_empty() {
+        return Err(Expected::new("the path of a file"));
+    }
+    let mut text = String::new();
+    let read = File::open(dir.join(name)).and_then(|file| file.take(SECRET_BYTES + 1).read_to_string(&mut text));
+    let secret = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    match read {
+        Err(e) => Err(Expected::new(format!("a file that can be read: {}", quoted(&e.to_string())))),
+        Ok(_) if secret.is_empty() => Err(Expected::new("a file that is not empty")),
+        Ok(bytes) if bytes as u64 > SECRET_BYTES => Err(Expected::new(format!("a file of at most {SECRET_BYTES} bytes"))),
+        Ok(_) => Ok(Secret::new(secret)),
+    }
+}

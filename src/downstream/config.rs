@@ -1,0 +1,35 @@
+//! What a pool's app side is told: where to listen and how much a session may ask for.
+//!
+//! Promises: plain values, already checked when they come from a file. Does not promise that an address can be bound.
+
+use crate::units::{Address, Secret};
+
+/// `backlog` where nothing is said, as twemproxy has it.
+pub const BACKLOG: u32 = 512;
+/// `max_pipeline` where nothing is said.
+pub const MAX_PIPELINE: u32 = 1024;
+/// `max_output` where nothing is said, in bytes: a thousand ordinary replies of 64 KiB, far below a sidecar's memory limit.
+pub const MAX_OUTPUT: u64 = 64 << 20;
+/// `max_request` where nothing is said, in bytes; Redis' own `proto-max-bulk-len`.
+pub const MAX_REQUEST: u64 = 512 << 20;
+
+/// The app side of one pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where apps connect to, at least one.
+    pub listen: Vec<Address>,
+    /// Connections the kernel may hold ready before they are accepted.
+    pub backlog: u32,
+    /// `SO_REUSEPORT` on the listeners, so that two processes may share an address.
+    pub reuseport: bool,
+    /// Sessions the pool accepts at a time; 0 is no limit.
+    pub client_connections: u32,
+    /// Requests a session may have open before no more are read from it.
+    pub max_pipeline: u32,
+    /// Bytes of replies that may wait for one session before no more requests are read from it.
+    pub max_output: u64,
+    /// Bytes one request may have.
+    pub max_request: u64,
+    /// What apps must `AUTH` with; `None` asks for nothing.
+    pub password: Option<Secret>,
+}

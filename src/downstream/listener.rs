@@ -1,0 +1,195 @@
+//! Listening sockets: bound before the workers start, accepted from by the first worker, dealt evenly to all.
+
+use super::Config;
+use crate::hub::Stream;
+use crate::units::Address;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+
+/// How long accepting rests when the process has no descriptor left.
+const REST: Duration = Duration::from_millis(50);
+
+/// A bound socket that does not accept yet.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A unix socket; its file is removed when the listener is dropped.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// A unix socket's file.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already; nothing depends on it.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Bound {
+    /// Binds one of a pool's addresses. A unix socket's file that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// As `bind(2)` and `listen(2)`, or where a host name does not resolve.
+    pub fn new(address: &Address, config: &Config) -> io::Result<Self> {
+        let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
+        match address {
+            Address::Tcp { host, port } => {
+                let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name has no address");
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match bind_tcp(address, backlog, config.reuseport) {
+                        Ok(listener) => return Ok(Self::Tcp(listener)),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+            Address::Unix { path, mode } => {
+                remove_stale(path)?;
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&SockAddr::unix(path)?)?;
+                let file = SocketFile(path.clone());
+                if let Some(mode) = mode {
+                    fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
+                }
+                socket.listen(backlog)?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Unix(socket.into(), file))
+            }
+        }
+    }
+
+    /// Where it listens; port 0 has become a real one.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(|a| a.to_string()).unwrap_or_default(),
+            Self::Unix(_, file) => file.0.display().to_string(),
+        }
+    }
+
+    /// Its port, if it has one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(|a| a.port()),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Makes it accept on the current runtime.
+    ///
+    /// # Errors
+    /// Where the runtime cannot watch it.
+    pub fn start(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            Self::Unix(listener, file) => Listener::Unix(UnixListener::from_std(listener)?, file),
+        })
+    }
+}
+
+fn bind_tcp(address: SocketAddr, backlog: i32, reuseport: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if reuseport {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Removes a socket's file that its owner left behind; leaves alone one that is listened on, and any other kind of file.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of another kind"));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        Err(_) => fs::remove_file(path),
+    }
+}
+
+/// A socket that is accepted from.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener, SocketFile),
+}
+
+/// An accepted connection that can be handed to another thread.
+#[derive(Debug)]
+pub enum Accepted {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    /// The next connection. Rests and tries again when there are no descriptors left, or the app has gone already.
+    pub async fn accept(&self) -> Stream {
+        loop {
+            let accepted = match self {
+                Self::Tcp(listener) => listener.accept().await.map(|(socket, _)| {
+                    // Small replies must not wait for each other. An app that is gone already will be seen by its reader.
+                    let _ = socket.set_nodelay(true);
+                    Stream::Tcp(socket)
+                }),
+                Self::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Stream::Unix(socket)),
+            };
+            match accepted {
+                Ok(stream) => return stream,
+                Err(error) if out_of_resources(&error) => {
+                    tracing::warn!(error = %error, "cannot accept for now");
+                    tokio::time::sleep(REST).await;
+                }
+                // The connection was gone before it was accepted.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: trying again at once would only burn CPU.
+fn out_of_resources(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}
+
+impl Accepted {
+    /// Takes a connection off this runtime.
+    ///
+    /// # Errors
+    /// Where the runtime cannot let go of it.
+    pub fn detach(stream: Stream) -> io::Result<Self> {
+        Ok(match stream {
+            Stream::Tcp(socket) => Self::Tcp(socket.into_std()?),
+            Stream::Unix(socket) => Self::Unix(socket.into_std()?),
+        })
+    }
+
+    /// Puts it onto the current runtime.
+    ///
+    /// # Errors
+    /// Where the runtime cannot watch it.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(socket) => Stream::Tcp(tokio::net::TcpStream::from_std(socket)?),
+            Self::Unix(socket) => Stream::Unix(tokio::net::UnixStream::from_std(socket)?),
+        })
+    }
+}

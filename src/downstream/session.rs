@@ -1,0 +1,147 @@
+//! One app's connection: reads requests into the engine; the flusher writes the replies.
+//!
+//! An idle session owns no buffer. Bytes are read into the worker's scratch; only an incomplete request is kept, in a buffer
+//! that grows as its bytes arrive and never ahead of them, whatever length the app has announced.
+
+use crate::engine::{SessionId, Then};
+use crate::hub::{Hub, Reader, Stream};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Reads after which a session lets others go first.
+const TURNS: u32 = 4;
+/// Bytes asked for at least while a request is incomplete: what follows it most likely comes with it.
+const LEAST: usize = 4 * 1024;
+/// Bytes asked for at most at once, so that memory follows what arrives and not what was announced.
+const MOST: usize = 256 * 1024;
+
+/// Serves an app until it leaves.
+pub async fn serve(hub: Rc<Hub>, stream: Stream, pool: u16) {
+    let (reader, writer) = stream.split();
+    let id = hub.with(|engine, sockets| {
+        let id = engine.open(pool);
+        sockets.add_app(id, writer);
+        id
+    });
+    // Whatever ends this task ends the session: also a panic, which is contained here and costs nobody else anything.
+    let _end = End { hub: Rc::clone(&hub), id, broken: true };
+    let mut session = Session { hub, id, reader, tail: Vec::new(), need: 1, eof: false };
+    let ended = poll_fn(|cx| session.poll(cx)).await;
+    let mut end = _end;
+    end.broken = ended.is_err();
+}
+
+struct End {
+    hub: Rc<Hub>,
+    id: SessionId,
+    broken: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.hub.with(|engine, sockets| {
+            engine.close(self.id, self.broken);
+            sockets.remove_app(self.id);
+        });
+    }
+}
+
+struct Session {
+    hub: Rc<Hub>,
+    id: SessionId,
+    reader: Reader,
+    /// An incomplete request, or what was read before the session was paused.
+    tail: Vec<u8>,
+    /// Bytes that `tail` must have before looking at it again makes sense.
+    need: usize,
+    eof: bool,
+}
+
+impl Session {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS {
+            let (over, paused, closing) = self.hub.with(|engine, sockets| {
+                sockets.read_by(self.id, cx);
+                if engine.is_blocked(self.id) && sockets.poll_app(self.id, cx).is_ready() {
+                    engine.app_writable(self.id);
+                }
+                (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id))
+            });
+            if over {
+                return Poll::Ready(Ok(()));
+            }
+            if self.eof || paused || closing {
+                return Poll::Pending;
+            }
+            if !self.tail.is_empty() && self.tail.len() >= self.need {
+                self.submit_tail();
+                continue;
+            }
+            let count = match if self.tail.is_empty() { self.read_fresh(cx) } else { self.read_more(cx) } {
+                Poll::Ready(Ok(count)) => count,
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            };
+            if count == 0 {
+                // The app may have closed its half only: it still gets all it asked for.
+                self.eof = true;
+                let done = self.hub.with(|engine, _| engine.finish(self.id));
+                return if done { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads into the shared scratch; keeps what is left of an incomplete request.
+    fn read_fresh(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let hub = Rc::clone(&self.hub);
+        let mut scratch = hub.scratch();
+        let count = std::task::ready!(self.reader.poll_read(cx, &mut scratch))?;
+        let bytes = scratch.get(..count).unwrap_or_default();
+        if !bytes.is_empty() {
+            let now = hub.now();
+            let done = hub.with(|engine, sockets| engine.submit(self.id, bytes, now, sockets));
+            let rest = bytes.get(done.consumed..).unwrap_or_default();
+            if done.then != Then::Close && !rest.is_empty() {
+                self.tail = rest.to_vec();
+            }
+            self.expect(done.then);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads on behind an incomplete request.
+    fn read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let have = self.tail.len();
+        self.tail.resize(have + self.need.saturating_sub(have).clamp(LEAST, MOST), 0);
+        let read = self.reader.poll_read(cx, self.tail.get_mut(have..).unwrap_or_default());
+        let count = match &read {
+            Poll::Ready(Ok(count)) => *count,
+            _ => 0,
+        };
+        self.tail.truncate(have + count);
+        read
+    }
+
+    fn submit_tail(&mut self) {
+        let now = self.hub.now();
+        let done = self.hub.with(|engine, sockets| engine.submit(self.id, &self.tail, now, sockets));
+        if done.consumed >= self.tail.len() || done.then == Then::Close {
+            self.tail = Vec::new();
+        } else {
+            self.tail.drain(..done.consumed);
+        }
+        self.expect(done.then);
+    }
+
+    fn expect(&mut self, then: Then) {
+        self.need = match then {
+            Then::Read { need } => need,
+            Then::Pause | Then::Close => 0,
+        };
+    }
+}

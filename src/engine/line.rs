@@ -1,0 +1,211 @@
+//! A connection to a shard, as the engine sees it: what is to be sent on it, and who waits for its replies.
+
+use super::SessionId;
+use crate::command::Class;
+use crate::error::Failure;
+use crate::metrics::BackendCounts;
+use crate::resp::ReplyResume;
+use std::collections::VecDeque;
+
+/// Which reply a flight fills. A session that is gone has another generation; its replies are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The session.
+    pub session: SessionId,
+    /// Its generation when it asked.
+    pub generation: u32,
+    /// The slot in its window.
+    pub slot: u32,
+}
+
+/// Who waits for a flight's reply. One for each request on a shard's wire, so it is small.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiter {
+    /// Whose reply it is.
+    pub ticket: Ticket,
+    /// When the request was read, in microseconds; wraps after 71 minutes, so compare by subtraction.
+    pub at: u32,
+    /// The first of those who joined, or of the gather it is a part of.
+    pub link: u32,
+    /// Which part of a split request it is; [`Waiter::WHOLE`] if it is all of one.
+    pub part: u16,
+    /// The latency class.
+    pub class: Class,
+}
+
+impl Waiter {
+    /// `part` of a flight that is a whole request.
+    pub const WHOLE: u16 = u16::MAX;
+    /// `link` of a flight that nobody joined.
+    pub const NOBODY: u32 = u32::MAX;
+}
+
+/// Whether the connection can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not open and not wanted so far; the next request opens it.
+    Idle,
+    /// Being opened; requests wait in the outbox.
+    Opening,
+    /// Open.
+    Up,
+    /// Failed; being tried again, requests are refused by the health stage.
+    Down(Failure),
+}
+
+/// A connection's outbox and in-flight queue.
+pub struct Line {
+    /// Its pool.
+    pub pool: u16,
+    /// Its shard within the pool.
+    pub shard: u16,
+    /// Its number within the pool.
+    pub number: u32,
+    /// Whether it can be used.
+    pub state: State,
+    /// Bytes to send; those before `out_at` have left.
+    pub outbox: Vec<u8>,
+    /// How many bytes of `outbox` have left.
+    pub out_at: usize,
+    /// Who waits, in the order of the wire.
+    pub waiters: VecDeque<Waiter>,
+    /// The serial of the front of `waiters`.
+    pub base: u64,
+    /// Flights below this serial may have left.
+    pub left: u64,
+    /// The outbox waits to be flushed.
+    pub dirty: bool,
+    /// Its socket is full.
+    pub blocked: bool,
+    /// Sessions that are not read until the outbox has room.
+    pub paused: Vec<(SessionId, u32)>,
+    /// How far an incomplete reply was skimmed.
+    pub resume: ReplyResume,
+    /// What happened on it since it was last folded.
+    pub counts: BackendCounts,
+}
+
+/// An outbox with more room than this is let go when it is empty.
+const LARGEST_IDLE: usize = 256 * 1024;
+
+impl Line {
+    /// A connection that is not open.
+    #[must_use]
+    pub fn new(pool: u16, shard: u16, number: u32) -> Self {
+        Self {
+            pool,
+            shard,
+            number,
+            state: State::Idle,
+            outbox: Vec::new(),
+            out_at: 0,
+            waiters: VecDeque::new(),
+            base: 0,
+            left: 0,
+            dirty: false,
+            blocked: false,
+            paused: Vec::new(),
+            resume: ReplyResume::default(),
+            counts: BackendCounts::default(),
+        }
+    }
+
+    /// The serial that the next flight gets.
+    #[must_use]
+    #[inline]
+    pub fn next_serial(&self) -> u64 {
+        self.base + self.waiters.len() as u64
+    }
+
+    /// Puts a waiter behind the others; its bytes must be appended in the same order.
+    #[inline]
+    pub fn expect(&mut self, waiter: Waiter, bytes: usize) -> u64 {
+        let serial = self.next_serial();
+        self.waiters.push_back(waiter);
+        self.counts.server_requests += 1;
+        self.counts.server_request_bytes += bytes as u64;
+        serial
+    }
+
+    /// The waiter of a flight that can still be joined.
+    pub fn joinable(&mut self, serial: u64) -> Option<&mut Waiter> {
+        if serial < self.left {
+            return None;
+        }
+        self.waiters.get_mut(usize::try_from(serial.checked_sub(self.base)?).ok()?)
+    }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.outbox.len() - self.out_at
+    }
+
+    /// Notes that the socket took bytes of the outbox.
+    pub fn took(&mut self, count: usize) {
+        self.out_at += count;
+        self.left = self.next_serial();
+        if self.out_at >= self.outbox.len() {
+            self.out_at = 0;
+            self.outbox.clear();
+            if self.outbox.capacity() > LARGEST_IDLE {
+                self.outbox = Vec::new();
+            }
+        }
+    }
+
+    /// Brings the levels up to date, for folding.
+    pub fn measure(&mut self) -> &mut BackendCounts {
+        let unsent = self.next_serial().saturating_sub(self.left.max(self.base));
+        self.counts.server_connections.set(u64::from(self.state == State::Up));
+        self.counts.in_queue.set(unsent);
+        self.counts.in_queue_bytes.set(self.queued() as u64);
+        self.counts.out_queue.set(self.waiters.len() as u64 - unsent);
+        &mut self.counts
+    }
+
+    /// Takes everything back: who waited and whether bytes of theirs may have left.
+    pub fn drain(&mut self) -> Vec<(Waiter, bool)> {
+        let left = self.left;
+        let base = self.base;
+        let all = self.waiters.drain(..).enumerate().map(|(i, w)| (w, base + (i as u64) < left)).collect::<Vec<_>>();
+        self.base += all.len() as u64;
+        self.left = self.base;
+        self.outbox = Vec::new();
+        self.out_at = 0;
+        self.blocked = false;
+        self.resume = ReplyResume::default();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiter_is_small() {
+        assert!(size_of::<Waiter>() <= 24, "{}", size_of::<Waiter>());
+    }
+
+    #[test]
+    fn knows_what_may_have_left() {
+        let waiter = Waiter {
+            ticket: Ticket { session: 0, generation: 0, slot: 0 },
+            at: 0,
+            link: Waiter::NOBODY,
+            part: Waiter::WHOLE,
+            class: Class::Read,
+        };
+        let mut line = Line::new(0, 0, 0);
+        line.outbox.extend_from_slice(b"abc");
+        assert_eq!(line.expect(waiter, 3), 0);
+        line.took(1);
+        line.outbox.extend_from_slice(b"def");
+        assert_eq!(line.expect(waiter, 3), 1);
+        assert!(line.joinable(0).is_none() && line.joinable(1).is_some());
+        let all: Vec<bool> = line.drain().into_iter().map(|(_, sent)| sent).collect();
+        assert_eq!(all, [true, false]);
+        assert_eq!((line.queued(), line.next_serial()), (0, 2));
+    }
+}

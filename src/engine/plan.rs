@@ -1,0 +1,469 @@
+//! From a request to flights: which legs it has, what the stages make of each, and what goes into which outbox.
+
+use super::line::{State, Ticket, Waiter};
+use super::merge::Gather;
+use super::port::{Port, Taken};
+use super::window::DIRECT;
+use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
+use crate::command::{self, Class, Fault, Keys, Merge, Spec, Treatment, flag};
+use crate::error::{CROSS_SHARD, Cause};
+use crate::metrics::Full;
+use crate::resp::{ProtocolError, Request, write};
+use crate::stages::{Event, Flight, Leg, Micros, Refusal, Verdict};
+
+/// Lists used while a request with several keys is planned; kept so that planning allocates nothing.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Argument numbers of the keys.
+    keys: Vec<u32>,
+    /// A split request's legs: where their arguments stand in the request, and the part they belong to.
+    legs: Vec<Piece>,
+    /// For each part its connection.
+    parts: Vec<Part>,
+    /// For each leg its part.
+    order: Vec<u16>,
+    /// For each of the pool's connections its part, if it has one already.
+    part_of: Vec<u16>,
+}
+
+/// No part yet.
+const NONE: u16 = u16::MAX;
+
+impl Scratch {
+    fn reset(&mut self) {
+        for part in &self.parts {
+            if let Some(place) = self.part_of.get_mut(part.line as usize) {
+                *place = NONE;
+            }
+        }
+        self.legs.clear();
+        self.parts.clear();
+        self.order.clear();
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    start: u32,
+    end: u32,
+    key_start: u32,
+    key_end: u32,
+    part: u16,
+}
+
+struct Part {
+    line: u32,
+    shard: u16,
+    legs: u32,
+    /// The flight's bytes.
+    flight: Vec<u8>,
+    /// Its number on the connection.
+    serial: u64,
+}
+
+impl Engine {
+    /// Carries out one request.
+    #[inline]
+    pub(super) fn request(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) {
+        self.requests += 1;
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        pool.counts.request_bytes += request.wire().len() as u64;
+        let spec = match command::identify(request) {
+            Ok(spec) => spec,
+            Err(fault) => return self.faulty(id, request, &fault),
+        };
+        pool.counts.requests[spec.class] += 1;
+        if !session.authenticated && spec.flags & flag::NO_AUTH == 0 {
+            return self.answer_with(id, Some(Cause::Auth), local::not_authenticated);
+        }
+        match command::treatment(spec, request) {
+            Treatment::Forward => match spec.keys {
+                Keys::One => {
+                    let key = request.arg(1).unwrap_or_default();
+                    self.single(id, spec, key, request, port);
+                }
+                _ => self.whole(id, spec, request, port),
+            },
+            Treatment::Split(merge) => self.split(id, spec, merge, request, port),
+            Treatment::Local(local) => local::answer(self, id, local, spec, request),
+            Treatment::Refuse(why) => {
+                self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));
+            }
+        }
+    }
+
+    /// A request that is no command as Redis knows it.
+    #[cold]
+    fn faulty(&mut self, id: SessionId, request: &Request<'_>, fault: &Fault) {
+        let Some(session) = self.sessions.get(id as usize) else { return };
+        let authenticated = session.authenticated;
+        if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
+            pool.counts.requests[Class::Refused] += 1;
+        }
+        // A browser that was led here: Redis ends such connections, too, before the body can carry commands.
+        if request.name().eq_ignore_ascii_case(b"POST") || request.name().eq_ignore_ascii_case(b"Host:") {
+            return self.protocol_error(id, ProtocolError::ExpectedBulk(b'H'));
+        }
+        if !authenticated {
+            return self.answer_with(id, Some(Cause::Auth), local::not_authenticated);
+        }
+        let cause = match fault {
+            Fault::Unknown => Cause::UnknownCommand,
+            Fault::Arity(_) => Cause::Syntax,
+        };
+        let mut text = Vec::new();
+        fault.write(request, &mut text);
+        self.answer_with(id, Some(cause), |out| write::error(out, &text));
+    }
+
+    /// A request with one key: the hot path.
+    #[inline]
+    fn single(&mut self, id: SessionId, spec: &'static Spec, key: &[u8], request: &Request<'_>, port: &mut impl Port) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let number = session.pool;
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+        match pool.config.path.decide(&mut leg, self.now) {
+            Verdict::Next => {
+                let line = pool.first_line + leg.line;
+                let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        pool.counts.requests_pending += 1;
+                let waiter = self.waiter(ticket, spec);
+                let serial = self.send(line, waiter, request.wire(), port);
+                self.sent(number, &leg, serial);
+            }
+            Verdict::Join(flight) => self.join(id, &leg, flight, request, port),
+            Verdict::Refuse(reason) => self.refused(id, reason, leg.shard),
+        }
+    }
+
+    /// A command with several keys, or none, that goes to one shard as it is.
+    fn whole(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
+        let mut keys = std::mem::take(&mut self.plan.keys);
+        keys.clear();
+        if let Err(text) = command::keys(spec, request, &mut |index| keys.push(index as u32)) {
+            self.answer_with(id, Some(Cause::Syntax), |out| write::error(out, text.as_bytes()));
+        } else {
+            keys.sort_unstable();
+            self.whole_with(id, spec, &keys, request, port);
+        }
+        self.plan.keys = keys;
+    }
+
+    fn whole_with(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        keys: &[u32],
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let number = session.pool;
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        let alone = keys.len() == 1;
+        let mut chosen: Option<(u32, u16)> = None;
+        let mut wanted = keys.iter().copied().peekable();
+        let mut stop: Option<Result<Refusal, ()>> = None;
+        for (index, key) in request.args().enumerate() {
+            if wanted.next_if(|&k| k as usize == index).is_none() {
+                continue;
+            }
+            let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+            leg.alone = alone;
+            // A leg of several is decided without joining: stages share only what is alone.
+            if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
+                stop = Some(Ok(reason));
+                chosen = chosen.or(Some((leg.line, leg.shard)));
+                break;
+            }
+            match chosen {
+                None => chosen = Some((leg.line, leg.shard)),
+                Some((line, _)) if line != leg.line => {
+                    stop = Some(Err(()));
+                    break;
+                }
+                Some(_) => {}
+            }
+            if wanted.peek().is_none() {
+                break;
+            }
+        }
+        // Without a key any shard would do; the first one is what a person can predict.
+        let (line, shard) = chosen.unwrap_or((u32::from(session.lane), 0));
+        if chosen.is_none() {
+            let mut leg = leg_of(session, spec, b"", request.wire(), self.requests);
+            (leg.line, leg.shard, leg.alone) = (line, shard, false);
+            use crate::stages::Stage;
+            stop = refusal(pool.config.path.health.decide(&mut leg, self.now)).map(Ok);
+        }
+        match stop {
+            Some(Ok(reason)) => return self.refused(id, reason, shard),
+            Some(Err(())) => {
+                return self.answer_with(id, Some(Cause::CrossShard), |out| write::error(out, CROSS_SHARD.as_bytes()));
+            }
+            None => {}
+        }
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        pool.counts.requests_pending += 1;
+        let first_line = pool.first_line;
+        let waiter = self.waiter(ticket, spec);
+        let serial = self.send(first_line + line, waiter, request.wire(), port);
+        let mut wanted = keys.iter().copied().peekable();
+        if keys.is_empty() {
+            let leg = Leg { line, shard, alone: false, ..Leg::new(spec, b"", request.wire()) };
+            return self.sent(number, &leg, serial);
+        }
+        for (index, key) in request.args().enumerate() {
+            if wanted.next_if(|&k| k as usize == index).is_some() {
+                let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
+                self.sent(number, &leg, serial);
+            }
+        }
+    }
+
+    /// A command whose keys may live on several shards, and whose reply can be put together exactly.
+    fn split(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        merge: Merge,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) {
+        let step = if matches!(merge, Merge::AllOk) { 2 } else { 1 };
+        if (request.argc() - 1) % step != 0 {
+            return self.faulty(id, request, &Fault::Arity(spec));
+        }
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.reset();
+        match self.partition(id, spec, step, request, &mut plan) {
+            Err((reason, shard)) => self.refused(id, reason, shard),
+            Ok(()) => self.depart(id, spec, merge, request, &mut plan, port),
+        }
+        self.plan = plan;
+    }
+
+    /// Decides every leg of a split request and groups them by connection.
+    fn partition(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        step: usize,
+        request: &Request<'_>,
+        plan: &mut Scratch,
+    ) -> Result<(), (Refusal, u16)> {
+        let none = Err((Refusal::NoShard, 0));
+        let Some(session) = self.sessions.get(id as usize) else { return none };
+        let Some(pool) = self.pools.get(usize::from(session.pool)) else { return none };
+        let mut args = request.args();
+        args.next();
+        loop {
+            let start = args.at();
+            let Some(key) = args.next() else { return Ok(()) };
+            let key_end = args.at() - 2;
+            if step == 2 {
+                args.next();
+            }
+            let end = args.at();
+            let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+            leg.alone = false;
+            if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
+                return Err((reason, leg.shard));
+            }
+            let line = leg.line as usize;
+            if plan.part_of.len() <= line {
+                plan.part_of.resize(line + 1, NONE);
+            }
+            let Some(part) = plan.part_of.get_mut(line) else { return none };
+            if *part == NONE {
+                *part = plan.parts.len() as u16;
+                plan.parts.push(Part { line: leg.line, shard: leg.shard, legs: 0, flight: Vec::new(), serial: 0 });
+            }
+            let part = *part;
+            if let Some(place) = plan.parts.get_mut(usize::from(part)) {
+                place.legs += 1;
+            }
+            plan.legs.push(Piece {
+                start: start as u32,
+                end: end as u32,
+                key_start: (key_end - key.len()) as u32,
+                key_end: key_end as u32,
+                part,
+            });
+            plan.order.push(part);
+        }
+    }
+
+    /// Sends a split request's flights.
+    fn depart(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        merge: Merge,
+        request: &Request<'_>,
+        plan: &mut Scratch,
+        port: &mut impl Port,
+    ) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let number = session.pool;
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        pool.counts.requests_pending += 1;
+        let first_line = pool.first_line;
+        let mut waiter = self.waiter(ticket, spec);
+        let wire = request.wire();
+        if plan.parts.len() > 1 {
+            let gather = Gather::new(ticket, waiter.at, spec.class, merge, plan.parts.len() as u16, &plan.order);
+            waiter.link = self.gathers.insert(gather) as u32;
+            if let Some(pool) = self.pools.get_mut(usize::from(number)) {
+                pool.counts.fragments += plan.parts.len() as u64;
+            }
+        }
+        if let [part] = plan.parts.as_mut_slice() {
+            part.serial = self.send(first_line + part.line, waiter, wire, port);
+        } else {
+            let values = if matches!(merge, Merge::AllOk) { 2 } else { 1 };
+            for part in &mut plan.parts {
+                part.flight = self.spare.take();
+                write::array(&mut part.flight, 1 + part.legs as usize * values);
+                write::bulk(&mut part.flight, request.name());
+            }
+            for leg in &plan.legs {
+                if let Some(part) = plan.parts.get_mut(usize::from(leg.part)) {
+                    part.flight.extend_from_slice(wire.get(leg.start as usize..leg.end as usize).unwrap_or_default());
+                }
+            }
+            for (index, part) in plan.parts.iter_mut().enumerate() {
+                waiter.part = index as u16;
+                part.serial = self.send(first_line + part.line, waiter, &part.flight, port);
+                self.spare.put(std::mem::take(&mut part.flight));
+            }
+        }
+        for piece in &plan.legs {
+            let Some(part) = plan.parts.get(usize::from(piece.part)) else { continue };
+            let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
+            let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
+            self.sent(number, &leg, part.serial);
+        }
+    }
+
+    /// Shares the reply of a flight that has not left.
+    fn join(&mut self, id: SessionId, leg: &Leg<'_>, flight: Flight, request: &Request<'_>, port: &mut impl Port) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let number = session.pool;
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        pool.counts.requests_pending += 1;
+        let first_line = pool.first_line;
+        let at = self.now as u32;
+        if let Some(leader) = self.lines.get_mut((first_line + flight.line) as usize).and_then(|l| l.joinable(flight.serial))
+        {
+            leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
+            pool.counts.joined_requests += 1;
+            pool.config.path.observe(&Event::Joined(leg, flight), self.now, &mut self.notices);
+        } else {
+            let waiter = self.waiter(ticket, leg.spec);
+            let serial = self.send(first_line + leg.line, waiter, request.wire(), port);
+            self.sent(number, leg, serial);
+        }
+    }
+
+    #[cold]
+    fn refused(&mut self, id: SessionId, reason: Refusal, shard: u16) {
+        let name = self
+            .sessions
+            .get(id as usize)
+            .and_then(|s| self.pools.get(usize::from(s.pool)))
+            .and_then(|p| p.config.shards.get(usize::from(shard)))
+            .cloned()
+            .unwrap_or_default();
+        self.answer_with(id, Some(reason.cause()), |out| refuse(reason, &name, out));
+    }
+
+    #[inline]
+    fn waiter(&self, ticket: Ticket, spec: &'static Spec) -> Waiter {
+        Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part: Waiter::WHOLE, class: spec.class }
+    }
+
+    #[inline]
+    fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64) {
+        if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
+            let flight = Flight { line: leg.line, serial };
+            pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
+        }
+    }
+
+    /// Appends a flight to a connection's outbox. Returns its serial.
+    #[inline]
+    fn send(&mut self, id: LineId, waiter: Waiter, bytes: &[u8], port: &mut impl Port) -> u64 {
+        let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
+        self.in_flight += 1;
+        let serial = line.expect(waiter, bytes.len());
+        let mut rest = bytes;
+        if bytes.len() >= DIRECT && line.state == State::Up && !line.blocked && line.queued() == 0 {
+            let taken = port.to_shard(id, bytes);
+            if let Taken::Some(n) | Taken::Full(n) = taken
+                && n > 0
+            {
+                line.left = line.next_serial();
+                rest = bytes.get(n..).unwrap_or_default();
+            }
+            line.blocked = matches!(taken, Taken::Full(_));
+        }
+        line.outbox.extend_from_slice(rest);
+        if !line.dirty {
+            line.dirty = true;
+            self.dirty_lines.push(id);
+        }
+        let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return serial };
+        if line.queued() > pool.config.outbox
+            && let Some(session) = self.sessions.get_mut(waiter.ticket.session as usize)
+            && !session.parked
+        {
+            session.parked = true;
+            session.paused = true;
+            pool.counts.client_pauses[Full::Outbox] += 1;
+            line.paused.push((waiter.ticket.session, session.generation));
+        }
+        serial
+    }
+}
+
+/// See [`Engine::explain`].
+pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> Result<String, String> {
+    let Some(place) = engine.pools.get(usize::from(pool)) else { return Err("no such pool".into()) };
+    let request = Request::parse(wire).ok_or("not a request")?;
+    let fault_text = |fault: Fault| {
+        let mut text = Vec::new();
+        fault.write(&request, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let spec = command::identify(&request).map_err(fault_text)?;
+    let mut told = format!("pool {}, command {}\n", place.config.name, spec.name);
+    match command::treatment(spec, &request) {
+        Treatment::Local(_) => return Ok(told + "  answered by hotring itself\n"),
+        Treatment::Refuse(why) => {
+            return Ok(told + "  refused: " + why.text() + "\n");
+        }
+        Treatment::Split(_) => told += "  split by shard, replies merged\n",
+        Treatment::Forward => {}
+    }
+    let mut keys = Vec::new();
+    command::keys(spec, &request, &mut |index| keys.push(index)).map_err(String::from)?;
+    if keys.is_empty() {
+        told += "  no key: goes to the pool's first shard\n";
+    }
+    let alone = keys.len() == 1;
+    for key in keys.into_iter().filter_map(|index| request.arg(index)) {
+        let mut leg = Leg { alone, ..Leg::new(spec, key, wire) };
+        told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
+        for (stage, _, text) in place.config.path.explain(&mut leg, now) {
+            told += &format!("  {stage:<10} {text}\n");
+        }
+        let shard = place.config.shards.get(usize::from(leg.shard)).map_or("", String::as_str);
+        told += &format!("  -> shard {} ({shard}), connection {}\n", leg.shard, leg.lane);
+    }
+    Ok(told)
+}

@@ -1,0 +1,29 @@
+//! The shell's grip on the engine: how bytes leave it.
+
+use super::{LineId, SessionId};
+
+/// What the engine asks of whoever owns the sockets. Nothing here may wait.
+pub trait Port {
+    /// Offers bytes to an app's socket. Returns how many it took.
+    fn to_app(&mut self, session: SessionId, bytes: &[u8]) -> Taken;
+
+    /// Offers bytes to a shard's connection. Returns how many it took.
+    fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken;
+
+    /// The session has something to do: go on reading, or end.
+    fn wake(&mut self, session: SessionId);
+
+    /// The connection is wanted: there are requests for it and it is not open.
+    fn open(&mut self, line: LineId);
+}
+
+/// What became of bytes offered to a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// So many were taken, more may be offered at once.
+    Some(usize),
+    /// So many were taken; the socket is full, and the shell will say when it is writable.
+    Full(usize),
+    /// The other side is gone. Its reader will learn it, too; the bytes can be dropped.
+    Gone,
+}

@@ -1,0 +1,289 @@
+//! A session's window: one slot for each open request, filled in any order, emptied in the order of the requests.
+
+use crate::resp::Resume;
+use std::collections::VecDeque;
+
+/// Replies from this size on go straight from the shard's read buffer to the app's socket, if nothing waits before them.
+/// Below it one copy into a common buffer is cheaper than a system call of its own.
+pub const DIRECT: usize = 16 * 1024;
+
+/// A place for a reply.
+#[derive(Debug)]
+pub enum Slot {
+    /// A shard's answer is awaited.
+    Waiting,
+    /// The answer came before its turn.
+    Ready(Vec<u8>),
+}
+
+/// Bounds of one session.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Most open requests (`max_pipeline`); the session is not read beyond.
+    pub open: usize,
+    /// Most bytes of replies that wait for the app to read them (`max_output`); a session that has more waiting when a
+    /// further reply comes is ended. It is not read from a quarter of it, 1 MiB at the most.
+    pub output: usize,
+}
+
+impl Bounds {
+    /// Bytes of waiting replies from which on the session is not read.
+    fn high_water(&self) -> usize {
+        (self.output / 4).min(1 << 20)
+    }
+}
+
+/// One app connection, as the engine sees it.
+pub struct Session {
+    /// Distinguishes it from earlier sessions with the same id: replies for those are dropped.
+    pub generation: u32,
+    /// Its pool.
+    pub pool: u16,
+    /// Which of each shard's connections it is bound to, so that its own order holds.
+    pub lane: u16,
+    /// Bytes on their way to the app; those before `sent` have left.
+    pub output: Vec<u8>,
+    /// How many bytes of `output` have left.
+    pub sent: usize,
+    /// Replies held in slots, in bytes.
+    pub held: usize,
+    /// How far an incomplete request was scanned.
+    pub resume: Resume,
+    /// Told in CLIENT ID; never used twice.
+    pub id: u64,
+    /// Set by CLIENT SETNAME.
+    pub name: Option<Box<[u8]>>,
+    /// Whether it may send commands.
+    pub authenticated: bool,
+    /// Its output waits to be flushed.
+    pub dirty: bool,
+    /// Its socket is full; the shell says when it is writable again.
+    pub blocked: bool,
+    /// It is not read because its window or a shard's outbox is full.
+    pub paused: bool,
+    /// It waits for room in a shard's outbox.
+    pub parked: bool,
+    /// Nothing more is read; it ends when all its replies are out.
+    pub closing: bool,
+    /// It ends now: the app does not read, or is gone.
+    pub killed: bool,
+    slots: VecDeque<Slot>,
+    head: u32,
+}
+
+impl Session {
+    /// A session without requests.
+    #[must_use]
+    pub fn new(generation: u32, pool: u16, lane: u16, id: u64, authenticated: bool) -> Self {
+        Self {
+            generation,
+            pool,
+            lane,
+            output: Vec::new(),
+            sent: 0,
+            held: 0,
+            resume: Resume::default(),
+            id,
+            name: None,
+            authenticated,
+            dirty: false,
+            blocked: false,
+            paused: false,
+            parked: false,
+            closing: false,
+            killed: false,
+            slots: VecDeque::new(),
+            head: 0,
+        }
+    }
+
+    /// Opens a slot for a reply that is to come; returns its number.
+    #[inline]
+    pub fn open(&mut self) -> u32 {
+        let number = self.head.wrapping_add(self.slots.len() as u32);
+        self.slots.push_back(Slot::Waiting);
+        number
+    }
+
+    /// Open requests.
+    #[must_use]
+    pub fn open_slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes of replies that the app has not been sent yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.output.len() - self.sent + self.held
+    }
+
+    /// Whether it must not be read now.
+    #[must_use]
+    pub fn is_full(&self, bounds: &Bounds) -> bool {
+        self.slots.len() >= bounds.open || self.waiting() >= bounds.high_water()
+    }
+
+    /// Whether it may be read again after it was full: half of it is free.
+    #[must_use]
+    pub fn has_room(&self, bounds: &Bounds) -> bool {
+        self.slots.len() <= bounds.open / 2 && self.waiting() <= bounds.high_water() / 2
+    }
+
+    /// Whether everything it asked for has left.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.slots.is_empty() && self.output.is_empty()
+    }
+
+    /// Whether a slot is the next to be answered.
+    #[must_use]
+    #[inline]
+    pub fn is_head(&self, slot: u32) -> bool {
+        slot == self.head && !self.slots.is_empty()
+    }
+
+    /// Ends the head slot, whose reply has been put into `output`, and moves up what is ready behind it.
+    #[inline]
+    pub fn advance(&mut self, spare: &mut Spare) {
+        self.slots.pop_front();
+        self.head = self.head.wrapping_add(1);
+        while let Some(Slot::Ready(_)) = self.slots.front() {
+            if let Some(Slot::Ready(reply)) = self.slots.pop_front() {
+                self.held -= reply.len();
+                self.append(&reply, spare);
+                spare.put(reply);
+            }
+            self.head = self.head.wrapping_add(1);
+        }
+    }
+
+    /// Open requests that have no reply yet.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::Waiting)).count()
+    }
+
+    /// Answers a slot with nothing, in a session that has ended.
+    pub fn skip(&mut self, slot: u32) {
+        if let Some(place) = self.slots.get_mut(slot.wrapping_sub(self.head) as usize) {
+            *place = Slot::Ready(Vec::new());
+        }
+    }
+
+    /// Keeps a reply whose turn has not come.
+    pub fn keep(&mut self, slot: u32, reply: Vec<u8>) {
+        let index = slot.wrapping_sub(self.head) as usize;
+        if let Some(place) = self.slots.get_mut(index) {
+            self.held += reply.len();
+            *place = Slot::Ready(reply);
+        }
+    }
+
+    /// Appends to the output.
+    #[inline]
+    pub fn append(&mut self, bytes: &[u8], spare: &mut Spare) {
+        if self.output.capacity() == 0 {
+            self.output = spare.take();
+        }
+        self.output.extend_from_slice(bytes);
+    }
+
+    /// Lets go of an output buffer that is all out, so that an idle session owns none.
+    pub fn release(&mut self, spare: &mut Spare) {
+        if self.sent >= self.output.len() {
+            self.sent = 0;
+            let mut buffer = std::mem::take(&mut self.output);
+            buffer.clear();
+            spare.put(buffer);
+        }
+    }
+}
+
+/// Empty buffers to be used again, so that steady traffic allocates nothing.
+#[derive(Debug, Default)]
+pub struct Spare {
+    buffers: Vec<Vec<u8>>,
+}
+
+/// Most buffers kept, and the largest that is kept: 16 MiB in all.
+const MOST_SPARE: usize = 256;
+const LARGEST_SPARE: usize = 64 * 1024;
+
+impl Spare {
+    /// An empty buffer, with room where one was left.
+    #[inline]
+    pub fn take(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    #[inline]
+    pub fn put(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if capacity > 0 && capacity <= LARGEST_SPARE && self.buffers.len() < MOST_SPARE {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(session: &mut Session, slot: u32, reply: &[u8], spare: &mut Spare) {
+        if session.is_head(slot) {
+            session.append(reply, spare);
+            session.advance(spare);
+        } else {
+            session.keep(slot, reply.to_vec());
+        }
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_requests() {
+        let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
+        let slots: Vec<u32> = (0..4).map(|_| session.open()).collect();
+        for i in [2, 1, 3, 0] {
+            assert!(session.output.is_empty());
+            fill(&mut session, slots[i], &[b'0' + i as u8], &mut spare);
+        }
+        assert_eq!(session.output, b"0123");
+        assert_eq!((session.held, session.open_slots()), (0, 0));
+    }
+
+    #[test]
+    fn numbers_wrap() {
+        let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
+        session.head = u32::MAX;
+        let (a, b) = (session.open(), session.open());
+        assert_eq!((a, b), (u32::MAX, 0));
+        fill(&mut session, b, b"b", &mut spare);
+        fill(&mut session, a, b"a", &mut spare);
+        assert_eq!(session.output, b"ab");
+    }
+
+    #[test]
+    fn an_idle_session_owns_no_buffer() {
+        let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
+        session.append(b"reply", &mut spare);
+        session.sent = 5;
+        session.release(&mut spare);
+        assert_eq!(session.output.capacity(), 0);
+        assert_eq!(spare.buffers.len(), 1);
+    }
+
+    #[test]
+    fn full_at_its_bounds_and_free_at_half() {
+        let bounds = Bounds { open: 4, output: 1000 };
+        let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
+        let slots: Vec<u32> = (0..4).map(|_| session.open()).collect();
+        assert!(session.is_full(&bounds));
+        fill(&mut session, slots[0], b"", &mut spare);
+        assert!(!session.is_full(&bounds) && !session.has_room(&bounds));
+        fill(&mut session, slots[1], b"", &mut spare);
+        assert!(session.has_room(&bounds));
+        session.append(&[0; 250], &mut spare);
+        assert!(session.is_full(&bounds));
+    }
+}

@@ -1,0 +1,86 @@
+//! Every error that hotring itself sends to an app. Errors of a shard are passed on word for word and are not here.
+//!
+//! One [`Cause`] is one text, one label of `hotring_errors_total`, one line of README's table. A text says on which side it
+//! broke, why, and whether sending the command again is safe.
+
+use crate::resp::write;
+
+pub use crate::metrics::Cause;
+
+impl Cause {
+    /// What README's table says of it: the text as sent (`…` where a name or a reason stands), then what to do.
+    #[must_use]
+    pub const fn manual(self) -> (&'static str, &'static str) {
+        match self {
+            Self::UnknownCommand => ("ERR unknown command '…', with args beginning with: …", "Redis' own words."),
+            Self::Syntax => ("ERR wrong number of arguments for '…' command", "Redis' own words, as for other syntax errors."),
+            Self::Protocol => ("ERR Protocol error: …", "Redis' own words; the connection is closed."),
+            Self::CrossShard => (CROSS_SHARD, "Give the keys one hash tag (`hash_tag: \"{}\"`), or send one command a key."),
+            Self::Unsupported => ("ERR '…' is not carried by hotring: …", "The text says why and what to do instead."),
+            Self::Auth => ("NOAUTH Authentication required.", "Send AUTH; `WRONGPASS …` if the password is wrong."),
+            Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
+            Self::ShardDown => ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself."),
+            Self::NoShard => ("ERR no shard is left: all are ejected; nothing was sent", "Safe to retry later."),
+            Self::Connect => ("ERR shard … cannot be reached (…); nothing was sent", "Safe to retry later."),
+            Self::Timeout => ("ERR shard … timed out (…); the command may have run", "A write may have happened: read before retrying."),
+            Self::Lost => ("ERR shard … was lost (…); the command may have run", "A write may have happened: read before retrying."),
+            Self::Garbage => ("ERR shard … broke the protocol (…); the command may have run", "Is it a Redis server?"),
+        }
+    }
+}
+
+/// What Redis Cluster answers, so that clients know it.
+pub const CROSS_SHARD: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+/// What Redis answers above `maxclients`.
+pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
+/// What Redis answers before AUTH.
+pub const NO_AUTH: &str = "NOAUTH Authentication required.";
+/// What Redis answers to a wrong password.
+pub const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// Something broke between hotring and a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Which text and label: `ShardDown`, `Connect`, `Timeout`, `Lost` or `Garbage`.
+    pub cause: Cause,
+    /// The reason in a few words, such as `connection refused`.
+    pub reason: &'static str,
+}
+
+impl Failure {
+    /// Appends the error reply for a request to `shard`. `sent` tells whether bytes of it may have left.
+    pub fn write(&self, shard: &str, sent: bool, out: &mut Vec<u8>) {
+        let what = match self.cause {
+            Cause::Connect => "cannot be reached",
+            Cause::Timeout => "timed out",
+            Cause::Lost => "was lost",
+            Cause::Garbage => "broke the protocol",
+            _ => "is down",
+        };
+        let retry = if sent { "the command may have run" } else { "nothing was sent" };
+        write::error(out, format!("ERR shard {shard} {what} ({}); {retry}", self.reason).as_bytes());
+    }
+}
+
+/// Appends the error reply for [`Cause::NoShard`].
+pub fn no_shard(out: &mut Vec<u8>) {
+    write::error(out, b"ERR no shard is left: all are ejected; nothing was sent");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_whether_retrying_is_safe() {
+        let failure = Failure { cause: Cause::Lost, reason: "connection reset" };
+        let mut out = Vec::new();
+        failure.write("s1", true, &mut out);
+        failure.write("s1", false, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "-ERR shard s1 was lost (connection reset); the command may have run\r\n\
+             -ERR shard s1 was lost (connection reset); nothing was sent\r\n"
+        );
+    }
+}

@@ -1,0 +1,460 @@
+//! Where one worker's tasks meet: the engine, the sockets' writing halves, and the flusher's bell.
+//!
+//! Everything here belongs to one thread and is touched between two awaits, never over one. The apps' side and the shards'
+//! side do not know each other; both know this.
+
+use crate::engine::port::{Port, Taken};
+use crate::engine::{Engine, LineId, SessionId};
+use crate::error::Failure;
+use crate::stages::Micros;
+use std::cell::{Cell, RefCell, RefMut};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::sync::Notify;
+
+/// Bytes that are read from an app at once.
+const SCRATCH: usize = 64 * 1024;
+
+/// Requests in, replies out; how long the replies are is known when they are made. See [`Hub::attach`].
+pub type InProcess = Box<dyn Fn(&[u8], &mut Vec<u8>) -> usize>;
+
+/// One worker's meeting place.
+pub struct Hub {
+    engine: RefCell<Engine>,
+    sockets: RefCell<Sockets>,
+    scratch: RefCell<Box<[u8]>>,
+    bell: Bell,
+    clock: Clock,
+    /// Wakes the ticker from its long sleep.
+    pub busy: Notify,
+    idle: Cell<bool>,
+}
+
+/// The worker's clock: microseconds since the worker started.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that begins now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one clock of a worker")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Microseconds since it began.
+    #[must_use]
+    #[inline]
+    pub fn now(&self) -> Micros {
+        self.0.elapsed().as_micros() as Micros
+    }
+}
+
+/// Wakes the flusher, once for each pass of the scheduler. The run queue is first in, first out, so the flusher runs behind
+/// all readers that are ready and sends what all of them brought with one call for each socket.
+#[derive(Debug, Default)]
+struct Bell {
+    rung: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Bell {
+    #[inline]
+    fn ring(&self) {
+        if !self.rung.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Hub {
+    /// A meeting place around an engine.
+    #[must_use]
+    pub fn new(engine: Engine, clock: Clock) -> Rc<Self> {
+        Rc::new(Self {
+            engine: RefCell::new(engine),
+            sockets: RefCell::new(Sockets::default()),
+            scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            bell: Bell::default(),
+            clock,
+            busy: Notify::new(),
+            idle: Cell::new(false),
+        })
+    }
+
+    /// The worker's clock.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
+    /// The engine; never hold it over an await.
+    #[must_use]
+    pub fn engine(&self) -> RefMut<'_, Engine> {
+        self.engine.borrow_mut()
+    }
+
+    /// The buffer that all apps are read into.
+    #[must_use]
+    pub fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
+        self.scratch.borrow_mut()
+    }
+
+    /// Uses the engine and the sockets together, then sees to it that what came of it is flushed.
+    #[inline]
+    pub fn with<T>(&self, use_them: impl FnOnce(&mut Engine, &mut Sockets) -> T) -> T {
+        let mut engine = self.engine.borrow_mut();
+        let done = use_them(&mut engine, &mut self.sockets.borrow_mut());
+        if engine.is_dirty() {
+            self.bell.ring();
+        }
+        done
+    }
+
+    /// Makes a line one to an in-process node instead of a socket.
+    pub fn attach(&self, line: LineId, node: InProcess) {
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.shard(line).writer = Writer::InProcess(node);
+        sockets.shard(line).wanted = None;
+        self.engine.borrow_mut().connected(line, self.now());
+    }
+
+    /// Says whom to notify when a line is wanted.
+    pub fn on_wanted(&self, line: LineId, wanted: Rc<Notify>) {
+        self.sockets.borrow_mut().shard(line).wanted = Some(wanted);
+    }
+
+    /// The flusher's turn: sends everything that waits. Returns when there is nothing more to do before the next ring.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) {
+        self.bell.rung.set(false);
+        {
+            let mut waker = self.bell.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        let mut engine = self.engine.borrow_mut();
+        let mut sockets = self.sockets.borrow_mut();
+        loop {
+            engine.flush(&mut *sockets);
+            let mut again = false;
+            for (line, answers) in std::mem::take(&mut sockets.answers) {
+                again = true;
+                if engine.receive(line, &answers, self.clock.now(), &mut *sockets).is_err() {
+                    debug_assert!(false, "an in-process node broke the protocol");
+                }
+            }
+            let mut blocked = std::mem::take(&mut sockets.blocked);
+            blocked.retain(|&line| {
+                let waits = sockets.shard(line).writer.poll_ready(cx).is_pending();
+                if !waits {
+                    engine.shard_writable(line);
+                    again = true;
+                }
+                waits
+            });
+            sockets.blocked.append(&mut blocked);
+            if !again {
+                break;
+            }
+        }
+        if self.idle.get() && engine.in_flight() > 0 {
+            self.busy.notify_one();
+        }
+    }
+
+    /// Tells the hub whether the ticker sleeps long, so that it wakes it when something is under way.
+    pub fn set_idle(&self, idle: bool) {
+        self.idle.set(idle);
+    }
+}
+
+/// The writing halves of all sockets, and who reads them.
+#[derive(Default)]
+pub struct Sockets {
+    apps: Vec<Option<App>>,
+    shards: Vec<Shard>,
+    blocked: Vec<LineId>,
+    answers: Vec<(LineId, Vec<u8>)>,
+}
+
+struct App {
+    writer: Writer,
+    reader: Option<Waker>,
+}
+
+#[derive(Default)]
+struct Shard {
+    writer: Writer,
+    reader: Option<Waker>,
+    wanted: Option<Rc<Notify>>,
+    doomed: bool,
+}
+
+impl Sockets {
+    /// Notes an app's writing half.
+    pub fn add_app(&mut self, id: SessionId, writer: Writer) {
+        let index = id as usize;
+        if self.apps.len() <= index {
+            self.apps.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.apps.get_mut(index) {
+            *place = Some(App { writer, reader: None });
+        }
+    }
+
+    /// Lets go of an app's writing half.
+    pub fn remove_app(&mut self, id: SessionId) {
+        if let Some(place) = self.apps.get_mut(id as usize) {
+            *place = None;
+        }
+        while matches!(self.apps.last(), Some(None)) {
+            self.apps.pop();
+        }
+        if self.apps.is_empty() {
+            self.apps = Vec::new();
+        }
+    }
+
+    /// Remembers which task reads an app.
+    #[inline]
+    pub fn read_by(&mut self, id: SessionId, cx: &Context<'_>) {
+        if let Some(Some(app)) = self.apps.get_mut(id as usize)
+            && !app.reader.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
+        {
+            app.reader = Some(cx.waker().clone());
+        }
+    }
+
+    /// Whether an app's socket takes bytes; if not, the task is woken when it does.
+    pub fn poll_app(&self, id: SessionId, cx: &mut Context<'_>) -> Poll<()> {
+        match self.apps.get(id as usize) {
+            Some(Some(app)) => app.writer.poll_ready(cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Puts an open connection's writing half in place.
+    pub fn open_shard(&mut self, line: LineId, writer: Writer) {
+        let shard = self.shard(line);
+        shard.writer = writer;
+        shard.doomed = false;
+    }
+
+    /// Takes a connection's writing half away, which ends the connection when its reader is gone, too.
+    pub fn close_shard(&mut self, line: LineId) {
+        let shard = self.shard(line);
+        shard.writer = Writer::Closed;
+        shard.doomed = false;
+        self.blocked.retain(|&l| l != line);
+    }
+
+    /// Makes a connection's reader give it up.
+    pub fn doom_shard(&mut self, line: LineId) {
+        let shard = self.shard(line);
+        shard.doomed = true;
+        if let Some(reader) = &shard.reader {
+            reader.wake_by_ref();
+        }
+    }
+
+    /// Remembers which task reads a connection; tells whether it has to be given up.
+    pub fn is_doomed(&mut self, line: LineId, cx: &Context<'_>) -> bool {
+        let shard = self.shard(line);
+        if !shard.reader.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            shard.reader = Some(cx.waker().clone());
+        }
+        shard.doomed
+    }
+
+    fn shard(&mut self, line: LineId) -> &mut Shard {
+        let index = line as usize;
+        if self.shards.len() <= index {
+            self.shards.resize_with(index + 1, Shard::default);
+        }
+        // Just made long enough.
+        &mut self.shards[index]
+    }
+}
+
+impl Port for Sockets {
+    fn to_app(&mut self, session: SessionId, bytes: &[u8]) -> Taken {
+        let Some(Some(app)) = self.apps.get(session as usize) else { return Taken::Gone };
+        let taken = app.writer.offer(bytes);
+        if let (Taken::Full(_), Some(reader)) = (taken, &app.reader) {
+            // The reader also watches for the socket to take bytes again.
+            reader.wake_by_ref();
+        }
+        taken
+    }
+
+    fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken {
+        let shard = self.shard(line);
+        if let Writer::InProcess(node) = &shard.writer {
+            let mut replies = Vec::new();
+            let taken = node(bytes, &mut replies);
+            self.answers.push((line, replies));
+            return Taken::Some(taken);
+        }
+        let taken = shard.writer.offer(bytes);
+        if matches!(taken, Taken::Full(_)) {
+            self.blocked.push(line);
+        }
+        taken
+    }
+
+    fn wake(&mut self, session: SessionId) {
+        if let Some(Some(App { reader: Some(reader), .. })) = self.apps.get(session as usize) {
+            reader.wake_by_ref();
+        }
+    }
+
+    fn open(&mut self, line: LineId) {
+        if let Some(wanted) = &self.shard(line).wanted {
+            wanted.notify_one();
+        }
+    }
+}
+
+/// A socket's writing half.
+#[derive(Default)]
+pub enum Writer {
+    /// No socket.
+    #[default]
+    Closed,
+    /// TCP.
+    Tcp(tcp::OwnedWriteHalf),
+    /// A unix socket.
+    Unix(unix::OwnedWriteHalf),
+    /// No socket either: a node in this process.
+    InProcess(InProcess),
+}
+
+impl Writer {
+    fn offer(&self, bytes: &[u8]) -> Taken {
+        let written = match self {
+            Self::Tcp(socket) => socket.try_write(bytes),
+            Self::Unix(socket) => socket.try_write(bytes),
+            Self::Closed | Self::InProcess(_) => return Taken::Gone,
+        };
+        match written {
+            Ok(n) => Taken::Some(n),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Full(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Taken::Some(0),
+            Err(_) => Taken::Gone,
+        }
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = match self {
+            Self::Tcp(socket) => socket.as_ref().poll_write_ready(cx),
+            Self::Unix(socket) => socket.as_ref().poll_write_ready(cx),
+            Self::Closed | Self::InProcess(_) => return Poll::Ready(()),
+        };
+        ready.map(|_| ())
+    }
+}
+
+/// A socket's reading half.
+pub enum Reader {
+    /// TCP.
+    Tcp(tcp::OwnedReadHalf),
+    /// A unix socket.
+    Unix(unix::OwnedReadHalf),
+}
+
+impl Reader {
+    /// Reads some bytes; 0 is the end.
+    ///
+    /// `poll_read` and not `try_read`: after a read that does not fill the buffer it knows that nothing is left, and saves
+    /// the call that would say so.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        match self {
+            Self::Tcp(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
+            Self::Unix(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
+        }
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+}
+
+/// A connected socket, before it is taken into its halves.
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects by TCP, small segments unheld.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub async fn connect_tcp(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok(Self::Tcp(socket))
+    }
+
+    /// Connects to a unix socket.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub async fn connect_unix(path: &Path) -> io::Result<Self> {
+        UnixStream::connect(path).await.map(Self::Unix)
+    }
+
+    /// Its halves.
+    #[must_use]
+    pub fn split(self) -> (Reader, Writer) {
+        match self {
+            Self::Tcp(socket) => {
+                let (reader, writer) = socket.into_split();
+                (Reader::Tcp(reader), Writer::Tcp(writer))
+            }
+            Self::Unix(socket) => {
+                let (reader, writer) = socket.into_split();
+                (Reader::Unix(reader), Writer::Unix(writer))
+            }
+        }
+    }
+}
+
+/// The reason of an I/O error in a few words, the same for the same cause.
+#[must_use]
+pub fn reason(error: &io::Error) -> &'static str {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => "connection refused",
+        Kind::ConnectionReset => "connection reset",
+        Kind::ConnectionAborted => "connection aborted",
+        Kind::BrokenPipe => "broken pipe",
+        Kind::TimedOut => "connection timed out",
+        Kind::NotFound => "no such socket",
+        Kind::PermissionDenied => "permission denied",
+        Kind::HostUnreachable => "host unreachable",
+        Kind::NetworkUnreachable => "network unreachable",
+        Kind::AddrNotAvailable => "address not available",
+        Kind::UnexpectedEof => "closed by the server",
+        _ => "i/o error",
+    }
+}
+
+/// Gives up a line: everyone who waits on it gets an error, and its reader lets go of the socket.
+pub fn give_up(hub: &Hub, line: LineId, failure: Failure) {
+    let now = hub.now();
+    hub.with(|engine, sockets| {
+        engine.fail(line, failure, now, sockets);
+        sockets.doom_shard(line);
+    });
+}

@@ -1,0 +1,208 @@
+//! The process-wide values and their text.
+//!
+//! Values live in the exporter's registry; families, their help, their order and their histograms are written here,
+//! because the exporter renders in hash order, keeps what nobody holds any more, counts in whole numbers only and keeps
+//! every single sample of a histogram. Nothing here runs for a request.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::{Key, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::latency::{self, SharedHistogram};
+use super::{
+    BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, METRICS, Metric, PoolMetrics, ProcessMetrics, Unit,
+    WorkerMetrics,
+};
+
+/// All metrics of one process.
+#[derive(Debug)]
+pub struct Exporter {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    known: Mutex<Known>,
+}
+
+/// The series made so far, by name and labels as rendered. One nobody else holds is not rendered.
+#[derive(Debug, Default)]
+struct Known {
+    holders: BTreeMap<String, Arc<()>>,
+    histograms: BTreeMap<(&'static str, String), Arc<SharedHistogram>>,
+}
+
+impl Exporter {
+    /// An exporter with no series, independent of any other.
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        Self { recorder, handle, known: Mutex::default() }
+    }
+
+    /// One worker's handles for a pool.
+    pub fn pool(&self, pool: &str) -> PoolMetrics {
+        PoolMetrics::of(self, &[pool])
+    }
+
+    /// One worker's handles for a backend; `backend` is its name in the ring.
+    pub fn backend(&self, pool: &str, backend: &str) -> BackendMetrics {
+        BackendMetrics::of(self, &[pool, backend])
+    }
+
+    /// The handles of an embedded node.
+    pub fn embedded(&self, pool: &str, backend: &str) -> EmbeddedMetrics {
+        EmbeddedMetrics::of(self, &[pool, backend])
+    }
+
+    /// The handles of the worker with this number.
+    pub fn worker(&self, n: usize) -> WorkerMetrics {
+        WorkerMetrics::of(self, &[&n.to_string()])
+    }
+
+    /// The handles of what the process has once.
+    pub fn process(&self) -> ProcessMetrics {
+        ProcessMetrics::of(self, &[])
+    }
+
+    /// The handles of the running build.
+    pub fn build(&self, version: &str) -> BuildMetrics {
+        BuildMetrics::of(self, &[version])
+    }
+
+    /// Everything in the text format, version 0.0.4: families as declared, series in order of their labels.
+    pub fn render(&self) -> String {
+        let mut families: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+        let rendered = self.handle.render();
+        let known = self.known();
+        for line in rendered.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            if known.holders.get(series).is_some_and(|holder| Arc::strong_count(holder) > 1) {
+                let name = series.split_once('{').map_or(series, |(name, _)| name);
+                families.entry(name).or_default().push((series.to_owned(), value.to_owned()));
+            }
+        }
+        let mut out = String::with_capacity(rendered.len() + 4096);
+        for metric in METRICS {
+            let mut samples = String::new();
+            let mut series = families.remove(metric.name).unwrap_or_default();
+            series.sort_unstable();
+            for (series, value) in series {
+                let _ = write!(samples, "{series} ");
+                match (metric.unit, value.parse()) {
+                    (Unit::Seconds, Ok(micros)) => latency::seconds(micros, &mut samples),
+                    _ => samples.push_str(&value),
+                }
+                samples.push('\n');
+            }
+            let of_metric = known.histograms.iter().filter(|((name, _), _)| *name == metric.name);
+            for ((name, labels), histogram) in of_metric.filter(|(_, shared)| Arc::strong_count(shared) > 1) {
+                histogram.snapshot().expose(name, labels, &mut samples);
+            }
+            if !samples.is_empty() {
+                let (name, kind) = (metric.name, metric.kind.as_str());
+                let _ = write!(out, "# HELP {name} {}\n# TYPE {name} {kind}\n{samples}", metric.help);
+            }
+        }
+        out
+    }
+
+    /// Lets the exporter tidy up; call it every few seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Exporter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One series about to be made: a metric and its label values.
+pub struct Series<'a> {
+    exporter: &'a Exporter,
+    metric: &'static Metric,
+    labels: Vec<(&'static str, String)>,
+}
+
+impl<'a> Series<'a> {
+    pub(super) fn new(exporter: &'a Exporter, metric: &'static Metric, values: &[&str]) -> Self {
+        debug_assert_eq!(metric.scope.len(), values.len());
+        let labels = metric.scope.iter().zip(values).map(|(name, value)| (*name, plain(value))).collect();
+        Self { exporter, metric, labels }
+    }
+
+    /// The same with one label more.
+    pub(super) fn by(&self, name: &'static str, value: &str) -> Self {
+        let more = (name, plain(value));
+        let labels = self.labels.iter().cloned().chain([more]).collect();
+        Self { exporter: self.exporter, metric: self.metric, labels }
+    }
+
+    pub(super) fn counter(&self) -> Held<metrics::Counter> {
+        debug_assert_eq!(self.metric.kind, Kind::Counter);
+        Held { handle: self.exporter.recorder.register_counter(&self.key(), &METADATA), _holder: self.hold() }
+    }
+
+    pub(super) fn gauge(&self) -> Held<metrics::Gauge> {
+        debug_assert_eq!(self.metric.kind, Kind::Gauge);
+        Held { handle: self.exporter.recorder.register_gauge(&self.key(), &METADATA), _holder: self.hold() }
+    }
+
+    pub(super) fn histogram(&self) -> Arc<SharedHistogram> {
+        debug_assert_eq!(self.metric.kind, Kind::Histogram);
+        self.exporter.known().histograms.entry((self.metric.name, self.text())).or_default().clone()
+    }
+
+    fn key(&self) -> Key {
+        let labels: Vec<_> = self.labels.iter().map(|(k, v)| metrics::Label::new(*k, v.clone())).collect();
+        Key::from_parts(self.metric.name, labels)
+    }
+
+    fn hold(&self) -> Arc<()> {
+        let (name, labels) = (self.metric.name, self.text());
+        let series = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{labels}}}") };
+        self.exporter.known().holders.entry(series).or_default().clone()
+    }
+
+    /// The labels as the exporter renders them.
+    fn text(&self) -> String {
+        let labels: Vec<_> = self.labels.iter().map(|(k, v)| format!("{k}=\"{}\"", v.replace('"', "\\\""))).collect();
+        labels.join(",")
+    }
+}
+
+impl fmt::Debug for Series<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{{{}}}", self.metric.name, self.text())
+    }
+}
+
+/// A handle of the registry that keeps its series rendered as long as it lives.
+#[derive(Debug)]
+pub struct Held<H> {
+    handle: H,
+    _holder: Arc<()>,
+}
+
+impl<H> Deref for Held<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.handle
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("hotring", metrics::Level::INFO, None);
+
+/// A label's value without backslashes and control characters, which become `_`: the exporter's escaping makes some
+/// different values equal, and a series must not appear twice.
+fn plain(value: &str) -> String {
+    value.chars().map(|c| if c == '\\' || c.is_control() { '_' } else { c }).collect()
+}

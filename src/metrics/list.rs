@@ -1,0 +1,276 @@
+//! The list. A metric is one entry here: its doc comment is its help text, its type is how it is counted.
+//!
+//! `client_` is the app's side, `server_` the shards' side; the stems are twemproxy's where they mean the same.
+
+use super::export::{Exporter, Series};
+use super::tally::{Label, Level, Per, Setting, Tally};
+use super::{LatencyHistogram, Metric, Unit};
+
+/// `about Counts Metrics [labels] { help field: Type = "name", Unit; ... }` for each scope.
+macro_rules! declare {
+    ($(
+        $(#[doc = $about:literal])+
+        $counts:ident $metrics:ident $labels:tt {
+            $( $(#[doc = $help:literal])+ $field:ident: $ty:ty = $name:literal, $unit:ident; )+
+        }
+    )+) => {
+        /// Every metric, in the order in which they are rendered.
+        pub const METRICS: &[Metric] = &[$($(
+            Metric {
+                name: $name,
+                kind: <$ty as Tally>::KIND,
+                scope: &$labels,
+                by: <$ty as Tally>::BY,
+                unit: Unit::$unit,
+                help: concat!($($help),+).trim_ascii(),
+            },
+        )+)+];
+        $(
+            $(#[doc = $about])+
+            ///
+            /// One worker's own numbers, to be folded into the handles of the same scope.
+            #[derive(Debug, Default)]
+            pub struct $counts {
+                $( $(#[doc = $help])+ pub $field: $ty, )+
+            }
+
+            #[doc = concat!("One holder's handles for [`", stringify!($counts), "`]. Dropping them takes its gauges back.")]
+            pub struct $metrics {
+                $( $field: <$ty as Tally>::Handle, )+
+            }
+
+            impl $metrics {
+                pub(super) fn of(exporter: &Exporter, values: &[&str]) -> Self {
+                    Self { $( $field: {
+                        let metric = METRICS.iter().find(|metric| metric.name == $name).expect("declared just above");
+                        <$ty as Tally>::handle(&Series::new(exporter, metric, values))
+                    }, )+ }
+                }
+
+                /// Publishes what changed: counters and histograms start again from 0, levels stay. The same handles
+                /// always go with the same counts.
+                pub fn fold(&mut self, counts: &mut $counts) {
+                    $( Tally::fold(&mut counts.$field, &mut self.$field); )+
+                }
+            }
+
+            impl std::fmt::Debug for $metrics {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str(stringify!($metrics))
+                }
+            }
+        )+
+    };
+}
+
+/// The values of a label: `about Name "label" { meaning Variant = "value", ... }`.
+macro_rules! label {
+    ($(#[$about:meta])+ $label:ident $name:literal { $( $(#[$meaning:meta])+ $variant:ident = $value:literal, )+ }) => {
+        $(#[$about])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $label { $( $(#[$meaning])+ $variant, )+ }
+
+        impl $label {
+            /// How many values there are.
+            pub const COUNT: usize = <Self as Label>::ALL.len();
+        }
+
+        impl Label for $label {
+            const NAME: &'static str = $name;
+            const ALL: &'static [Self] = &[$( Self::$variant, )+];
+
+            fn as_str(self) -> &'static str {
+                match self { $( Self::$variant => $value, )+ }
+            }
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+declare! {
+    /// What a pool's apps do and get.
+    PoolCounts PoolMetrics ["pool"] {
+        /// Open app connections.
+        client_connections: Level = "hotring_client_connections", One;
+        /// App connections accepted.
+        client_connects: u64 = "hotring_client_connects_total", One;
+        /// App connections closed at once because `client_connections` were open.
+        client_refused: u64 = "hotring_client_refused_total", One;
+        /// App connections the app closed.
+        client_eof: u64 = "hotring_client_eof_total", One;
+        /// App connections lost to an error, such as a reset.
+        client_err: u64 = "hotring_client_err_total", One;
+        /// App connections closed because the app did not read its replies and the output limit was reached.
+        client_output_limit_kills: u64 = "hotring_client_output_limit_kills_total", One;
+        /// Times a session was no longer read from for a while, by what was full.
+        client_pauses: Per<Full, u64, { Full::COUNT }> = "hotring_client_pauses_total", One;
+        /// Bytes of replies that apps have not read yet.
+        client_output_bytes: Level = "hotring_client_output_bytes", Bytes;
+        /// Requests that have no reply yet.
+        requests_pending: Level = "hotring_requests_pending", One;
+        /// Requests read from apps.
+        requests: Per<Class, u64, { Class::COUNT }> = "hotring_requests_total", One;
+        /// Bytes of requests read from apps.
+        request_bytes: u64 = "hotring_request_bytes_total", Bytes;
+        /// Replies written to apps, errors included.
+        replies: u64 = "hotring_replies_total", One;
+        /// Bytes of replies written to apps.
+        reply_bytes: u64 = "hotring_reply_bytes_total", Bytes;
+        /// Error replies of hotring's own.
+        errors: Per<Cause, u64, { Cause::COUNT }> = "hotring_errors_total", One;
+        /// Error replies of shards, passed on unchanged.
+        shard_errors: u64 = "hotring_shard_errors_total", One;
+        /// Replies that came when their app was gone.
+        orphans: u64 = "hotring_orphan_replies_total", One;
+        /// Commands sent to shards for requests that were split over several of them.
+        fragments: u64 = "hotring_fragments_total", One;
+        /// Requests answered with the reply to an equal request that was on its way already.
+        joined_requests: u64 = "hotring_joined_requests_total", One;
+        /// Time from reading a request to having its reply.
+        request_duration: Per<Class, LatencyHistogram, { Class::COUNT }> = "hotring_request_duration_seconds", Seconds;
+    }
+
+    /// What goes to and comes from one backend.
+    BackendCounts BackendMetrics ["pool", "backend"] {
+        /// Open connections to the backend.
+        server_connections: Level = "hotring_server_connections", One;
+        /// Connections made to the backend, handshake included.
+        server_connects: u64 = "hotring_server_connects_total", One;
+        /// Attempts at a connection that failed, handshake included.
+        server_connect_failures: u64 = "hotring_server_connect_failures_total", One;
+        /// Connections the backend closed.
+        server_eof: u64 = "hotring_server_eof_total", One;
+        /// Connections lost to an error, such as a reset or bytes that are no reply.
+        server_err: u64 = "hotring_server_err_total", One;
+        /// Connections closed because a reply did not come in time.
+        server_timedout: u64 = "hotring_server_timedout_total", One;
+        /// Times the backend was ejected.
+        server_ejects: u64 = "hotring_server_ejects_total", One;
+        /// How many workers have the backend ejected now; 0 is healthy.
+        server_ejected: Level = "hotring_server_ejected", One;
+        /// Commands sent to the backend, the proxy's own included.
+        server_requests: u64 = "hotring_server_requests_total", One;
+        /// Bytes of commands sent to the backend.
+        server_request_bytes: u64 = "hotring_server_request_bytes_total", Bytes;
+        /// Replies read from the backend.
+        server_responses: u64 = "hotring_server_responses_total", One;
+        /// Bytes of replies read from the backend.
+        server_response_bytes: u64 = "hotring_server_response_bytes_total", Bytes;
+        /// Commands that wait to be sent to the backend.
+        in_queue: Level = "hotring_server_in_queue", One;
+        /// Bytes of commands that wait to be sent to the backend.
+        in_queue_bytes: Level = "hotring_server_in_queue_bytes", Bytes;
+        /// Commands sent whose reply has not come.
+        out_queue: Level = "hotring_server_out_queue", One;
+    }
+
+    /// What an embedded node holds and did.
+    EmbeddedCounts EmbeddedMetrics ["pool", "backend"] {
+        /// Keys in the embedded node.
+        keys: Level = "hotring_embedded_keys", One;
+        /// Memory the embedded node accounts for its keys and values.
+        bytes: Level = "hotring_embedded_bytes", Bytes;
+        /// Look-ups that found their key.
+        hits: u64 = "hotring_embedded_hits_total", One;
+        /// Look-ups that did not find their key.
+        misses: u64 = "hotring_embedded_misses_total", One;
+        /// Keys removed to make room.
+        evictions: u64 = "hotring_embedded_evictions_total", One;
+        /// Keys removed because their time was over.
+        expired: u64 = "hotring_embedded_expired_total", One;
+    }
+
+    /// How a worker thread spends its passes.
+    WorkerCounts WorkerMetrics ["worker"] {
+        /// Requests this worker read.
+        requests: u64 = "hotring_worker_requests_total", One;
+        /// Passes that ended in a flush; requests by passes is the batch size.
+        passes: u64 = "hotring_worker_passes_total", One;
+        /// Time slept after flushes to let batches grow.
+        paused: u64 = "hotring_worker_paused_seconds_total", Seconds;
+        /// The pause after a flush that the worker has settled on now.
+        pause: Level = "hotring_worker_pause_seconds", Seconds;
+    }
+
+    /// What the process has once.
+    ProcessCounts ProcessMetrics [] {
+        /// When the process started, as a Unix time.
+        start_time: Setting = "hotring_start_time_seconds", Seconds;
+        /// Worker threads.
+        workers: Setting = "hotring_workers", One;
+        /// When the running config was loaded, as a Unix time.
+        config_loaded: Setting = "hotring_config_loaded_timestamp_seconds", Seconds;
+        /// A number below 2^48 made from the running config: instances with the same config show the same one.
+        config_hash: Setting = "hotring_config_hash", One;
+    }
+
+    /// Which hotring this is.
+    BuildCounts BuildMetrics ["version"] {
+        /// Always 1; the label has the version.
+        info: Setting = "hotring_build_info", One;
+    }
+}
+
+label! {
+    /// Kinds of request whose latencies have different reasons.
+    Class "class" {
+        /// Forwarded as it is, reads.
+        Read = "read",
+        /// Forwarded as it is, writes.
+        Write = "write",
+        /// A command that is split by shard, as slow as the slowest of them.
+        Multi = "multi",
+        /// Scripts and functions.
+        Script = "script",
+        /// Answered by hotring itself.
+        Local = "local",
+        /// Refused, or unknown.
+        Refused = "refused",
+    }
+}
+
+label! {
+    /// Why an app got an error reply from hotring.
+    Cause "cause" {
+        /// No command of that name.
+        UnknownCommand = "unknown_command",
+        /// Too few or too many arguments, or arguments whose keys cannot be found.
+        Syntax = "syntax",
+        /// Bytes that are no request; the connection ends.
+        Protocol = "protocol",
+        /// One command's keys live on several shards and its result cannot be put together exactly.
+        CrossShard = "cross_shard",
+        /// A command that hotring does not carry (yet); the text says why.
+        Unsupported = "unsupported",
+        /// The app has not sent AUTH, or sent the wrong password.
+        Auth = "auth",
+        /// Above `client_connections`; the connection ends.
+        MaxClients = "max_clients",
+        /// The shard is down: its connection is lost or refused, and is being tried again. Nothing was sent.
+        ShardDown = "shard_down",
+        /// No shard is left in the ring: all are ejected. Nothing was sent.
+        NoShard = "no_shard",
+        /// The connection to the shard could not be opened while the request waited for it. Nothing was sent.
+        Connect = "connect",
+        /// The shard did not answer within `timeout`.
+        Timeout = "timeout",
+        /// The connection to the shard broke before the answer came.
+        Lost = "lost",
+        /// The shard sent something that is no reply, or a reply nobody asked for.
+        Garbage = "garbage",
+    }
+}
+
+label! {
+    /// What was full when a session was paused.
+    Full "full" {
+        /// The session's window: too many requests without a reply, or too many bytes of replies that it has not read.
+        Window = "window",
+        /// A backend's outbox.
+        Outbox = "outbox",
+    }
+}

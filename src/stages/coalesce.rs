@@ -1,0 +1,271 @@
+//! Merges identical reads that are about to leave on the same connection: one goes, all get its reply.
+//!
+//! Only what has not left yet can be joined ("next flight"), so merging is linearizable: the shard executes the read after
+//! every joined request was made. A write to the key, of anyone on this worker, ends joining for it; a command whose keys are
+//! not known ends it for all. Off by default.
+//!
+//! Bounded: what can be joined lives until the next flush, [`MOST`] reads at the most; further ones are sent by themselves.
+
+use super::{Event, Flight, Leg, Line, Micros, Notices, Stage, Verdict};
+use crate::command::{Access, Keys};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+
+/// Most reads that wait to be joined at once; bounds the memory of a burst.
+const MOST: usize = 1024;
+
+/// Reads that answer differently each time: joining them would make two draws one.
+const BY_CHANCE: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
+
+/// The stage.
+pub struct Coalesce {
+    enabled: bool,
+    seed: Seeded,
+    /// By the key's hash: the reads of that key which have not left.
+    open: HashMap<u64, Vec<Read>, Seeded>,
+    /// What to forget when a connection's outbox leaves.
+    by_line: Vec<Vec<u64>>,
+    count: usize,
+    /// Emptied lists and buffers, to be used again.
+    lists: Vec<Vec<Read>>,
+    buffers: Vec<Vec<u8>>,
+}
+
+struct Read {
+    wire: Vec<u8>,
+    flight: Flight,
+}
+
+impl Coalesce {
+    /// For a pool with `lines` connections. `seed` keeps apps from choosing keys that collide.
+    #[must_use]
+    pub fn new(enabled: bool, lines: usize, seed: u64) -> Self {
+        Self {
+            enabled,
+            seed: Seeded(seed),
+            open: HashMap::with_hasher(Seeded(seed)),
+            by_line: if enabled { vec![Vec::new(); lines] } else { Vec::new() },
+            count: 0,
+            lists: Vec::new(),
+            buffers: Vec::new(),
+        }
+    }
+
+    /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
+    fn can_share(leg: &Leg<'_>) -> bool {
+        leg.alone && leg.spec.access == Access::Read && matches!(leg.spec.keys, Keys::One) && !BY_CHANCE.contains(&leg.spec.name)
+    }
+
+    fn find(&self, leg: &Leg<'_>) -> Option<Flight> {
+        let reads = self.open.get(&self.seed.of(leg.key))?;
+        reads.iter().find(|r| r.flight.line == leg.line && r.wire == leg.wire).map(|r| r.flight)
+    }
+
+    fn lead(&mut self, leg: &Leg<'_>, flight: Flight) {
+        let Some(line) = self.by_line.get_mut(flight.line as usize) else { return };
+        if self.count >= MOST {
+            return;
+        }
+        let hash = self.seed.of(leg.key);
+        let mut wire = self.buffers.pop().unwrap_or_default();
+        wire.extend_from_slice(leg.wire);
+        let lists = &mut self.lists;
+        self.open.entry(hash).or_insert_with(|| lists.pop().unwrap_or_default()).push(Read { wire, flight });
+        line.push(hash);
+        self.count += 1;
+    }
+
+    fn forget(&mut self, hash: u64, line: Option<Line>) {
+        let Some(reads) = self.open.get_mut(&hash) else { return };
+        let before = reads.len();
+        let buffers = &mut self.buffers;
+        reads.retain_mut(|read| {
+            let stays = line.is_some_and(|line| read.flight.line != line);
+            if !stays {
+                let mut wire = std::mem::take(&mut read.wire);
+                wire.clear();
+                buffers.push(wire);
+            }
+            stays
+        });
+        self.count -= before - reads.len();
+        if reads.is_empty()
+            && let Some(list) = self.open.remove(&hash)
+        {
+            self.lists.push(list);
+        }
+    }
+}
+
+impl Stage for Coalesce {
+    #[inline]
+    fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
+        if !self.enabled || !Self::can_share(leg) {
+            return Verdict::Next;
+        }
+        self.find(leg).map_or(Verdict::Next, Verdict::Join)
+    }
+
+    #[inline]
+    fn observe(&mut self, event: &Event<'_>, _now: Micros, _notices: &mut Notices) {
+        if !self.enabled {
+            return;
+        }
+        match event {
+            Event::Sent(leg, flight) if Self::can_share(leg) => self.lead(leg, *flight),
+            Event::Sent(leg, _) if leg.spec.access != Access::Read => {
+                if leg.key.is_empty() {
+                    for line in 0..self.by_line.len() as Line {
+                        self.left(line);
+                    }
+                } else {
+                    self.forget(self.seed.of(leg.key), None);
+                }
+            }
+            Event::Left(line) | Event::Failed(line, _) => self.left(*line),
+            _ => {}
+        }
+    }
+
+    fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
+        match verdict {
+            Verdict::Next if !self.enabled => "off".into(),
+            Verdict::Next if !Self::can_share(leg) => "not a read that can be shared".into(),
+            Verdict::Next => "no identical read is about to leave".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Coalesce {
+    fn left(&mut self, line: Line) {
+        let Some(place) = self.by_line.get_mut(line as usize) else { return };
+        let mut hashes = std::mem::take(place);
+        for hash in hashes.drain(..) {
+            self.forget(hash, Some(line));
+        }
+        if let Some(place) = self.by_line.get_mut(line as usize) {
+            *place = hashes;
+        }
+    }
+}
+
+/// A hasher whose seed is an argument, so that nothing below the worker draws lots.
+#[derive(Clone, Copy)]
+struct Seeded(u64);
+
+impl Seeded {
+    fn of(self, key: &[u8]) -> u64 {
+        let mut hasher = self.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = std::hash::DefaultHasher;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::lookup;
+
+    struct Bench {
+        stage: Coalesce,
+        serial: u64,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { stage: Coalesce::new(true, 4, 7), serial: 0 }
+        }
+
+        /// Asks what becomes of a request and tells the stage that it did.
+        fn ask(&mut self, words: &[&str], line: Line) -> Verdict {
+            let mut wire = Vec::new();
+            let args: Vec<&[u8]> = words.iter().map(|w| w.as_bytes()).collect();
+            crate::resp::write::request(&mut wire, &args);
+            let key = args.get(1).copied().unwrap_or_default();
+            let mut leg = Leg { line, ..Leg::new(lookup(args[0]).unwrap(), key, &wire) };
+            let verdict = self.stage.decide(&mut leg, 0);
+            let mut notices = Notices::default();
+            match verdict {
+                Verdict::Next => {
+                    let flight = Flight { line, serial: self.serial };
+                    self.serial += 1;
+                    self.stage.observe(&Event::Sent(&leg, flight), 0, &mut notices);
+                }
+                Verdict::Join(flight) => self.stage.observe(&Event::Joined(&leg, flight), 0, &mut notices),
+                Verdict::Refuse(_) => {}
+            }
+            verdict
+        }
+
+        fn left(&mut self, line: Line) {
+            self.stage.observe(&Event::Left(line), 0, &mut Notices::default());
+        }
+    }
+
+    #[test]
+    fn joins_the_same_read_on_the_same_connection() {
+        let mut b = Bench::new();
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Join(Flight { line: 0, serial: 0 }));
+        assert_eq!(b.ask(&["GET", "k"], 1), Verdict::Next, "another connection may overtake");
+        assert_eq!(b.ask(&["STRLEN", "k"], 0), Verdict::Next, "another read");
+        assert_eq!(b.ask(&["GET", "other"], 0), Verdict::Next);
+    }
+
+    #[test]
+    fn nothing_joins_what_has_left() {
+        let mut b = Bench::new();
+        b.ask(&["GET", "k"], 0);
+        b.left(0);
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Join(Flight { line: 0, serial: 1 }));
+    }
+
+    #[test]
+    fn a_write_ends_joining() {
+        let mut b = Bench::new();
+        b.ask(&["GET", "k"], 0);
+        b.ask(&["SET", "k", "v"], 0);
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
+        assert_eq!(b.ask(&["SET", "other", "v"], 0), Verdict::Next);
+        assert!(matches!(b.ask(&["GET", "k"], 0), Verdict::Join(_)), "a write to another key does not");
+    }
+
+    #[test]
+    fn writes_and_chance_are_never_joined() {
+        let mut b = Bench::new();
+        for words in [&["INCR", "k"][..], &["SET", "k", "v"], &["SRANDMEMBER", "k"], &["GETEX", "k"]] {
+            assert_eq!(b.ask(words, 0), Verdict::Next);
+            assert_eq!(b.ask(words, 0), Verdict::Next, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_let_go() {
+        let mut b = Bench::new();
+        for i in 0..2 * MOST {
+            b.ask(&["GET", &i.to_string()], 0);
+        }
+        assert_eq!(b.stage.count, MOST);
+        b.left(0);
+        assert_eq!((b.stage.count, b.stage.open.len()), (0, 0));
+    }
+
+    #[test]
+    fn off_means_off() {
+        let mut b = Bench { stage: Coalesce::new(false, 4, 7), serial: 0 };
+        b.ask(&["GET", "k"], 0);
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
+    }
+}

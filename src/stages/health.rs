@@ -1,0 +1,211 @@
+//! Refuses at once what would go to a shard that is down, and ejects a failing shard from the ring where the pool says so.
+//!
+//! Passive: it learns from what happens on the connections. A shard comes back only when a connection to it has been opened
+//! and has answered its handshake, which ends with a PING.
+
+use super::{Event, Leg, Line, Micros, Notices, Refusal, Stage, Verdict};
+use crate::error::{Cause, Failure};
+
+/// twemproxy's keys, with their meanings.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Whether a failing shard leaves the ring (`auto_eject_hosts`).
+    pub eject: bool,
+    /// Failures in a row that eject it (`server_failure_limit`).
+    pub failure_limit: u32,
+    /// How long an ejected shard stays away at least, in microseconds (`server_retry_timeout`).
+    pub retry_timeout: Micros,
+}
+
+/// How a shard does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing is known against it.
+    Up,
+    /// Its connections are lost or refused; they are being tried again.
+    Down,
+    /// Out of the ring.
+    Ejected,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Shard {
+    failures: u32,
+    ejected_until: Option<Micros>,
+    ejections: u64,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct Health {
+    config: Config,
+    lanes: u32,
+    shards: Vec<Shard>,
+    /// For each connection the failure that keeps it down; `None` while nothing is against it.
+    lines: Vec<Option<Failure>>,
+}
+
+impl Health {
+    /// For `shards` shards with `lanes` connections each.
+    #[must_use]
+    pub fn new(config: Config, shards: u16, lanes: u16) -> Self {
+        Self {
+            config,
+            lanes: u32::from(lanes.max(1)),
+            shards: vec![Shard::default(); usize::from(shards)],
+            lines: vec![None; usize::from(shards) * usize::from(lanes)],
+        }
+    }
+
+    /// How a shard does: down when all its connections are.
+    #[must_use]
+    pub fn state(&self, shard: u16) -> State {
+        if self.shards.get(usize::from(shard)).is_some_and(|s| s.ejected_until.is_some()) {
+            return State::Ejected;
+        }
+        let first = usize::from(shard) * self.lanes as usize;
+        match self.lines.get(first..first + self.lanes as usize) {
+            Some(lines) if lines.iter().all(Option::is_some) => State::Down,
+            _ => State::Up,
+        }
+    }
+
+    /// How often a shard was ejected.
+    #[must_use]
+    pub fn ejections(&self, shard: u16) -> u64 {
+        self.shards.get(usize::from(shard)).map_or(0, |s| s.ejections)
+    }
+
+    fn shard_of(&self, line: Line) -> u16 {
+        (line / self.lanes) as u16
+    }
+
+    fn failed(&mut self, line: Line, failure: Failure, now: Micros, notices: &mut Notices) {
+        if let Some(place) = self.lines.get_mut(line as usize) {
+            *place = Some(Failure { cause: Cause::ShardDown, reason: failure.reason });
+        }
+        let number = self.shard_of(line);
+        let config = self.config;
+        let Some(shard) = self.shards.get_mut(usize::from(number)) else { return };
+        shard.failures = shard.failures.saturating_add(1);
+        if config.eject && shard.ejected_until.is_none() && shard.failures >= config.failure_limit {
+            shard.ejected_until = Some(now + config.retry_timeout);
+            shard.ejections += 1;
+            notices.eject.push(number);
+        }
+    }
+
+    /// Brings back an ejected shard whose time has come, if a connection to it is well.
+    fn restore(&mut self, number: u16, now: Micros, notices: &mut Notices) {
+        let first = usize::from(number) * self.lanes as usize;
+        let well = self.lines.get(first..first + self.lanes as usize).is_some_and(|l| l.iter().any(Option::is_none));
+        if let Some(shard) = self.shards.get_mut(usize::from(number))
+            && shard.ejected_until.is_some_and(|until| now >= until)
+            && well
+        {
+            shard.ejected_until = None;
+            shard.failures = 0;
+            notices.restore.push(number);
+        }
+    }
+}
+
+impl Stage for Health {
+    #[inline]
+    fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
+        match self.lines.get(leg.line as usize) {
+            Some(Some(failure)) => Verdict::Refuse(Refusal::Down(*failure)),
+            _ => Verdict::Next,
+        }
+    }
+
+    #[inline]
+    fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
+        match *event {
+            Event::Replied(line) => {
+                let number = self.shard_of(line);
+                if let Some(shard) = self.shards.get_mut(usize::from(number)) {
+                    shard.failures = 0;
+                }
+            }
+            Event::Failed(line, failure) => self.failed(line, failure, now, notices),
+            Event::Connected(line) => {
+                if let Some(place) = self.lines.get_mut(line as usize) {
+                    *place = None;
+                }
+                self.restore(self.shard_of(line), now, notices);
+            }
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, now: Micros, notices: &mut Notices) {
+        for number in 0..self.shards.len() as u16 {
+            self.restore(number, now, notices);
+        }
+    }
+
+    fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
+        match verdict {
+            Verdict::Next => format!("shard {} is well", leg.shard),
+            other => other.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: Failure = Failure { cause: Cause::Connect, reason: "connection refused" };
+
+    fn health(eject: bool) -> Health {
+        Health::new(Config { eject, failure_limit: 2, retry_timeout: 1000 }, 3, 2)
+    }
+
+    fn verdict(health: &Health, line: Line) -> Verdict {
+        let spec = crate::command::lookup(b"get").unwrap();
+        let mut leg = Leg { line, ..Leg::new(spec, b"k", b"") };
+        health.decide(&mut leg, 0)
+    }
+
+    #[test]
+    fn refuses_while_a_connection_is_down() {
+        let (mut health, mut notices) = (health(false), Notices::default());
+        assert_eq!(verdict(&health, 2), Verdict::Next);
+        health.observe(&Event::Failed(2, REFUSED), 0, &mut notices);
+        assert!(matches!(verdict(&health, 2), Verdict::Refuse(Refusal::Down(f)) if f.reason == "connection refused"));
+        assert_eq!((verdict(&health, 3), health.state(1)), (Verdict::Next, State::Up));
+        health.observe(&Event::Failed(3, REFUSED), 0, &mut notices);
+        assert_eq!(health.state(1), State::Down);
+        health.observe(&Event::Connected(2), 0, &mut notices);
+        assert_eq!((verdict(&health, 2), health.state(1)), (Verdict::Next, State::Up));
+        assert!(notices.eject.is_empty());
+    }
+
+    #[test]
+    fn ejects_after_failures_in_a_row_and_restores_after_a_probe() {
+        let (mut health, mut notices) = (health(true), Notices::default());
+        health.observe(&Event::Failed(0, REFUSED), 0, &mut notices);
+        health.observe(&Event::Replied(1), 1, &mut notices);
+        health.observe(&Event::Failed(0, REFUSED), 2, &mut notices);
+        assert!(notices.eject.is_empty(), "a reply in between starts the count anew");
+        health.observe(&Event::Failed(1, REFUSED), 3, &mut notices);
+        assert_eq!((notices.eject.as_slice(), health.state(0)), (&[0][..], State::Ejected));
+        health.tick(2000, &mut notices);
+        assert!(notices.restore.is_empty(), "time alone does not bring it back");
+        health.observe(&Event::Connected(0), 2001, &mut notices);
+        assert_eq!((notices.restore.as_slice(), health.state(0)), (&[0][..], State::Up));
+    }
+
+    #[test]
+    fn a_shard_that_answers_early_waits_for_its_time() {
+        let (mut health, mut notices) = (health(true), Notices::default());
+        health.observe(&Event::Failed(0, REFUSED), 0, &mut notices);
+        health.observe(&Event::Failed(0, REFUSED), 0, &mut notices);
+        health.observe(&Event::Connected(0), 10, &mut notices);
+        assert_eq!(health.state(0), State::Ejected);
+        health.tick(1000, &mut notices);
+        assert_eq!(notices.restore, [0]);
+    }
+}

@@ -1,0 +1,220 @@
+//! The request path: a fixed list of stages, each one feature in one file.
+//!
+//! A stage says what to do with a leg ([`Stage::decide`], pure) and is told what became of it ([`Stage::observe`], the only
+//! place where it changes). Nothing here waits, and no stage names another: they meet in the [`Leg`].
+//!
+//! The order is a design decision, not the operator's. `route` comes first, so that whoever follows knows the connection
+//! that a leg would take; `health` comes last, so that it judges the final choice.
+
+mod coalesce;
+mod health;
+mod route;
+
+pub use coalesce::Coalesce;
+pub use health::{Config as HealthConfig, Health, State as ShardState};
+pub use route::{Placement, Route};
+
+use crate::command::Spec;
+use crate::error::{Cause, Failure};
+use std::fmt;
+
+/// Microseconds on the worker's clock.
+pub type Micros = u64;
+
+/// A connection to a shard, counted within its pool: `shard * lanes + lane`.
+pub type Line = u32;
+
+/// What a request wants of one key; what stages decide on.
+#[derive(Debug)]
+pub struct Leg<'a> {
+    /// The command.
+    pub spec: &'static Spec,
+    /// The key; empty for a command without one.
+    pub key: &'a [u8],
+    /// The whole request's bytes.
+    pub wire: &'a [u8],
+    /// Whether this leg is all that the request wants, so that its reply is the request's.
+    pub alone: bool,
+    /// Which of a shard's connections the session is bound to.
+    pub lane: u16,
+    /// A number that differs from request to request, for what is decided by chance.
+    pub entropy: u32,
+    /// Where it goes; set by `route`.
+    pub shard: u16,
+    /// The connection it takes; set by `route`.
+    pub line: Line,
+}
+
+impl<'a> Leg<'a> {
+    /// A leg that has not been routed.
+    #[must_use]
+    pub fn new(spec: &'static Spec, key: &'a [u8], wire: &'a [u8]) -> Self {
+        Self { spec, key, wire, alone: true, lane: 0, entropy: 0, shard: 0, line: 0 }
+    }
+}
+
+/// A command on a shard's wire: the connection it went to, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flight {
+    /// The connection.
+    pub line: Line,
+    /// Its number on that connection, from 0.
+    pub serial: u64,
+}
+
+/// What a stage wants done with a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ask the next stage; behind the last one: send it.
+    Next,
+    /// Share the reply of this flight, none of whose bytes have left.
+    Join(Flight),
+    /// Answer with an error at once.
+    Refuse(Refusal),
+}
+
+/// Why a stage refuses a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No shard is in the ring.
+    NoShard,
+    /// The leg's shard is down.
+    Down(Failure),
+}
+
+impl Refusal {
+    /// The cause it is counted under.
+    #[must_use]
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::NoShard => Cause::NoShard,
+            Self::Down(failure) => failure.cause,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Next => f.write_str("next"),
+            Self::Join(_) => f.write_str("join the identical read that is about to leave"),
+            Self::Refuse(Refusal::NoShard) => f.write_str("refuse: no shard is left in the ring"),
+            Self::Refuse(Refusal::Down(failure)) => write!(f, "refuse: the shard is down ({})", failure.reason),
+        }
+    }
+}
+
+/// What stages are told. A reply is told without its leg: what a flight keeps of its request has no room for the key.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The leg was appended to a connection's outbox.
+    Sent(&'a Leg<'a>, Flight),
+    /// The leg shares the reply of a flight.
+    Joined(&'a Leg<'a>, Flight),
+    /// All flights that were appended to this connection so far may have left: nothing can join them any more.
+    Left(Line),
+    /// A reply came.
+    Replied(Line),
+    /// The connection is open and the shard has answered its handshake.
+    Connected(Line),
+    /// The connection failed, with what waited on it.
+    Failed(Line, Failure),
+    /// The shard ended an idle connection; nothing was lost.
+    Closed(Line),
+    /// A shard left the ring; told by `health`.
+    Ejected(u16),
+    /// A shard is back in the ring; told by `health`.
+    Restored(u16),
+}
+
+/// What stages announce to each other while they observe; told to all of them afterwards.
+#[derive(Debug, Default)]
+pub struct Notices {
+    /// Shards to leave the ring.
+    pub eject: Vec<u16>,
+    /// Shards to come back.
+    pub restore: Vec<u16>,
+}
+
+/// One feature of the request path.
+pub trait Stage {
+    /// What to do with a leg. Reads the stage, may retarget the leg, changes nothing else.
+    fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
+        let _ = (leg, now);
+        Verdict::Next
+    }
+
+    /// What became of a leg or a connection.
+    fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
+        let _ = (event, now, notices);
+    }
+
+    /// Upkeep, some times a second.
+    fn tick(&mut self, now: Micros, notices: &mut Notices) {
+        let _ = (now, notices);
+    }
+
+    /// What this stage would say of the leg, in words for a person; `verdict` is what it decided.
+    fn explain(&self, leg: &Leg<'_>, verdict: Verdict, now: Micros) -> String {
+        let _ = (leg, now);
+        verdict.to_string()
+    }
+}
+
+/// Writes the path: a struct of stages, and the walks over it.
+macro_rules! path {
+    ($($name:ident: $stage:ty,)*) => {
+        /// The stages of one pool on one worker, in the order in which they decide.
+        pub struct Path { $(/// The stage.
+            pub $name: $stage,)* }
+
+        impl Path {
+            /// The first verdict that is not [`Verdict::Next`].
+            #[inline]
+            pub fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
+                $(match self.$name.decide(leg, now) { Verdict::Next => {} verdict => return verdict })*
+                Verdict::Next
+            }
+
+            /// Tells every stage, then what they announced to each other.
+            #[inline]
+            pub fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
+                $(self.$name.observe(event, now, notices);)*
+                if !(notices.eject.is_empty() && notices.restore.is_empty()) {
+                    self.announce(now, notices);
+                }
+            }
+
+            /// Lets every stage do its upkeep.
+            pub fn tick(&mut self, now: Micros, notices: &mut Notices) {
+                $(self.$name.tick(now, notices);)*
+                self.announce(now, notices);
+            }
+
+            #[cold]
+            fn announce(&mut self, now: Micros, notices: &mut Notices) {
+                for shard in std::mem::take(&mut notices.eject) {
+                    $(self.$name.observe(&Event::Ejected(shard), now, notices);)*
+                }
+                for shard in std::mem::take(&mut notices.restore) {
+                    $(self.$name.observe(&Event::Restored(shard), now, notices);)*
+                }
+            }
+
+            /// The same decisions, told stage by stage; changes nothing.
+            pub fn explain(&self, leg: &mut Leg<'_>, now: Micros) -> Vec<(&'static str, Verdict, String)> {
+                let mut told = Vec::new();
+                $(let verdict = self.$name.decide(leg, now);
+                  told.push((stringify!($name), verdict, self.$name.explain(leg, verdict, now)));
+                  if verdict != Verdict::Next { return told; })*
+                told
+            }
+        }
+    };
+}
+
+path! {
+    route: Route,
+    coalesce: Coalesce,
+    health: Health,
+}

@@ -1,0 +1,128 @@
+//! What a pool's backend side is told: which servers, how patient to be with them, and where keys go.
+//!
+//! Promises: plain values, already checked when they come from a file. Does not promise that a server exists or answers.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::ring::{Distribution, KeyHash};
+use crate::units::{Address, Secret};
+
+/// `timeout` where a `proxy.yaml` says nothing. A `nutcracker.yml` that says nothing waits for ever, as twemproxy does.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// `connect_timeout` where nothing is said.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// `server_connections` where nothing is said.
+pub const SERVER_CONNECTIONS: u32 = 1;
+/// `server_retry_timeout` where nothing is said.
+pub const SERVER_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+/// `server_failure_limit` where nothing is said.
+pub const SERVER_FAILURE_LIMIT: u32 = 2;
+/// `max_outbox` where nothing is said, in bytes.
+pub const MAX_OUTBOX: u64 = 8 << 20;
+/// `maxmemory` of one embedded node where nothing is said, in bytes.
+pub const MAXMEMORY: u64 = 64 << 20;
+
+/// The backend side of one pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The shards.
+    pub servers: Servers,
+    /// How long a reply may take from the moment its request was enqueued; `None` waits for ever.
+    pub timeout: Option<Duration>,
+    /// How long a connection attempt with its handshake may take.
+    pub connect_timeout: Duration,
+    /// Connections to each server, at least 1, for each worker.
+    pub server_connections: u32,
+    /// Connect to every server at start instead of at the first request for it.
+    pub preconnect: bool,
+    /// Take a server out of the ring after `server_failure_limit` failures in a row.
+    pub auto_eject_hosts: bool,
+    /// How long an ejected server stays out before it is tried again.
+    pub server_retry_timeout: Duration,
+    /// Failures in a row that eject a server, at least 1.
+    pub server_failure_limit: u32,
+    /// `SO_KEEPALIVE` on connections to servers.
+    pub tcpkeepalive: bool,
+    /// The user of `AUTH user password`; `None` sends the password alone.
+    pub user: Option<String>,
+    /// What to `AUTH` with at every server.
+    pub password: Option<Secret>,
+    /// The database to `SELECT` after connecting; 0 sends nothing.
+    pub db: u32,
+    /// Bytes that may wait to be sent on one connection before the sessions that fill it are paused.
+    pub max_outbox: u64,
+}
+
+/// Where a pool's keys live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// Cache nodes inside this process.
+    Embedded {
+        /// How many, at least 1.
+        count: u16,
+        /// Bytes that one node may hold.
+        maxmemory: u64,
+        /// What a full node gives up first.
+        eviction: Eviction,
+    },
+    /// A fixed list, in the order of the file; at least one, names unique.
+    Static(Vec<Server>),
+}
+
+/// What a full embedded node gives up first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// The key longest unused.
+    #[default]
+    Lru,
+    /// The key least often used.
+    Lfu,
+}
+
+impl FromStr for Eviction {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "lru" => Ok(Self::Lru),
+            "lfu" => Ok(Self::Lfu),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Eviction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lru => "lru",
+            Self::Lfu => "lfu",
+        })
+    }
+}
+
+/// One backend server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens; a Unix address carries no mode here.
+    pub address: Address,
+    /// Its share of the keys relative to the others, at least 1.
+    pub weight: u32,
+    /// The name the file gave it, if it gave one.
+    pub alias: Option<String>,
+    /// Its label on the ring, by twemproxy's rules: the alias; else `host:port` as written, `host` alone when the port is
+    /// 11211; else the socket's path with a `:` behind it. Placement depends on it, so it is never normalised.
+    pub name: String,
+}
+
+/// Where a key goes among a pool's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingConfig {
+    /// What maps a key to a number.
+    pub hash: KeyHash,
+    /// What maps that number to a server.
+    pub distribution: Distribution,
+    /// The characters around the part of a key that is hashed, such as `{` and `}`.
+    pub hash_tag: Option<[u8; 2]>,
+}

@@ -1,0 +1,301 @@
+//! One connection to a shard: opened when wanted, read until it ends, opened again with growing patience.
+
+use super::handshake::{self, Progress};
+use super::{Config, Server};
+use crate::engine::LineId;
+use crate::error::{Cause, Failure};
+use crate::hub::{Hub, Reader, Stream, Writer, reason};
+use crate::units::Address;
+use socket2::{SockRef, TcpKeepalive};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Bytes read at once, and the buffer an idle connection keeps.
+const BUFFER: usize = 64 * 1024;
+/// Reads after which others go first.
+const TURNS: u32 = 4;
+/// A buffer that a long reply made larger than this is let go afterwards.
+const LARGEST_IDLE: usize = 512 * 1024;
+
+/// What a connection is to be.
+pub struct Plan {
+    /// Its number.
+    pub line: LineId,
+    /// The shard.
+    pub server: Server,
+    /// The pool's settings.
+    pub config: Rc<Config>,
+    /// Makes the waits of many sidecars differ.
+    pub seed: u64,
+}
+
+/// Keeps a connection for as long as the worker lives.
+pub async fn run(hub: Rc<Hub>, plan: Plan) {
+    let wanted = Rc::new(Notify::new());
+    hub.on_wanted(plan.line, Rc::clone(&wanted));
+    let mut patience = Patience::new(plan.seed);
+    let mut down = false;
+    loop {
+        // A connection that failed is tried again unasked: until it is back, its requests are refused.
+        if !(plan.config.preconnect || down) {
+            wanted.notified().await;
+        }
+        hub.engine().opening(plan.line);
+        let failure = match open(&plan).await {
+            Ok((reader, writer)) => {
+                if down {
+                    tracing::info!(shard = %plan.server.name, "connected again");
+                }
+                patience.reset();
+                let end = serve(&hub, &plan, reader, writer).await;
+                hub.with(|_, sockets| sockets.close_shard(plan.line));
+                match end {
+                    End::Failed(failure) => failure,
+                    // Nothing was lost. The next request opens it again.
+                    End::Closed => {
+                        down = false;
+                        if plan.config.preconnect {
+                            tokio::time::sleep(patience.next()).await;
+                        }
+                        continue;
+                    }
+                    // The ticker has told everyone already.
+                    End::GivenUp => {
+                        down = true;
+                        continue;
+                    }
+                }
+            }
+            Err(text) => Failure { cause: Cause::Connect, reason: text },
+        };
+        if !down {
+            tracing::warn!(shard = %plan.server.name, address = %plan.server.address, reason = failure.reason, "lost");
+        }
+        down = true;
+        let now = hub.now();
+        hub.with(|engine, sockets| engine.fail(plan.line, failure, now, sockets));
+        tokio::time::sleep(patience.next()).await;
+    }
+}
+
+/// Waits between attempts: doubling from 20 ms to 2 s, each between half and all of it, so that many sidecars that lost the
+/// same shard do not come back as one.
+#[derive(Debug)]
+struct Patience {
+    next: Duration,
+    state: u64,
+}
+
+impl Patience {
+    const FIRST: Duration = Duration::from_millis(20);
+    const LAST: Duration = Duration::from_secs(2);
+
+    fn new(seed: u64) -> Self {
+        Self { next: Self::FIRST, state: seed }
+    }
+
+    fn reset(&mut self) {
+        self.next = Self::FIRST;
+    }
+
+    fn next(&mut self) -> Duration {
+        // splitmix64 (Steele, Lea, Flood 2014)
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let share = ((z ^ (z >> 31)) % 1000) as u32;
+        let wait = self.next / 2 + self.next / 2 * share / 1000;
+        self.next = (self.next * 2).min(Self::LAST);
+        wait
+    }
+}
+
+/// Opens a connection and shakes hands, within `connect_timeout`.
+async fn open(plan: &Plan) -> Result<(Reader, Writer), &'static str> {
+    match tokio::time::timeout(plan.config.connect_timeout, shake_hands(plan)).await {
+        Ok(opened) => opened,
+        Err(_) => Err("no answer within connect_timeout"),
+    }
+}
+
+async fn shake_hands(plan: &Plan) -> Result<(Reader, Writer), &'static str> {
+    let stream = connect(&plan.server.address, plan.config.tcpkeepalive).await.map_err(|e| reason(&e))?;
+    let (mut reader, writer) = stream.split();
+    let (requests, count) = handshake::requests(&plan.config);
+    // A new socket takes these few bytes at once.
+    match &writer {
+        Writer::Tcp(socket) => socket.try_write(&requests),
+        Writer::Unix(socket) => socket.try_write(&requests),
+        Writer::Closed | Writer::InProcess(_) => Ok(0),
+    }
+    .map_err(|e| reason(&e))
+    .and_then(|n| if n == requests.len() { Ok(()) } else { Err("the handshake could not be sent") })?;
+    let mut replies = vec![0; handshake::LONGEST];
+    let mut have = 0;
+    loop {
+        let read = poll_fn(|cx| reader.poll_read(cx, replies.get_mut(have..).unwrap_or_default())).await;
+        match read {
+            Ok(0) => return Err("closed during the handshake"),
+            Ok(n) => have += n,
+            Err(error) => return Err(reason(&error)),
+        }
+        match handshake::read(replies.get(..have).unwrap_or_default(), count) {
+            Progress::More => {}
+            Progress::Done => return Ok((reader, writer)),
+            Progress::Refused(text) => return Err(text),
+        }
+    }
+}
+
+/// Tries all addresses of a host name in turn. Names are looked up anew for each attempt.
+async fn connect(address: &Address, keepalive: bool) -> io::Result<Stream> {
+    match address {
+        Address::Unix { path, .. } => Stream::connect_unix(path).await,
+        Address::Tcp { host, port } => {
+            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+            for address in tokio::net::lookup_host((host.as_str(), *port)).await? {
+                match Stream::connect_tcp(address).await {
+                    Ok(stream) => {
+                        if let (Stream::Tcp(socket), true) = (&stream, keepalive) {
+                            SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new())?;
+                        }
+                        return Ok(stream);
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+    }
+}
+
+/// How a connection ended.
+enum End {
+    /// With requests under way.
+    Failed(Failure),
+    /// In peace.
+    Closed,
+    /// By the ticker: a reply was overdue.
+    GivenUp,
+}
+
+async fn serve(hub: &Hub, plan: &Plan, reader: Reader, writer: Writer) -> End {
+    let now = hub.now();
+    hub.with(|engine, sockets| {
+        sockets.open_shard(plan.line, writer);
+        engine.connected(plan.line, now);
+    });
+    let mut replies = Replies { line: plan.line, reader, buffer: vec![0; BUFFER], start: 0, end: 0 };
+    poll_fn(|cx| replies.poll(hub, cx)).await
+}
+
+/// Reads a shard's replies into the engine.
+struct Replies {
+    line: LineId,
+    reader: Reader,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Replies {
+    fn poll(&mut self, hub: &Hub, cx: &mut Context<'_>) -> Poll<End> {
+        if hub.with(|_, sockets| sockets.is_doomed(self.line, cx)) {
+            return Poll::Ready(End::GivenUp);
+        }
+        for _ in 0..TURNS {
+            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+            let failure = match self.reader.poll_read(cx, room) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => Failure { cause: Cause::Lost, reason: "closed by the server" },
+                Poll::Ready(Ok(count)) => {
+                    self.end += count;
+                    match self.take(hub) {
+                        Ok(()) => continue,
+                        Err(failure) => failure,
+                    }
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Poll::Ready(Err(error)) => Failure { cause: Cause::Lost, reason: reason(&error) },
+            };
+            let now = hub.now();
+            let quiet = failure.cause == Cause::Lost && hub.engine().closed(self.line, now);
+            return Poll::Ready(if quiet { End::Closed } else { End::Failed(failure) });
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands all whole replies to the engine, and makes room for the rest of an incomplete one.
+    fn take(&mut self, hub: &Hub) -> Result<(), Failure> {
+        let bytes = self.buffer.get(self.start..self.end).unwrap_or_default();
+        let now = hub.now();
+        let received = hub.with(|engine, sockets| engine.receive(self.line, bytes, now, sockets));
+        let (consumed, need) = match received {
+            Ok(done) => done,
+            Err(error) => {
+                if let Some(error) = error {
+                    tracing::warn!(%error, "a shard broke the protocol");
+                }
+                return Err(Failure { cause: Cause::Garbage, reason: "it sent what is no reply" });
+            }
+        };
+        self.start += consumed;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > LARGEST_IDLE {
+                self.buffer = vec![0; BUFFER];
+            }
+        } else if self.start + need > self.buffer.len() || self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            // Grows as bytes arrive and not ahead of them, whatever length was announced.
+            let wanted = need.max(BUFFER).min((2 * self.end).max(LARGEST_IDLE));
+            if wanted > self.buffer.len() {
+                self.buffer.resize(wanted, 0);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::upstream::Servers;
+
+    /// A pool's settings, as a config file that says nothing makes them.
+    pub(in crate::upstream) fn config() -> Config {
+        Config {
+            servers: Servers::Static(Vec::new()),
+            timeout: None,
+            connect_timeout: crate::upstream::CONNECT_TIMEOUT,
+            server_connections: 1,
+            preconnect: false,
+            auto_eject_hosts: false,
+            server_retry_timeout: crate::upstream::SERVER_RETRY_TIMEOUT,
+            server_failure_limit: 2,
+            tcpkeepalive: false,
+            user: None,
+            password: None,
+            db: 0,
+            max_outbox: crate::upstream::MAX_OUTBOX,
+        }
+    }
+
+    #[test]
+    fn patience_grows_to_its_end_and_differs() {
+        let (mut one, mut other) = (Patience::new(1), Patience::new(2));
+        let waits: Vec<Duration> = (0..12).map(|_| one.next()).collect();
+        assert!(waits[0] <= Patience::FIRST && waits[11] <= Patience::LAST && waits[11] >= Patience::LAST / 2);
+        assert!((0..12).any(|i| other.next() != waits[i]));
+        one.reset();
+        assert!(one.next() <= Patience::FIRST);
+    }
+}

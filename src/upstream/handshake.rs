@@ -1,0 +1,122 @@
+//! What is said on a new connection before requests: AUTH, SELECT, and a PING that proves that the shard serves.
+
+use super::Config;
+use crate::resp::control::{Control, decode};
+use crate::resp::write;
+
+/// Bytes of a handshake's replies that are read at most.
+pub(super) const LONGEST: usize = 16 * 1024;
+
+/// The requests to send, and how many replies they get.
+pub(super) fn requests(config: &Config) -> (Vec<u8>, usize) {
+    let mut out = Vec::new();
+    let mut count = 1;
+    if let Some(password) = &config.password {
+        match &config.user {
+            Some(user) => write::request(&mut out, &[b"AUTH", user.as_bytes(), password.expose().as_bytes()]),
+            None => write::request(&mut out, &[b"AUTH", password.expose().as_bytes()]),
+        }
+        count += 1;
+    }
+    if config.db != 0 {
+        write::request(&mut out, &[b"SELECT", config.db.to_string().as_bytes()]);
+        count += 1;
+    }
+    write::request(&mut out, &[b"PING"]);
+    (out, count)
+}
+
+/// What the replies so far mean.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More are to come.
+    More,
+    /// The shard serves.
+    Done,
+    /// It does not; the reason in a few words.
+    Refused(&'static str),
+}
+
+/// Reads the replies to `count` requests of a handshake.
+pub(super) fn read(replies: &[u8], count: usize) -> Progress {
+    let mut rest = replies;
+    for number in 0..count {
+        let Some((reply, length)) = decode(rest) else {
+            return match rest.first() {
+                None | Some(b'+' | b'-' | b'$' | b':' | b'*') if replies.len() < LONGEST => Progress::More,
+                _ => Progress::Refused("not a Redis server"),
+            };
+        };
+        if let Control::Error(text) = reply {
+            let last = number + 1 == count;
+            if let Some(reason) = refusal(&text, last) {
+                return Progress::Refused(reason);
+            }
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    if rest.is_empty() { Progress::Done } else { Progress::Refused("not a Redis server") }
+}
+
+/// Why an error in the handshake means that the shard does not serve, if it does.
+fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
+    let code = text.split(' ').next().unwrap_or_default();
+    match code {
+        "LOADING" => Some("still loading its data"),
+        "MASTERDOWN" => Some("a replica without its master"),
+        "NOAUTH" => Some("it wants a password"),
+        "WRONGPASS" => Some("it refused the password"),
+        // An ACL that does not grant PING still serves what it grants.
+        "NOPERM" if is_ping => None,
+        _ if text.contains("max number of clients") => Some("it has reached its maxclients"),
+        _ if text.contains("without any password configured") => Some("it has no password but one is configured"),
+        _ if text.contains("DB index") => Some("it has no such database"),
+        _ => Some("it refused the handshake"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_answers_serves() {
+        assert_eq!(read(b"+PONG\r\n", 1), Progress::Done);
+        assert_eq!(read(b"+OK\r\n+OK\r\n+PONG\r\n", 3), Progress::Done);
+        assert_eq!(read(b"+OK\r\n-NOPERM no ping\r\n", 2), Progress::Done);
+    }
+
+    #[test]
+    fn cut_anywhere_it_waits() {
+        let replies = b"+OK\r\n+OK\r\n+PONG\r\n";
+        for end in 0..replies.len() {
+            assert_eq!(read(&replies[..end], 3), Progress::More, "{end}");
+        }
+    }
+
+    #[test]
+    fn reasons() {
+        for (reply, reason) in [
+            (&b"-LOADING Redis is loading the dataset in memory\r\n"[..], "still loading its data"),
+            (b"-NOAUTH Authentication required.\r\n", "it wants a password"),
+            (b"-WRONGPASS invalid\r\n", "it refused the password"),
+            (b"-ERR max number of clients reached\r\n", "it has reached its maxclients"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "not a Redis server"),
+            (b"+PONG\r\n+PONG\r\n", "not a Redis server"),
+        ] {
+            assert_eq!(read(reply, 1), Progress::Refused(reason));
+        }
+    }
+
+    #[test]
+    fn says_only_what_is_needed() {
+        let mut config = super::super::connection::tests::config();
+        assert_eq!(requests(&config), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
+        config.db = 3;
+        config.password = Some(crate::units::Secret::new("pw"));
+        assert_eq!(
+            requests(&config),
+            (b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n".to_vec(), 3)
+        );
+    }
+}

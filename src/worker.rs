@@ -1,0 +1,519 @@
+//! One thread: a runtime, an engine, and the tasks around it. The only place that reads the clocks and sleeps.
+//!
+//! ```text
+//! acceptor   worker 0 only: takes connections and deals them to the worker with the fewest sessions
+//! sessions   one for each app: reads requests into the engine
+//! lines      one for each connection to a shard: opens it, reads replies into the engine
+//! flusher    one: sends everything that waits, once for each pass of the scheduler; then perhaps rests a moment
+//! ticker     one: timeouts, upkeep of the stages, folding of the counters
+//! desk       one: answers questions from the admin listener
+//! ```
+
+use crate::config::{Config, Pool};
+use crate::downstream::{
+    self,
+    listener::{Accepted, Bound, Listener},
+};
+use crate::embedded::Node;
+use crate::engine::window::Bounds;
+use crate::engine::{About, Engine, LineId, PoolConfig};
+use crate::error::{Cause, MAX_CLIENTS};
+use crate::hub::{Clock, Hub, Stream, give_up};
+use crate::metrics::{BackendMetrics, Exporter, PoolMetrics, WorkerCounts, WorkerMetrics};
+use crate::pace::{Observation, Pacer};
+use crate::resp::Limits;
+use crate::ring::Shard;
+use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, ShardState};
+use crate::upstream::{Servers, connection};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// The ticker's step while something is under way, and while nothing is.
+const TICK: Duration = Duration::from_millis(10);
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How often counters are folded while something is under way.
+const FOLD: u64 = 100_000;
+/// How long sessions may take to finish when the process stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Everything a worker starts with.
+pub struct Setup {
+    /// Its number.
+    pub number: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// Worker 0: all listeners, with their pools.
+    pub listeners: Vec<(u16, Bound)>,
+    /// Where accepted connections are dealt to, one seat for each worker.
+    pub seats: Vec<Seat>,
+    /// Connections dealt to this worker.
+    pub dealt: mpsc::Receiver<Dealt>,
+    /// Questions for this worker.
+    pub questions: mpsc::Receiver<Question>,
+    /// Open sessions of each pool, over all workers.
+    pub open: Arc<Vec<AtomicUsize>>,
+    /// The metrics.
+    pub exporter: Arc<Exporter>,
+    /// Embedded nodes, by pool and shard.
+    pub nodes: Arc<Vec<Vec<Arc<Node>>>>,
+    /// How this worker sees the shards, by pool.
+    pub board: Arc<Mutex<Vec<Vec<ShardView>>>>,
+    /// Ends it.
+    pub shutdown: CancellationToken,
+    /// The port that INFO tells.
+    pub port: u16,
+    /// What chance begins with.
+    pub seed: u64,
+}
+
+/// A worker's place at the table where connections are dealt.
+#[derive(Clone)]
+pub struct Seat {
+    /// Takes a connection.
+    pub sender: mpsc::Sender<Dealt>,
+    /// Its open sessions.
+    pub load: Arc<AtomicUsize>,
+}
+
+/// An accepted connection on its way to a worker.
+pub struct Dealt {
+    accepted: Accepted,
+    pool: u16,
+    _place: Place,
+}
+
+/// A session's place in the counts, as long as it is open.
+struct Place {
+    open: Arc<Vec<AtomicUsize>>,
+    pool: u16,
+    load: Arc<AtomicUsize>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.get(usize::from(self.pool)) {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A question to a live worker.
+pub struct Question {
+    /// The pool's number.
+    pub pool: u16,
+    /// The request asked about, as bytes on the wire.
+    pub wire: Vec<u8>,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<String, String>>,
+}
+
+/// A shard as one worker sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardView {
+    /// Whether it is out of the ring.
+    pub ejected: bool,
+    /// Whether all connections to it are down.
+    pub down: bool,
+    /// Open connections.
+    pub connections: u64,
+    /// Requests not sent yet.
+    pub in_queue: u64,
+    /// Requests without a reply yet.
+    pub out_queue: u64,
+}
+
+/// Builds the engine of a worker from the configuration; no sockets.
+#[must_use]
+pub fn engine(config: &Config, number: usize, workers: usize, seed: u64) -> Engine {
+    let mut engine = Engine::new(number as u64 + 1, workers as u64);
+    for pool in &config.pools {
+        engine.add_pool(pool_config(pool, seed));
+    }
+    engine
+}
+
+fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
+    let upstream = &pool.upstream;
+    let shards = shards(pool);
+    let count = shards.len() as u16;
+    let lanes = match upstream.servers {
+        // One is enough where nothing is sent.
+        Servers::Embedded { .. } => 1,
+        Servers::Static(_) => u16::try_from(upstream.server_connections).unwrap_or(u16::MAX).max(1),
+    };
+    let names = shards.iter().map(|s| s.name.clone()).collect();
+    let placement = Placement {
+        shards,
+        hash: pool.ring.hash,
+        distribution: pool.ring.distribution,
+        hash_tag: pool.ring.hash_tag,
+    };
+    let health = HealthConfig {
+        eject: upstream.auto_eject_hosts,
+        failure_limit: upstream.server_failure_limit,
+        retry_timeout: upstream.server_retry_timeout.as_micros() as u64,
+    };
+    let bulk = pool.downstream.max_request;
+    PoolConfig {
+        name: pool.name.clone(),
+        shards: names,
+        lanes,
+        bounds: Bounds {
+            open: pool.downstream.max_pipeline.max(1) as usize,
+            output: usize::try_from(pool.downstream.max_output).unwrap_or(usize::MAX),
+        },
+        limits: Limits { bulk, request: bulk.saturating_mul(2).min(u64::from(u32::MAX)), ..Limits::default() },
+        outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
+        timeout: upstream.timeout.map(|t| t.as_micros() as u64),
+        password: pool.downstream.password.as_ref().map(|p| p.expose().as_bytes().into()),
+        path: Path {
+            route: Route::new(placement, lanes),
+            coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
+            health: Health::new(health, count, lanes),
+        },
+    }
+}
+
+/// A pool's shards, as the ring wants them.
+#[must_use]
+pub fn shards(pool: &Pool) -> Vec<Shard> {
+    match &pool.upstream.servers {
+        Servers::Embedded { count, .. } => {
+            (1..=*count).map(|n| Shard { name: format!("embedded-{n}"), weight: 1 }).collect()
+        }
+        Servers::Static(servers) => {
+            servers.iter().map(|s| Shard { name: s.name.clone(), weight: s.weight }).collect()
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Runs a worker on this thread until the shutdown. `started` is told once everything is in place.
+///
+/// # Errors
+/// Where the runtime cannot be made or a listener cannot be watched.
+pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
+    // Without this a pause of some microseconds takes 50 longer (prctl(2), PR_SET_TIMERSLACK). Where it is not allowed the
+    // controller of the pause finds out by itself that long pauses do not pay.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(setup, started))
+}
+
+async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
+    let clock = Clock::start();
+    let mut engine = engine(&setup.config, setup.number, setup.workers, setup.seed);
+    engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
+    let hub = Hub::new(engine, clock);
+    let tally = Rc::new(RefCell::new(WorkerCounts::default()));
+    tokio::task::spawn_local(flusher(
+        Rc::clone(&hub),
+        Pacer::new(setup.config.max_pause.as_micros() as u32, setup.number as u32),
+        Rc::clone(&tally),
+    ));
+    let books = open_books(&hub, &setup);
+    tokio::task::spawn_local(ticker(Rc::clone(&hub), books, Rc::clone(&tally), Arc::clone(&setup.board)));
+    tokio::task::spawn_local(desk(Rc::clone(&hub), setup.questions));
+    let limits: Rc<[usize]> =
+        setup.config.pools.iter().map(|p| p.downstream.client_connections as usize).collect::<Vec<_>>().into();
+    for (pool, bound) in setup.listeners.drain(..) {
+        let table = Table {
+            hub: Rc::clone(&hub),
+            number: setup.number,
+            seats: setup.seats.clone(),
+            open: Arc::clone(&setup.open),
+            limits: Rc::clone(&limits),
+            pool,
+        };
+        tokio::task::spawn_local(accept(table, bound.start()?, setup.shutdown.clone()));
+    }
+    // A stopped main thread needs no answer.
+    let _ = started.send(());
+    loop {
+        tokio::select! {
+            biased;
+            () = setup.shutdown.cancelled() => break,
+            dealt = setup.dealt.recv() => match dealt {
+                Some(dealt) => {
+                    let hub = Rc::clone(&hub);
+                    if let Ok(stream) = dealt.accepted.attach() {
+                        let (pool, place) = (dealt.pool, dealt._place);
+                        tokio::task::spawn_local(async move {
+                            downstream::session::serve(hub, stream, pool).await;
+                            drop(place);
+                        });
+                    }
+                }
+                None => break,
+            },
+        }
+    }
+    setup.shutdown.cancelled().await;
+    finish(&hub).await;
+    Ok(())
+}
+
+/// Lets sessions have the replies they wait for, within the grace time.
+async fn finish(hub: &Hub) {
+    hub.with(|engine, sockets| engine.finish_all(sockets));
+    let end = hub.now() + GRACE.as_micros() as u64;
+    while hub.engine().session_count() > 0 && hub.now() < end {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// What is folded by the ticker, and where to.
+struct Books {
+    pools: Vec<PoolBook>,
+    worker: WorkerMetrics,
+}
+
+struct PoolBook {
+    metrics: PoolMetrics,
+    /// For each shard its connections.
+    shards: Vec<Vec<(LineId, BackendMetrics)>>,
+    ejections: Vec<u64>,
+}
+
+/// Makes the connections' tasks and the handles of their metrics.
+fn open_books(hub: &Rc<Hub>, setup: &Setup) -> Books {
+    let mut pools = Vec::new();
+    let mut line: LineId = 0;
+    for (number, pool) in setup.config.pools.iter().enumerate() {
+        let upstream = Rc::new(pool.upstream.clone());
+        let mut books = Vec::new();
+        for (index, shard) in shards(pool).into_iter().enumerate() {
+            let lanes = match &upstream.servers {
+                Servers::Embedded { .. } => 1,
+                Servers::Static(_) => upstream.server_connections.max(1),
+            };
+            let mut lines = Vec::new();
+            for _ in 0..lanes {
+                match &upstream.servers {
+                    Servers::Embedded { .. } => {
+                        if let Some(node) = setup.nodes.get(number).and_then(|n| n.get(index)) {
+                            let node = Arc::clone(node);
+                            hub.attach(line, Box::new(move |bytes, out| node.serve(bytes, wall_clock(), out)));
+                        }
+                    }
+                    Servers::Static(servers) => {
+                        if let Some(server) = servers.get(index) {
+                            let plan = connection::Plan {
+                                line,
+                                server: server.clone(),
+                                config: Rc::clone(&upstream),
+                                seed: setup.seed ^ u64::from(line).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                            };
+                            tokio::task::spawn_local(connection::run(Rc::clone(hub), plan));
+                        }
+                    }
+                }
+                lines.push((line, setup.exporter.backend(&pool.name, &shard.name)));
+                line += 1;
+            }
+            books.push(lines);
+        }
+        let ejections = vec![0; books.len()];
+        pools.push(PoolBook { metrics: setup.exporter.pool(&pool.name), shards: books, ejections });
+    }
+    Books { pools, worker: setup.exporter.worker(setup.number) }
+}
+
+/// Where accepted connections are dealt from.
+struct Table {
+    hub: Rc<Hub>,
+    number: usize,
+    seats: Vec<Seat>,
+    open: Arc<Vec<AtomicUsize>>,
+    limits: Rc<[usize]>,
+    pool: u16,
+}
+
+async fn accept(table: Table, listener: Listener, shutdown: CancellationToken) {
+    let pool = usize::from(table.pool);
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            stream = listener.accept() => stream,
+        };
+        let limit = table.limits.get(pool).copied().unwrap_or(0);
+        let Some(open) = table.open.get(pool) else { return };
+        if limit > 0 && open.load(Ordering::Relaxed) >= limit {
+            turn_away(&table, stream);
+            continue;
+        }
+        // The fewest sessions; among equals the first.
+        let Some((seat_number, seat)) =
+            table.seats.iter().enumerate().min_by_key(|(_, seat)| seat.load.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        open.fetch_add(1, Ordering::Relaxed);
+        seat.load.fetch_add(1, Ordering::Relaxed);
+        let place = Place { open: Arc::clone(&table.open), pool: table.pool, load: Arc::clone(&seat.load) };
+        if seat_number == table.number {
+            let (hub, pool) = (Rc::clone(&table.hub), table.pool);
+            tokio::task::spawn_local(async move {
+                downstream::session::serve(hub, stream, pool).await;
+                drop(place);
+            });
+        } else if let Ok(accepted) = Accepted::detach(stream) {
+            // Full means that the worker is behind; accepting then waits, and the kernel's backlog fills.
+            let _ = seat.sender.send(Dealt { accepted, pool: table.pool, _place: place }).await;
+        }
+    }
+}
+
+/// Answers in Redis' words and closes.
+fn turn_away(table: &Table, stream: Stream) {
+    if let Some(counts) = table.hub.engine().pool_counts(table.pool) {
+        counts.client_refused += 1;
+        counts.errors[Cause::MaxClients] += 1;
+    }
+    let text = format!("-{MAX_CLIENTS}\r\n");
+    if let Ok(accepted) = Accepted::detach(stream) {
+        // A new socket takes these few bytes at once; an app that has gone does not miss them.
+        let _ = match accepted {
+            Accepted::Tcp(mut socket) => socket.write(text.as_bytes()),
+            Accepted::Unix(mut socket) => socket.write(text.as_bytes()),
+        };
+    }
+}
+
+/// Sends everything that waits, once for each pass of the scheduler.
+async fn flusher(hub: Rc<Hub>, mut pacer: Pacer, tally: Rc<RefCell<WorkerCounts>>) {
+    poll_fn(|cx| -> Poll<()> {
+        hub.poll_flush(cx);
+        let observation = {
+            let engine = hub.engine();
+            Observation { now: hub.now(), replies: engine.replies(), in_flight: engine.in_flight() }
+        };
+        let pause = pacer.after_flush(&observation, thread_cpu);
+        let mut tally = tally.borrow_mut();
+        tally.passes += 1;
+        if pause > 0 {
+            // This blocks the whole worker, on purpose: everything has just been sent, and what arrives meanwhile is taken
+            // with one epoll_wait and answered with fewer, larger calls on all four sides. A timer of the runtime would be
+            // a millisecond, a timerfd would cost the wake-ups that are to be saved.
+            std::thread::sleep(Duration::from_micros(u64::from(pause)));
+            tally.paused += u64::from(pause);
+            tally.pause.set(u64::from(pacer.level()));
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// This thread's CPU time in microseconds.
+fn thread_cpu() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
+/// Looks after timeouts, stages and counters.
+async fn ticker(
+    hub: Rc<Hub>,
+    mut books: Books,
+    tally: Rc<RefCell<WorkerCounts>>,
+    board: Arc<Mutex<Vec<Vec<ShardView>>>>,
+) {
+    let mut folded = 0;
+    let mut requests = 0;
+    loop {
+        let busy = hub.engine().in_flight() > 0;
+        if busy {
+            tokio::time::sleep(TICK).await;
+        } else {
+            hub.set_idle(true);
+            // Time out or not: there is something to look after.
+            let _ = tokio::time::timeout(IDLE_TICK, hub.busy.notified()).await;
+            hub.set_idle(false);
+        }
+        let now = hub.now();
+        let overdue = hub.engine().tick(now);
+        for (line, failure) in overdue {
+            give_up(&hub, line, failure);
+        }
+        if now >= folded + FOLD {
+            folded = now;
+            let total = hub.engine().requests();
+            let mut tally = tally.borrow_mut();
+            tally.requests += total - requests;
+            requests = total;
+            books.worker.fold(&mut tally);
+            let view = fold(&hub, &mut books);
+            *board.lock().unwrap_or_else(PoisonError::into_inner) = view;
+        }
+    }
+}
+
+/// Publishes what was counted since the last time.
+fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
+    let mut engine = hub.engine();
+    let mut views = Vec::with_capacity(books.pools.len());
+    for (number, book) in books.pools.iter_mut().enumerate() {
+        let pool = number as u16;
+        if let Some(counts) = engine.pool_counts(pool) {
+            book.metrics.fold(counts);
+        }
+        let mut pool_view = Vec::with_capacity(book.shards.len());
+        for (index, lines) in book.shards.iter_mut().enumerate() {
+            let shard = index as u16;
+            let (state, ejections) = engine
+                .path(pool)
+                .map_or((ShardState::Up, 0), |path| (path.health.state(shard), path.health.ejections(shard)));
+            let mut view = ShardView {
+                ejected: state == ShardState::Ejected,
+                down: state != ShardState::Up,
+                ..ShardView::default()
+            };
+            for (lane, (line, metrics)) in lines.iter_mut().enumerate() {
+                let Some(line) = engine.line_mut(*line) else { continue };
+                let counts = line.measure();
+                if lane == 0 {
+                    // A shard's own, and not its connections': told with the first.
+                    counts.server_ejected.set(u64::from(view.ejected));
+                    if let Some(told) = book.ejections.get_mut(index) {
+                        counts.server_ejects += ejections - *told;
+                        *told = ejections;
+                    }
+                }
+                view.connections += counts.server_connections.get();
+                view.in_queue += counts.in_queue.get();
+                view.out_queue += counts.out_queue.get();
+                metrics.fold(counts);
+            }
+            pool_view.push(view);
+        }
+        views.push(pool_view);
+    }
+    views
+}
+
+/// Answers questions about what would become of a request.
+async fn desk(hub: Rc<Hub>, mut questions: mpsc::Receiver<Question>) {
+    while let Some(question) = questions.recv().await {
+        let now = hub.now();
+        let told = hub.engine().explain(question.pool, &question.wire, now);
+        // Whoever asked may have gone.
+        let _ = question.answer.send(told);
+    }
+}
