@@ -177,7 +177,9 @@ fn run(arguments: &Run) -> Outcome {
     let admin = match arguments.admin.as_deref() {
         None => config.admin.clone(),
         Some("off") => None,
-        Some(text) => Some(text.parse::<Address>().map_err(|e| (BAD, format!("--admin: read `{text}`, expected {e}")))?),
+        Some(text) => {
+            Some(text.parse::<Address>().map_err(|e| (BAD, format!("--admin: read `{text}`, expected {e}")))?)
+        }
     };
     start_logging(&config);
     for warning in warnings(&config) {
@@ -213,7 +215,9 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
             first = first.or(Some(address.as_str()));
         }
         match admin {
-            Some(admin) => text += &format!("  admin             {admin:<24} /metrics /healthz /readyz /config /explain\n"),
+            Some(admin) => {
+                text += &format!("  admin             {admin:<24} /metrics /healthz /readyz /config /explain\n")
+            }
             None => text += "  admin             off\n",
         }
         if let Some(address) = first {

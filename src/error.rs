@@ -13,17 +13,29 @@ impl Cause {
     pub const fn manual(self) -> (&'static str, &'static str) {
         match self {
             Self::UnknownCommand => ("ERR unknown command '…', with args beginning with: …", "Redis' own words."),
-            Self::Syntax => ("ERR wrong number of arguments for '…' command", "Redis' own words, as for other syntax errors."),
+            Self::Syntax => {
+                ("ERR wrong number of arguments for '…' command", "Redis' own words, as for other syntax errors.")
+            }
             Self::Protocol => ("ERR Protocol error: …", "Redis' own words; the connection is closed."),
-            Self::CrossShard => (CROSS_SHARD, "Give the keys one hash tag (`hash_tag: \"{}\"`), or send one command a key."),
+            Self::CrossShard => {
+                (CROSS_SHARD, "Give the keys one hash tag (`hash_tag: \"{}\"`), or send one command a key.")
+            }
             Self::Unsupported => ("ERR '…' is not carried by hotring: …", "The text says why and what to do instead."),
             Self::Auth => ("NOAUTH Authentication required.", "Send AUTH; `WRONGPASS …` if the password is wrong."),
             Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
-            Self::ShardDown => ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself."),
+            Self::ShardDown => {
+                ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")
+            }
             Self::NoShard => ("ERR no shard is left: all are ejected; nothing was sent", "Safe to retry later."),
             Self::Connect => ("ERR shard … cannot be reached (…); nothing was sent", "Safe to retry later."),
-            Self::Timeout => ("ERR shard … timed out (…); the command may have run", "A write may have happened: read before retrying."),
-            Self::Lost => ("ERR shard … was lost (…); the command may have run", "A write may have happened: read before retrying."),
+            Self::Timeout => (
+                "ERR shard … timed out (…); the command may have run",
+                "A write may have happened: read before retrying.",
+            ),
+            Self::Lost => (
+                "ERR shard … was lost (…); the command may have run",
+                "A write may have happened: read before retrying.",
+            ),
             Self::Garbage => ("ERR shard … broke the protocol (…); the command may have run", "Is it a Redis server?"),
         }
     }

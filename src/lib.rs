@@ -1,19 +1,29 @@
+#![doc = include_str!("architecture.md")]
 #![forbid(unsafe_code)]
-pub mod admin;
+
 pub mod cli;
-pub mod command;
+pub mod proxy;
+
+pub mod worker;
+
 pub mod config;
+
+pub mod admin;
 pub mod downstream;
 pub mod embedded;
-pub mod engine;
-pub mod error;
+pub mod upstream;
+
 pub mod hub;
+
+pub mod engine;
+
+pub mod stages;
+
+pub mod command;
+pub mod error;
+
 pub mod metrics;
 pub mod pace;
-pub mod proxy;
 pub mod resp;
 pub mod ring;
-pub mod stages;
 pub mod units;
-pub mod upstream;
-pub mod worker;

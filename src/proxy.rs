@@ -203,7 +203,8 @@ impl Proxy {
                     Some(at)
                 }
             };
-            let (exporter, nodes, shutdown) = (Arc::clone(&self.shared.exporter), Arc::clone(&self.nodes), self.shutdown.clone());
+            let (exporter, nodes, shutdown) =
+                (Arc::clone(&self.shared.exporter), Arc::clone(&self.nodes), self.shutdown.clone());
             let names: Vec<(String, Vec<String>)> = self
                 .shared
                 .config
@@ -358,8 +359,7 @@ impl admin::Source for Shared {
         let mut rows = Vec::new();
         for (number, pool) in self.config.pools.iter().enumerate() {
             for (index, shard) in shards(pool).into_iter().enumerate() {
-                let views: Vec<ShardView> =
-                    boards.iter().filter_map(|b| b.get(number)?.get(index)).copied().collect();
+                let views: Vec<ShardView> = boards.iter().filter_map(|b| b.get(number)?.get(index)).copied().collect();
                 let connections = views.iter().map(|v| v.connections).sum();
                 let state = if views.iter().any(|v| v.ejected) {
                     "ejected"

@@ -315,9 +315,33 @@ mod tests {
     fn what_is_no_address_is_refused() {
         let long = format!("/{}", "x".repeat(107));
         for text in [
-            "", ":", "6379", ":6379", "host:", "host:65536", "host:-1", "host:+1", "host:1x", "::1:6379", "[::1]",
-            "[::1]6379", "[host]:1", "[]:1", "a b:1", "a/b:1", "unix:", "unix:run", "/a 888", "/a 1000", "/a rw", "/a ",
-            "/a +7", "/a b 0666", "/", "/run/", &long,
+            "",
+            ":",
+            "6379",
+            ":6379",
+            "host:",
+            "host:65536",
+            "host:-1",
+            "host:+1",
+            "host:1x",
+            "::1:6379",
+            "[::1]",
+            "[::1]6379",
+            "[host]:1",
+            "[]:1",
+            "a b:1",
+            "a/b:1",
+            "unix:",
+            "unix:run",
+            "/a 888",
+            "/a 1000",
+            "/a rw",
+            "/a ",
+            "/a +7",
+            "/a b 0666",
+            "/",
+            "/run/",
+            &long,
         ] {
             assert!(read::<Address>(text).is_err(), "{text}");
         }
@@ -343,7 +367,8 @@ mod tests {
         assert_eq!(micros("1h"), Ok(3_600_000_000));
         assert_eq!(micros("120us"), Ok(120));
         assert_eq!(micros("0"), Ok(0));
-        for text in ["", "s", "-1", "1.5s", "5 s", "5S", "3 fortnights", "1d", "99999999999999999999", "9999h", "１s"] {
+        for text in ["", "s", "-1", "1.5s", "5 s", "5S", "3 fortnights", "1d", "99999999999999999999", "9999h", "１s"]
+        {
             assert!(micros(text).is_err(), "{text}");
         }
         for text in ["120us", "1ms", "1500ms", "30s", "2m", "1h", "0s"] {

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The ticker's step while something is under way, and while nothing is.
 const TICK: Duration = Duration::from_millis(10);
-const IDLE_TICK: Duration = Duration::from_secs(1);
+const IDLE_TICK: Duration = Duration::from_millis(250);
 /// How often counters are folded while something is under way.
 const FOLD: u64 = 100_000;
 /// How long sessions may take to finish when the process stops.
@@ -155,12 +155,8 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
         Servers::Static(_) => u16::try_from(upstream.server_connections).unwrap_or(u16::MAX).max(1),
     };
     let names = shards.iter().map(|s| s.name.clone()).collect();
-    let placement = Placement {
-        shards,
-        hash: pool.ring.hash,
-        distribution: pool.ring.distribution,
-        hash_tag: pool.ring.hash_tag,
-    };
+    let placement =
+        Placement { shards, hash: pool.ring.hash, distribution: pool.ring.distribution, hash_tag: pool.ring.hash_tag };
     let health = HealthConfig {
         eject: upstream.auto_eject_hosts,
         failure_limit: upstream.server_failure_limit,
@@ -194,9 +190,7 @@ pub fn shards(pool: &Pool) -> Vec<Shard> {
         Servers::Embedded { count, .. } => {
             (1..=*count).map(|n| Shard { name: format!("embedded-{n}"), weight: 1 }).collect()
         }
-        Servers::Static(servers) => {
-            servers.iter().map(|s| Shard { name: s.name.clone(), weight: s.weight }).collect()
-        }
+        Servers::Static(servers) => servers.iter().map(|s| Shard { name: s.name.clone(), weight: s.weight }).collect(),
     }
 }
 

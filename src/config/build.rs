@@ -4,6 +4,7 @@
 //! returned is for nobody's use.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
 
@@ -30,7 +31,10 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
         max_pause: value(file.max_pause, MAX_PAUSE),
         admin: admin.map(|admin| admin.value),
-        log: Log { level: file.level.map(|w| w.value).unwrap_or_default(), format: file.format.map(|w| w.value).unwrap_or_default() },
+        log: Log {
+            level: file.level.map(|w| w.value).unwrap_or_default(),
+            format: file.format.map(|w| w.value).unwrap_or_default(),
+        },
         pools: file.pools.into_iter().map(|pool| self::pool(pool, kind, report)).collect(),
         source: Source { path: path.to_owned(), kind },
     }
@@ -55,7 +59,12 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         auth.value
     });
     if let (Some(redis_db), Some(db)) = (&written.redis_db, &written.db) {
-        report.twice(db.at.max(redis_db.at), db.at.min(redis_db.at), format!("{}.db", written.key), "given as `redis_db` too");
+        let (first, last, name, other) = if db.at > redis_db.at {
+            (redis_db.at, db.at, "db", "redis_db")
+        } else {
+            (db.at, redis_db.at, "redis_db", "db")
+        };
+        report.twice(last, first, format!("{}.{name}", written.key), format!("given as `{other}` too"));
     }
     let (user, server_password) = match written.server_auth {
         Some(auth) => (auth.value.user, auth.value.password),
@@ -124,7 +133,11 @@ fn check_listeners(admin: Option<&Written<Address>>, pools: &[PoolWritten], repo
             match seen.iter().find(same) {
                 _ if matches!(listen.value, Address::Tcp { port: 0, .. }) => {}
                 Some((address, 0, _)) => {
-                    report.add(listen.at, key, format!("{} is where `admin` is by default", quoted(&address.to_string())));
+                    report.add(
+                        listen.at,
+                        key,
+                        format!("{} is where `admin` is by default", quoted(&address.to_string())),
+                    );
                 }
                 Some((address, first, of)) => {
                     let said = format!("{} is listened on by {} too", quoted(&address.to_string()), quoted(of));
@@ -139,7 +152,9 @@ fn check_listeners(admin: Option<&Written<Address>>, pools: &[PoolWritten], repo
 fn check_redis(pool: &PoolWritten, kind: Kind, report: &mut Report) {
     let key = format!("{}.redis", pool.key);
     match &pool.redis {
-        Some(redis) if !redis.value => report.add(redis.at, key, format!("read `false`, expected `true`: {NOT_MEMCACHED}")),
+        Some(redis) if !redis.value => {
+            report.add(redis.at, key, format!("read `false`, expected `true`: {NOT_MEMCACHED}"))
+        }
         None if kind == Kind::Nutcracker && !pool.has_redis => {
             let name = quoted(&pool.name.value);
             let said = format!("missing, expected `redis: true`: without it pool {name} is memcached; {NOT_MEMCACHED}");
@@ -170,7 +185,7 @@ fn check_servers(pool: &PoolWritten, report: &mut Report) {
             Some(first) => report.twice(server.at, *first, key(i), format!("{} names two servers", quoted(name))),
             None => drop(seen.insert(name, server.at)),
         }
-        if pool.listen.iter().any(|listen| listen.value.is_same_place(&server.value.address)) {
+        if pool.listen.iter().any(|listen| reaches(&listen.value, &server.value.address)) {
             let address = quoted(&server.value.address.to_string());
             report.add(server.at, key(i), format!("{address} is where this pool listens, it would talk to itself"));
         }
@@ -180,5 +195,18 @@ fn check_servers(pool: &PoolWritten, report: &mut Report) {
     if let (true, Some(last)) = (modula && weights > servers::MAX_WEIGHT.into(), list.last()) {
         let said = format!("weights add up to {weights}, expected at most {} with `modula`", servers::MAX_WEIGHT);
         report.add(last.at, format!("{}.servers", pool.key), said);
+    }
+}
+
+/// Whether who connects to `server` comes out at `listen`, as far as that can be seen without resolving names.
+fn reaches(listen: &Address, server: &Address) -> bool {
+    match (listen, server) {
+        (Address::Tcp { host: any, port: p }, Address::Tcp { host, port: q })
+            if matches!(any.as_str(), "0.0.0.0" | "::") =>
+        {
+            let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            p == q && (loopback || host.eq_ignore_ascii_case("localhost"))
+        }
+        _ => listen.is_same_place(server),
     }
 }

@@ -81,7 +81,12 @@ pub const KEYS: &[Key] = &[
          `{address, weight, name}`",
     ),
     own(Place::Pool, "maxmemory", "64mb", "memory of each embedded node"),
-    own(Place::Pool, "eviction", "lru", "what a full embedded node gives up: `lru` the longest unused, `lfu` the least used"),
+    own(
+        Place::Pool,
+        "eviction",
+        "lru",
+        "what a full embedded node gives up: `lru` the longest unused, `lfu` the least used",
+    ),
     twemproxy(
         "hash",
         "fnv1a_64",
@@ -92,9 +97,13 @@ pub const KEYS: &[Key] = &[
     twemproxy(
         "distribution",
         "ketama",
-        "how hashes are spread over servers: `ketama`, `modula`, `random`, or `ketama-1000` for a more even ketama",
+        "how hashes are spread over servers: `ketama`, `modula`, `random`, or `even` for a more even ketama",
     ),
-    twemproxy("timeout", "5s", "longest wait for a reply; `off` waits for ever, which is what a nutcracker.yml means by none"),
+    twemproxy(
+        "timeout",
+        "5s",
+        "longest wait for a reply; `off` waits for ever, which is what a nutcracker.yml means by none",
+    ),
     own(Place::Pool, "connect_timeout", "1s", "longest wait for a connection to a server"),
     twemproxy("server_connections", "1", "connections to each server, for each worker"),
     twemproxy("preconnect", "false", "connect to all servers at start"),
@@ -107,8 +116,18 @@ pub const KEYS: &[Key] = &[
     twemproxy("reuseport", "false", "let other processes listen on the same address"),
     twemproxy("client_connections", "0", "sessions at a time, further ones are refused; `0` is no limit"),
     own(Place::Pool, "max_pipeline", "1024", "open requests of one session before no more are read from it"),
-    own(Place::Pool, "max_output", "64mb", "bytes of replies waiting for one session before no more requests are read from it"),
-    own(Place::Pool, "max_request", "512mb", "bytes of one request"),
+    own(
+        Place::Pool,
+        "max_output",
+        "64mb",
+        "bytes of unread replies with which a session that gets one more is closed; from a quarter of it, 1mb at most, no more requests are read",
+    ),
+    own(
+        Place::Pool,
+        "max_request",
+        "512mb",
+        "bytes of one argument of a request; a whole request may have twice as many",
+    ),
     own(Place::Pool, "coalesce", "false", "let equal reads that are on their way at the same time share one reply"),
     twemproxy("redis", "true", "must be `true`: hotring speaks Redis, not memcached"),
     twemproxy("redis_auth", "", "password sent to the servers and demanded from apps"),
@@ -122,7 +141,12 @@ pub const KEYS: &[Key] = &[
     own(Place::Auth, "user", "", "user name, at the servers only; left out, the password is sent alone"),
     own(Place::Auth, "password", "", "the password itself"),
     own(Place::Auth, "password_env", "", "environment variable that holds the password"),
-    own(Place::Auth, "password_file", "", "file that holds the password, relative to this one; a newline at its end is cut"),
+    own(
+        Place::Auth,
+        "password_file",
+        "",
+        "file that holds the password, relative to this one; a newline at its end is cut",
+    ),
 ];
 
 /// The names of the keys at a place.
@@ -137,6 +161,9 @@ pub(super) fn twemproxy_names() -> Vec<&'static str> {
 
 /// What to tell about a key that is none of `known`.
 pub(super) fn unknown(name: &str, known: &[&'static str]) -> String {
+    if name == "<<" {
+        return "merge keys are not understood, write the keys out".to_owned();
+    }
     match KEYS.iter().find(|key| key.name == name) {
         Some(key) if key.place == Place::Pool && known.contains(&"hash") => {
             "unknown key, it is hotring's own; `hotring import` makes a proxy.yaml, which may have it".to_owned()
@@ -184,7 +211,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, edits) in [("", "", 0), ("a", "", 1), ("abc", "acb", 1), ("kitten", "sitting", 3), ("hash", "hash", 0)] {
+        for (a, b, edits) in
+            [("", "", 0), ("a", "", 1), ("abc", "acb", 1), ("kitten", "sitting", 3), ("hash", "hash", 0)]
+        {
             assert_eq!(distance(a, b), edits, "{a} {b}");
             assert_eq!(distance(b, a), edits, "{b} {a}");
         }

@@ -97,7 +97,7 @@ impl Report {
 
     /// As [`unfit`](Self::unfit) for nodes whose text is not for everybody's eyes.
     pub(super) fn unfit_secret(&mut self, node: &Node, key: &str, expected: &Expected) {
-        let read = if node.text().is_some() { "a text" } else { &shown(node) };
+        let read = if node.text().is_some_and(|text| !text.is_empty()) { "a text" } else { &shown(node) };
         self.add(node.id, key, format!("read {read}, expected {expected}"));
     }
 
@@ -137,6 +137,7 @@ fn shown(node: &Node) -> String {
         yaml::Kind::Null => "nothing".to_owned(),
         yaml::Kind::List(_) => "a list".to_owned(),
         yaml::Kind::Map(_) => "a map".to_owned(),
+        yaml::Kind::Scalar(text) if text.is_empty() => "an empty text".to_owned(),
         yaml::Kind::Scalar(text) => quoted(text),
     }
 }

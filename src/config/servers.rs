@@ -22,6 +22,9 @@ pub(super) fn entry(text: &str, nutcracker: bool) -> Result<Server, Expected> {
         None => (text, None),
     };
     let (address, weight) = split_weight(place, nutcracker)?;
+    if place.contains(char::is_whitespace) || weight.is_some_and(|weight| weight.contains(':')) {
+        return Err(Expected::new(ENTRY));
+    }
     let weight = weight.map_or(Ok(1), self::weight)?;
     let (address, label) = match address.strip_prefix("unix:").unwrap_or(address) {
         path if path.starts_with('/') => socket(path, ENTRY)?,
@@ -58,12 +61,15 @@ pub(super) fn server(address: Address, label: String, weight: u32, alias: Option
     Server { address, weight, alias, name }
 }
 
-/// A server as an entry that reads back to the same label.
+/// A server as an entry of a `proxy.yaml` that reads back to the same; the label of a bare IPv6 address becomes its name.
 pub(super) fn written(server: &Server) -> String {
     let text = format!("{}:{}", server.address, server.weight);
-    match entry(&text, false) {
-        Ok(same) if same.name == server.name && server.alias.is_none() => text,
-        _ => format!("{text} {}", server.name),
+    // A port written `06379` is in the label only.
+    let labelled = format!("{}:{}", server.name, server.weight);
+    let same = |text: &String| entry(text, false).is_ok_and(|read| read == *server);
+    match [text.clone(), labelled].into_iter().find(same) {
+        Some(text) => text,
+        None => format!("{text} {}", server.name),
     }
 }
 
@@ -157,9 +163,32 @@ mod tests {
     #[test]
     fn what_is_no_server_is_refused() {
         for text in [
-            "", ":", "::", "host", "host:", "host:1:", "host:1:0", "host:1:-1", "host:1:1000001", "host:0:1", "host:65536:1",
-            ":1:1", "host:1:1 a b", "host:1:1 ", " host:1:1", "host:1:1:1:1", "::1:6379", "::1:6379:1", "/tmp/a b", "/tmp/a 0666",
-            "/:1", "unix:", "unix:1", "[::1]:1:1:1", "[x]:1:1", "host:1:1\t",
+            "",
+            ":",
+            "::",
+            "host",
+            "host:",
+            "host:1:",
+            "host:1:0",
+            "host:1:-1",
+            "host:1:1000001",
+            "host:0:1",
+            "host:65536:1",
+            ":1:1",
+            "host:1:1 a b",
+            "host:1:1 ",
+            " host:1:1",
+            "host:1:1:1:1",
+            "::1:6379",
+            "::1:6379:1",
+            "/tmp/a b c",
+            "/tmp/a ",
+            "/:1",
+            "unix:",
+            "unix:1",
+            "[::1]:1:1:1",
+            "[x]:1:1",
+            "host:1:1\t",
         ] {
             assert!(entry(text, false).is_err(), "{text}");
         }
@@ -179,7 +208,11 @@ mod tests {
         ] {
             let server = entry(text, nutcracker).unwrap();
             let again = entry(&written(&server), false).unwrap();
-            assert_eq!((&again.name, &again.address, again.weight), (&server.name, &server.address, server.weight), "{text}");
+            assert_eq!(
+                (&again.name, &again.address, again.weight),
+                (&server.name, &server.address, server.weight),
+                "{text}"
+            );
         }
     }
 }

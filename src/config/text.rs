@@ -159,7 +159,10 @@ fn scalar(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b':' | b'-' | b'_' | b'+' | b'%' | b' ');
     let begins = text.as_bytes().first().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'/');
     let spaced = text.ends_with([' ', ':']) || text.contains(": ");
-    let word = matches!(text.to_ascii_lowercase().as_str(), "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n");
+    let word = matches!(
+        text.to_ascii_lowercase().as_str(),
+        "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
+    );
     if begins && !spaced && !word && text.bytes().all(plain) { text.to_owned() } else { quoted(text) }
 }
 
@@ -191,9 +194,48 @@ mod tests {
     #[test]
     fn scalars_read_back() {
         for text in [
-            "", " ", "a", "null", "~", "true", "No", "12", "0x1f", "-", "- a", "a: b", "a:", "a #b", "#a", "{}", "$$", "[]", "*a",
-            "&a", "!a", "|", ">", "%a", "@a", "`a`", "'a'", "\"a\"", "a\\b", "a\nb", "a\tb", "\u{0}", "\u{85}", "\u{2028}", "é 𝄞",
-            "127.0.0.1:6379:1 alpha", "/tmp/a:1", "[::1]:6379", "10.0.0.1:1:1 a:", "\u{feff}x", "---", "\u{7f}",
+            "",
+            " ",
+            "a",
+            "null",
+            "~",
+            "true",
+            "No",
+            "12",
+            "0x1f",
+            "-",
+            "- a",
+            "a: b",
+            "a:",
+            "a #b",
+            "#a",
+            "{}",
+            "$$",
+            "[]",
+            "*a",
+            "&a",
+            "!a",
+            "|",
+            ">",
+            "%a",
+            "@a",
+            "`a`",
+            "'a'",
+            "\"a\"",
+            "a\\b",
+            "a\nb",
+            "a\tb",
+            "\u{0}",
+            "\u{85}",
+            "\u{2028}",
+            "é 𝄞",
+            "127.0.0.1:6379:1 alpha",
+            "/tmp/a:1",
+            "[::1]:6379",
+            "10.0.0.1:1:1 a:",
+            "\u{feff}x",
+            "---",
+            "\u{7f}",
         ] {
             for written in [scalar(text), quoted(text)] {
                 let node = yaml::read(&format!("k: {written}\n")).unwrap_or_else(|e| panic!("{written}: {e:?}"));

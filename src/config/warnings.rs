@@ -11,7 +11,10 @@ use crate::upstream::config::{Server, Servers};
 pub(super) fn of(config: &Config) -> Vec<String> {
     let mut out = Vec::new();
     if config.source.kind == Kind::Nutcracker {
-        out.push("a nutcracker.yml has no admin listener: no metrics, no health; `hotring import` makes a proxy.yaml".to_owned());
+        out.push(
+            "a nutcracker.yml has no admin listener: no metrics, no health; `hotring import` makes a proxy.yaml"
+                .to_owned(),
+        );
     }
     for pool in &config.pools {
         let said = of_pool(pool, config.source.kind);
@@ -54,10 +57,14 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
         }
     }
     if ring.distribution == Distribution::Random {
-        out.push("`distribution: random`: a key has no home, so reads find what writes stored only by chance".to_owned());
+        out.push(
+            "`distribution: random`: a key has no home, so reads find what writes stored only by chance".to_owned(),
+        );
     }
     if ring.hash == KeyHash::Crc32 && ring.distribution == Distribution::Ketama {
-        out.push("`hash: crc32` has 15 bits, as in twemproxy: with `ketama` nearly all keys go to one server".to_owned());
+        out.push(
+            "`hash: crc32` has 15 bits, as in twemproxy: with `ketama` nearly all keys go to one server".to_owned(),
+        );
     }
     out
 }
@@ -72,7 +79,10 @@ fn of_servers(servers: &[Server], distribution: Distribution, out: &mut Vec<Stri
         // In single precision, as twemproxy counts the labels of a server.
         let labels = (server.weight as f32 / total * 40.0 * servers.len() as f32 + 1e-10).floor();
         if labels < 1.0 {
-            out.push(format!("server `{}` gets no keys: weight {} is too little beside the others", server.name, server.weight));
+            out.push(format!(
+                "server `{}` gets no keys: weight {} is too little beside the others",
+                server.name, server.weight
+            ));
         }
     }
 }

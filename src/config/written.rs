@@ -99,15 +99,8 @@ const SECRET_BYTES: u64 = 4096;
 
 /// Reads a document. `path` is the file's, for what it names relative to itself.
 pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) -> FileWritten {
-    let nothing = FileWritten {
-        kind,
-        workers: None,
-        max_pause: None,
-        admin: None,
-        level: None,
-        format: None,
-        pools: Vec::new(),
-    };
+    let nothing =
+        FileWritten { kind, workers: None, max_pause: None, admin: None, level: None, format: None, pools: Vec::new() };
     let dir = path.parent().unwrap_or(Path::new(""));
     if kind == Kind::Nutcracker {
         return FileWritten { pools: pools(root, "", kind, dir, report), ..nothing };
@@ -340,7 +333,8 @@ impl<'n, 'r> Fields<'n, 'r> {
             ["password_env"] => self.value("password_env", from_env).map(|secret| secret.value),
             ["password_file"] => self.value("password_file", |text| from_file(text, dir)).map(|secret| secret.value),
             _ => {
-                let said = if given.is_empty() { "missing, expected one of" } else { "given twice, expected only one of" };
+                let said =
+                    if given.is_empty() { "missing, expected one of" } else { "given twice, expected only one of" };
                 let said = format!("{said} `password`, `password_env`, `password_file`");
                 self.report.add(self.at, join(&self.key, "password"), said);
                 None
@@ -421,8 +415,9 @@ fn patience(text: &str) -> Result<Option<Duration>, Expected> {
     match text {
         "off" | "-1" => Ok(None),
         _ => match text.parse::<Millis>() {
-            Ok(millis) => Ok(Some(Duration::from(millis)).filter(|timeout| !timeout.is_zero())),
-            Err(e) => Err(Expected::new(format!("{e}, or `off`"))),
+            Ok(millis) => Ok(Some(millis.into()).filter(|timeout: &Duration| !timeout.is_zero())),
+            // That `off` is possible is told where the key is described: who writes a wrong duration wants a right one.
+            Err(e) => Err(e),
         },
     }
 }
@@ -442,7 +437,7 @@ fn hash(text: &str) -> Result<KeyHash, Expected> {
 }
 
 fn distribution(text: &str) -> Result<Distribution, Expected> {
-    text.parse().map_err(|_| Expected::new("one of `ketama` `modula` `random` `ketama-1000`"))
+    text.parse().map_err(|_| Expected::new("one of `ketama` `modula` `random` `even`"))
 }
 
 fn hash_tag(text: &str) -> Result<[u8; 2], Expected> {
@@ -474,7 +469,9 @@ fn from_file(name: &str, dir: &Path) -> Result<Secret, Expected> {
     match read {
         Err(e) => Err(Expected::new(format!("a file that can be read: {}", quoted(&e.to_string())))),
         Ok(_) if secret.is_empty() => Err(Expected::new("a file that is not empty")),
-        Ok(bytes) if bytes as u64 > SECRET_BYTES => Err(Expected::new(format!("a file of at most {SECRET_BYTES} bytes"))),
+        Ok(bytes) if bytes as u64 > SECRET_BYTES => {
+            Err(Expected::new(format!("a file of at most {SECRET_BYTES} bytes")))
+        }
         Ok(_) => Ok(Secret::new(secret)),
     }
 }

@@ -6,13 +6,14 @@
 //! document is walked again, the walk fails on purpose at the node in question, and the library tells where it failed.
 //!
 //! Promises: bounded work for any input (bytes, nodes after aliases are followed, depth); two equal keys of a map are both
-//! kept, for the reader to refuse. Absent on purpose: tags and merge keys.
+//! kept, for the reader to refuse. Absent on purpose: tags, directives and merge keys.
 
 use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected,
+    Visitor,
 };
 
 /// Bytes a file may have.
@@ -74,13 +75,20 @@ pub(super) struct Broken {
 /// Reads one document; an empty one is a `Null`.
 pub(super) fn read(text: &str) -> Result<Node, Broken> {
     if text.len() > MAX_BYTES {
-        return Err(Broken { place: None, text: format!("more than {MAX_BYTES} bytes, expected a configuration file") });
+        return Err(Broken {
+            place: None,
+            text: format!("more than {MAX_BYTES} bytes, expected a configuration file"),
+        });
     }
-    refuse_deep_flow(text)?;
+    refuse_bombs(text)?;
     let left = Cell::new(MAX_NODES);
-    let shape = Survey { left: &left, depth: 0 }.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(broken)?;
+    let shape = Survey { left: &left, depth: 0 }
+        .deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|error| broken(text, &error))?;
     let next = Cell::new(0);
-    Reading { shape: &shape, next: &next }.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(broken)
+    Reading { shape: &shape, next: &next }
+        .deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|error| broken(text, &error))
 }
 
 /// Where the node numbered `id` stands in the text it was read from. An aliased node stands where its anchor does.
@@ -93,33 +101,58 @@ pub(super) fn locate(text: &str, id: usize) -> Place {
     }
 }
 
-/// The library reads a whole document before the first visitor sees it, in time that is square in the depth of `[[[[`.
-/// Brackets inside a text or a comment count too, but none of ours nests so many.
-fn refuse_deep_flow(text: &str) -> Result<(), Broken> {
+/// The library reads a whole document before the first visitor sees it, in time that is square in the depth of `[[[[` and
+/// in the number of `%TAG` lines. Brackets inside a text or a comment count too, but no file of ours has so many open.
+fn refuse_bombs(text: &str) -> Result<(), Broken> {
     const MAX_OPEN: usize = 1000;
+    let broken = |line, column, text: &str| Err(Broken { place: Some((line + 1, column + 1)), text: text.to_owned() });
     let mut open = 0usize;
-    for (line, bytes) in text.lines().enumerate() {
-        for (column, character) in bytes.chars().enumerate() {
+    for (line, characters) in text.lines().enumerate() {
+        if characters.starts_with('%') {
+            return broken(line, 0, "a directive (`%`), expected a plain document");
+        }
+        for (column, character) in characters.chars().enumerate() {
             match character {
                 '[' | '{' => open += 1,
                 ']' | '}' => open = open.saturating_sub(1),
                 _ => continue,
             }
             if open > MAX_OPEN {
-                return Err(Broken { place: Some((line + 1, column + 1)), text: "nested too deep".to_owned() });
+                return broken(line, column, "nested too deep");
             }
         }
     }
     Ok(())
 }
 
-fn broken(error: serde_yaml::Error) -> Broken {
+fn broken(document: &str, error: &serde_yaml::Error) -> Broken {
     let place = error.location().map(|at| (at.line(), at.column()));
     let mut text = error.to_string();
     if let Some((line, column)) = place {
         text = text.replacen(&format!(" at line {line} column {column}"), "", 1);
     }
-    Broken { place, text }
+    // What fails even with nobody listening is the text's fault, not its meaning's.
+    match IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(document)) {
+        Ok(_) => Broken { place, text },
+        Err(_) if place.is_some() => Broken { place, text: format!("not YAML: {text}") },
+        Err(_) => {
+            let text = "a second document begins, expected only one".to_owned();
+            Broken { place: second_document(document), text }
+        }
+    }
+}
+
+/// The `---` or `...` that ends the first document.
+fn second_document(text: &str) -> Option<Place> {
+    let mut begun = false;
+    for (line, characters) in text.lines().enumerate() {
+        let mark = matches!(characters.split_whitespace().next(), Some("---" | "...")) && !characters.starts_with(' ');
+        if mark && begun {
+            return Some((line + 1, 1));
+        }
+        begun |= !characters.trim_start().is_empty() && !characters.trim_start().starts_with('#');
+    }
+    None
 }
 
 /// What kinds of nodes a document has, without their texts: `deserialize_any` tells the kind but turns `007` into
@@ -417,6 +450,7 @@ mod tests {
         assert!(read("a: &a [*a]\n").is_err());
         assert!(read(&"[".repeat(MAX_BYTES)).is_err());
         assert!(read(&"- ".repeat(5_000)).is_err());
+        assert!(read(&"%TAG !a! x\n".repeat(90_000)).is_err());
         assert!(read(&"x\n".repeat(MAX_BYTES)).is_err());
         assert!(read(&"- x\n".repeat(MAX_NODES)).is_err());
         assert!(read(&format!("a: {}x{}", "[".repeat(20), "]".repeat(20))).unwrap_err().text.contains("16 deep"));

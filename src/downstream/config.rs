@@ -26,7 +26,8 @@ pub struct Config {
     pub client_connections: u32,
     /// Requests a session may have open before no more are read from it.
     pub max_pipeline: u32,
-    /// Bytes of replies that may wait for one session before no more requests are read from it.
+    /// Bytes of replies that may wait for one session: above a quarter of it (1 MiB at the most) no more requests are read,
+    /// and a session that has all of it waiting when a further reply comes is closed. One reply alone never closes it.
     pub max_output: u64,
     /// Bytes one request may have.
     pub max_request: u64,

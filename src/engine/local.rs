@@ -23,7 +23,8 @@ pub struct About {
     pub epoch: Micros,
 }
 
-type Answer = Result<(), (Cause, Vec<u8>)>;
+/// What was done, or the error reply with the cause it is counted under.
+type Answer<T = ()> = Result<T, (Cause, Vec<u8>)>;
 
 fn syntax(text: impl Into<Vec<u8>>) -> (Cause, Vec<u8>) {
     (Cause::Syntax, text.into())
@@ -212,20 +213,14 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
 }
 
 /// A name for CLIENT SETNAME; an empty one takes the name away.
-fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, (Cause, Vec<u8>)> {
+fn valid_name(name: &[u8]) -> Answer<Option<Box<[u8]>>> {
     if name.iter().any(|b| !(b'!'..=b'~').contains(b)) {
         return Err(syntax("ERR Client names cannot contain spaces, newlines or special characters."));
     }
     Ok(if name.is_empty() { None } else { Some(name.into()) })
 }
 
-fn client(
-    engine: &mut Engine,
-    id: SessionId,
-    spec: &'static Spec,
-    request: &Request<'_>,
-    out: &mut Vec<u8>,
-) -> Answer {
+fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
     let Some(session) = engine.sessions.get_mut(id as usize) else { return Ok(()) };
     match spec.name {
         "client|setname" => {

@@ -8,13 +8,13 @@ use crate::resp::write;
 
 /// A split request whose parts are under way.
 #[derive(Debug)]
-pub struct Gather {
+pub(super) struct Gather {
     /// Whose reply it is.
-    pub ticket: Ticket,
+    pub(super) ticket: Ticket,
     /// When the request was read.
-    pub at: u32,
+    pub(super) at: u32,
     /// The latency class.
-    pub class: Class,
+    pub(super) class: Class,
     merge: Merge,
     left: u16,
     sum: i64,
@@ -29,7 +29,7 @@ pub struct Gather {
 impl Gather {
     /// For `parts` flights; `order` names for each key the part that carries it.
     #[must_use]
-    pub fn new(ticket: Ticket, at: u32, class: Class, merge: Merge, parts: u16, order: &[u16]) -> Self {
+    pub(super) fn new(ticket: Ticket, at: u32, class: Class, merge: Merge, parts: u16, order: &[u16]) -> Self {
         let array = matches!(merge, Merge::Array);
         Self {
             ticket,
@@ -45,7 +45,7 @@ impl Gather {
     }
 
     /// Takes a part's reply. Returns whether it was the last one.
-    pub fn take(&mut self, part: u16, reply: &[u8], spare: &mut Spare) -> bool {
+    pub(super) fn take(&mut self, part: u16, reply: &[u8], spare: &mut Spare) -> bool {
         if reply.first() == Some(&b'-') {
             self.error.get_or_insert_with(|| reply.to_vec());
         } else {
@@ -72,7 +72,7 @@ impl Gather {
     }
 
     /// Appends the request's reply.
-    pub fn finish(mut self, out: &mut Vec<u8>, spare: &mut Spare) {
+    pub(super) fn finish(mut self, out: &mut Vec<u8>, spare: &mut Spare) {
         let start = out.len();
         if self.error.is_none() {
             match self.merge {
@@ -83,7 +83,8 @@ impl Gather {
                     write::array(out, self.order.len());
                     let mut complete = true;
                     for &part in &self.order {
-                        let element = parts.get_mut(usize::from(part)).and_then(Option::as_mut).and_then(Iterator::next);
+                        let element =
+                            parts.get_mut(usize::from(part)).and_then(Option::as_mut).and_then(Iterator::next);
                         match element {
                             Some(element) => out.extend_from_slice(element),
                             None => complete = false,

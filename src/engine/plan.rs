@@ -128,7 +128,7 @@ impl Engine {
             Verdict::Next => {
                 let line = pool.first_line + leg.line;
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        pool.counts.requests_pending += 1;
+                pool.counts.requests_pending += 1;
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial);
@@ -224,16 +224,9 @@ impl Engine {
     }
 
     /// A command whose keys may live on several shards, and whose reply can be put together exactly.
-    fn split(
-        &mut self,
-        id: SessionId,
-        spec: &'static Spec,
-        merge: Merge,
-        request: &Request<'_>,
-        port: &mut impl Port,
-    ) {
+    fn split(&mut self, id: SessionId, spec: &'static Spec, merge: Merge, request: &Request<'_>, port: &mut impl Port) {
         let step = if matches!(merge, Merge::AllOk) { 2 } else { 1 };
-        if (request.argc() - 1) % step != 0 {
+        if !(request.argc() - 1).is_multiple_of(step) {
             return self.faulty(id, request, &Fault::Arity(spec));
         }
         let mut plan = std::mem::take(&mut self.plan);
@@ -247,7 +240,7 @@ impl Engine {
 
     /// Decides every leg of a split request and groups them by connection.
     fn partition(
-        &mut self,
+        &self,
         id: SessionId,
         spec: &'static Spec,
         step: usize,
@@ -358,7 +351,8 @@ impl Engine {
         pool.counts.requests_pending += 1;
         let first_line = pool.first_line;
         let at = self.now as u32;
-        if let Some(leader) = self.lines.get_mut((first_line + flight.line) as usize).and_then(|l| l.joinable(flight.serial))
+        if let Some(leader) =
+            self.lines.get_mut((first_line + flight.line) as usize).and_then(|l| l.joinable(flight.serial))
         {
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
             pool.counts.joined_requests += 1;

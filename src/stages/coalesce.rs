@@ -53,7 +53,10 @@ impl Coalesce {
 
     /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
     fn can_share(leg: &Leg<'_>) -> bool {
-        leg.alone && leg.spec.access == Access::Read && matches!(leg.spec.keys, Keys::One) && !BY_CHANCE.contains(&leg.spec.name)
+        leg.alone
+            && leg.spec.access == Access::Read
+            && matches!(leg.spec.keys, Keys::One)
+            && !BY_CHANCE.contains(&leg.spec.name)
     }
 
     fn find(&self, leg: &Leg<'_>) -> Option<Flight> {

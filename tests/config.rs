@@ -1,0 +1,376 @@
+//! The promises of the configuration, kept on files: golden messages, twemproxy's files, the example.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hotring::config::{self, Config, KEYS, Kind, Place, Problems, Workers};
+use hotring::ring::{Distribution, KeyHash};
+use hotring::units::{Address, MASK};
+use hotring::upstream::config::{Eviction, Server, Servers};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(prefix: &str, end: &str) -> Vec<PathBuf> {
+    let dir = fs::read_dir(root().join("tests/config")).unwrap();
+    let mut files: Vec<PathBuf> = dir.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(prefix) && name.ends_with(end)
+    });
+    files.sort();
+    files
+}
+
+/// Parses a file under its bare name, so that messages do not depend on where the tests run.
+fn parse_file(path: &Path) -> Result<Config, Problems> {
+    config::parse(&fs::read_to_string(path).unwrap(), Path::new(path.file_name().unwrap()))
+}
+
+fn parse(text: &str) -> Config {
+    config::parse(text, Path::new("proxy.yaml")).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+}
+
+fn problems(text: &str) -> String {
+    config::parse(text, Path::new("proxy.yaml")).unwrap_err().to_string()
+}
+
+fn servers(config: &Config, pool: usize) -> &[Server] {
+    match &config.pools[pool].upstream.servers {
+        Servers::Static(list) => list,
+        Servers::Embedded { .. } => panic!("embedded"),
+    }
+}
+
+/// Each `bad_*.yaml` (or `.yml`) gives exactly the lines of its `.expected`.
+#[test]
+fn bad_files_are_told_exactly() {
+    let mut wrong = Vec::new();
+    let files = [files("bad_", ".yaml"), files("bad_", ".yml")].concat();
+    assert!(files.len() >= 25, "only {} bad files", files.len());
+    for path in files {
+        let said = match parse_file(&path) {
+            Ok(_) => "nothing wrong\n".to_owned(),
+            Err(problems) => format!("{problems}\n"),
+        };
+        let expected = fs::read_to_string(path.with_extension("expected")).unwrap_or_default();
+        if said != expected {
+            wrong.push(format!("{}\nexpected:\n{expected}said:\n{said}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Each `nutcracker_*.yml` loads as it is, and what `import` makes of it loads to the same.
+#[test]
+fn nutcracker_files_load_and_import() {
+    let files = files("nutcracker_", ".yml");
+    assert!(files.len() >= 5, "only {} files", files.len());
+    for path in files {
+        let loaded = parse_file(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.source.kind, Kind::Nutcracker, "{}", path.display());
+        assert_eq!(loaded.admin, None);
+        let imported = config::import(&fs::read_to_string(&path).unwrap(), &path).unwrap();
+        let mut again = parse(&imported);
+        assert_eq!(again.source.kind, Kind::Proxy);
+        again.source = loaded.source.clone();
+        assert_eq!(again, loaded, "{imported}");
+    }
+}
+
+#[test]
+fn a_nutcracker_file_means_what_twemproxy_means() {
+    let config = parse_file(&root().join("tests/config/nutcracker_classic.yml")).unwrap();
+    let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(names, ["alpha", "beta", "gamma", "delta", "omega"]);
+    let [alpha, beta, gamma, delta, omega] = &config.pools[..] else { unreachable!() };
+
+    assert_eq!(alpha.upstream.timeout, None, "no timeout is for ever");
+    assert_eq!(alpha.upstream.server_retry_timeout, Duration::from_secs(2));
+    assert_eq!(alpha.upstream.server_failure_limit, 1);
+    assert_eq!(servers(&config, 0)[0].name, "127.0.0.1:6379");
+    assert_eq!(alpha.downstream.backlog, 512);
+
+    assert_eq!(beta.ring.hash_tag, Some(*b"{}"));
+    assert_eq!(beta.upstream.timeout, Some(Duration::from_millis(400)));
+    assert_eq!(
+        servers(&config, 1).iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        ["server1", "server2", "server3"]
+    );
+    assert_eq!(servers(&config, 1).iter().map(|s| s.weight).collect::<Vec<_>>(), [1, 1, 2]);
+
+    assert_eq!(gamma.downstream.listen, [Address::Unix { path: "/tmp/gamma".into(), mode: Some(0o666) }]);
+    assert_eq!(gamma.ring.distribution, Distribution::Modula);
+    assert_eq!(servers(&config, 2)[0].name, "/tmp/redis-a.sock:");
+    assert_eq!(servers(&config, 2)[1].name, "b");
+    assert_eq!(servers(&config, 2)[2].name, "10.0.0.9", "the port 11211 is no part of the label");
+
+    assert_eq!(delta.ring.hash, KeyHash::Murmur);
+    assert!(delta.upstream.preconnect && delta.upstream.tcpkeepalive);
+    assert_eq!(delta.upstream.db, 3);
+    assert_eq!(delta.upstream.server_connections, 2);
+    for password in [&delta.downstream.password, &delta.upstream.password] {
+        assert_eq!(password.as_ref().map(|p| p.expose()), Some("0123"), "a password is no number");
+    }
+    assert_eq!(omega.upstream.timeout, None, "-1 is for ever");
+}
+
+#[test]
+fn the_least_file_has_the_defaults() {
+    let config = parse("pools: {main: {listen: '127.0.0.1:6380', servers: embedded:3}}");
+    assert_eq!(config.workers, Workers::Count(std::num::NonZeroU16::MIN));
+    assert_eq!(config.max_pause, Duration::from_micros(120));
+    assert_eq!(config.admin, Some(Address::Tcp { host: "127.0.0.1".into(), port: 9380 }));
+    let pool = &config.pools[0];
+    assert_eq!(pool.upstream.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(pool.upstream.servers, Servers::Embedded { count: 3, maxmemory: 64 << 20, eviction: Eviction::Lru });
+    assert_eq!(pool.downstream.max_request, 512 << 20);
+    assert!(!pool.coalesce && pool.downstream.password.is_none());
+}
+
+/// What the list of keys says is a default is what is taken.
+#[test]
+fn the_defaults_in_the_list_are_true() {
+    let text = "pools: {main: {listen: '127.0.0.1:6380', servers: ['10.0.0.1:6379:1']}}";
+    let embedded = "pools: {main: {listen: '127.0.0.1:6380', servers: 'embedded:1'}}";
+    let effective = format!("{}{}", parse(text).masked_yaml(), parse(embedded).masked_yaml());
+    let lines: Vec<&str> = effective.lines().map(str::trim).collect();
+    for key in KEYS.iter().filter(|key| matches!(key.place, Place::Top | Place::Log | Place::Pool)) {
+        // `redis` is always true and `db` is shown under its other name.
+        if matches!(key.name, "redis" | "db") || key.default == "required" {
+            continue;
+        }
+        let line = format!("{}: {}", key.name, key.default);
+        match key.default {
+            "" if key.name == "log" => {}
+            "" => assert!(!lines.iter().any(|l| l.starts_with(&format!("{}:", key.name))), "{} is set", key.name),
+            _ => assert!(lines.contains(&line.as_str()), "`{line}` is not in\n{effective}"),
+        }
+    }
+}
+
+/// Every key of the list is accepted where the list says it stands.
+#[test]
+fn every_key_of_the_list_is_known() {
+    for key in KEYS {
+        let at = match key.place {
+            Place::Top => key.name.to_owned(),
+            Place::Log => format!("log: {{{}: [x]}}\nz", key.name),
+            Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
+            Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
+            Place::Auth => format!("pools: {{main: {{server_auth: {{{}: [x]}}}}}}\nz", key.name),
+        };
+        let text = format!("{at}: [x]\n");
+        let said = problems(&text);
+        let unknown = said.lines().filter(|line| line.contains("unknown key") && !line.contains(": z: ")).count();
+        assert_eq!(unknown, 0, "{}: {said}", key.name);
+    }
+}
+
+/// The words that the list and the messages offer are words that are taken.
+#[test]
+fn every_word_offered_is_taken() {
+    let mut taken = 0;
+    for name in ["hash", "distribution", "eviction"] {
+        let key = KEYS.iter().find(|key| key.name == name).unwrap();
+        let servers = if name == "eviction" { "embedded:1" } else { "['a:1:1']" };
+        let pool = |word: &str| format!("pools: {{a: {{listen: '127.0.0.1:1', servers: {servers}, {name}: {word}}}}}");
+        let message = problems(&pool("nonsense"));
+        for word in key.meaning.split('`').skip(1).step_by(2) {
+            parse(&pool(word));
+            assert!(message.contains(&format!("`{word}`")), "{word}: {message}");
+            taken += 1;
+        }
+    }
+    assert_eq!(taken, 12 + 4 + 2);
+}
+
+#[test]
+fn the_example_loads() {
+    let config = config::load(&root().join("proxy.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.pools.len(), 1);
+    let main = &config.pools[0];
+    assert_eq!(main.name, "main");
+    assert_eq!(main.downstream.listen, [Address::Tcp { host: "127.0.0.1".into(), port: 6380 }]);
+    assert!(matches!(main.upstream.servers, Servers::Embedded { count: 3, .. }));
+    assert_eq!(config.warnings(), [""; 0]);
+}
+
+/// Uncommented as its header tells, the example loads too, and its examples of `main` are the defaults.
+#[test]
+fn the_example_uncommented_loads() {
+    let text = fs::read_to_string(root().join("proxy.yaml")).unwrap();
+    let mut uncommented = String::new();
+    for line in text.lines() {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        // A comment is `# ` and a word; an example is anything else behind a `#`.
+        let example = rest.strip_prefix('#').filter(|rest| {
+            let prose = rest.is_empty() || (rest.starts_with(' ') && !rest.starts_with("  "));
+            !prose
+        });
+        match example {
+            Some(example) => uncommented.push_str(&format!("{indent}{example}\n")),
+            None => uncommented.push_str(&format!("{line}\n")),
+        }
+    }
+    let all = parse(&uncommented);
+    let mut least = parse(&text);
+    assert_eq!(all.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["main", "sessions", "private"]);
+    let private = &all.pools[2];
+    assert_eq!(private.upstream.user.as_deref(), Some("hotring"));
+    assert_eq!(private.downstream.password.as_ref().map(|p| p.expose()), Some("change-me-too"));
+    assert_eq!(private.downstream.listen.len(), 2);
+    assert_eq!(servers(&all, 2)[1].name, "private-b");
+    assert_eq!(all.warnings(), [""; 0]);
+    // The keys of `sessions` are defaults too, but for the hash tag.
+    let sessions = all.pools[1].clone();
+    let servers = r#"["10.0.0.11:6379:1 sessions-1", "10.0.0.12:6379:1 sessions-2", "10.0.0.13:6379:2 sessions-3"]"#;
+    let plain =
+        parse(&format!(r#"pools: {{sessions: {{listen: "127.0.0.1:6381", servers: {servers}, hash_tag: "{{}}"}}}}"#));
+    assert_eq!(sessions, plain.pools[0]);
+    least.pools.extend_from_slice(&all.pools[1..]);
+    assert_eq!(all, least);
+    for key in KEYS.iter().filter(|key| key.place != Place::Auth) {
+        // Told of in words: `redis` is for twemproxy's files, `db` another name, `redis_auth` both other passwords.
+        if matches!(key.name, "redis" | "db" | "redis_auth") {
+            continue;
+        }
+        assert!(
+            uncommented.contains(&format!("{}: ", key.name)) || uncommented.contains(&format!("{}:\n", key.name)),
+            "{}",
+            key.name
+        );
+    }
+}
+
+#[test]
+fn the_masked_yaml_says_everything_but_secrets() {
+    let text = r#"
+admin: off
+workers: auto
+max_pause: off
+log: {level: warn, format: json}
+pools:
+  a:
+    listen: ["127.0.0.1:1", /tmp/a 0600]
+    servers: ["10.0.0.1:6379:1", "/tmp/redis:2 r", "[::1]:11211:3"]
+    redis_auth: "hush-1"
+    timeout: off
+    hash_tag: "$$"
+    redis_db: 2
+  b:
+    listen: 127.0.0.1:2
+    servers: embedded:2
+    server_auth: {user: me, password: "hush-2"}
+    client_auth: {password: "hush-3"}
+    eviction: lfu
+    coalesce: true
+"#;
+    let config = parse(text);
+    let masked = config.masked_yaml();
+    assert!(!masked.contains("hush"), "{masked}");
+    assert!(!format!("{config:?}").contains("hush"));
+    assert_eq!(masked.matches(MASK).count(), 3);
+    // Secrets aside, it means the same.
+    let same = parse(&text.replace("hush-1", MASK).replace("hush-2", MASK).replace("hush-3", MASK));
+    assert_eq!(parse(&masked), same, "{masked}");
+}
+
+#[test]
+fn passwords_come_from_the_environment_and_from_files() {
+    let dir = root().join("tests/config");
+    let text = "
+pools:
+  a:
+    listen: 127.0.0.1:1
+    servers: embedded:1
+    server_auth: {password_env: CARGO_PKG_NAME}
+    client_auth: {password_file: password}
+";
+    let config = config::parse(text, &dir.join("proxy.yaml")).unwrap();
+    assert_eq!(config.pools[0].upstream.password.as_ref().map(|p| p.expose()), Some("hotring"));
+    assert_eq!(config.pools[0].downstream.password.as_ref().map(|p| p.expose()), Some("from a file"));
+}
+
+#[test]
+fn messages_show_no_secret() {
+    for text in [
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, client_auth: hush}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, server_auth: {user: x, password: hush, password_env: hush}}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, redis_auth: hush, client_auth: {password: hush}}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, redis_auth: [hush]}}",
+    ] {
+        let said = problems(text);
+        assert!(!said.contains("hush"), "{said}");
+    }
+}
+
+#[test]
+fn warnings_are_told() {
+    let said = |rest: &str| {
+        let config = parse(&format!("pools: {{a: {{listen: '127.0.0.1:1', {rest}}}}}"));
+        config.warnings().join("\n")
+    };
+    assert_eq!(said("servers: ['a:1:1', 'b:1:1']"), "");
+    for (rest, word) in [
+        ("servers: ['a:1:1'], timeout: off", "for ever"),
+        ("servers: ['a:1:1'], server_connections: 2", "order holds"),
+        ("servers: ['a:1:1'], distribution: random", "no home"),
+        ("servers: ['a:1:1'], hash: crc32", "15 bits"),
+        ("servers: ['a:1:1', 'b:1:1000']", "`a:1` gets no keys"),
+        ("servers: embedded:1, db: 1", "one database"),
+        ("servers: embedded:1, server_auth: {password: x}", "ask for no password"),
+    ] {
+        let said = said(rest);
+        assert!(said.contains(word), "{rest}: {said}");
+    }
+    let nutcracker = "a:\n  listen: 127.0.0.1:1\n  redis: true\n  client_connections: 5\n  servers:\n    - a:1:1\n";
+    let said = parse(nutcracker).warnings().join("\n");
+    assert!(said.contains("no admin") && said.contains("`client_connections: 5` is obeyed"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let dir = root().join("tests/config");
+    let said = config::load(&dir.join("absent.yaml")).unwrap_err().to_string();
+    assert!(said.contains("absent.yaml: cannot be read: No such file"), "{said}");
+    assert!(config::load(&dir).unwrap_err().to_string().contains("cannot be read"));
+    let said = config::load(&dir.join("latin1.yaml")).unwrap_err().to_string();
+    assert!(said.ends_with("latin1.yaml:2:4: read a byte that is not UTF-8, expected text"), "{said}");
+    let said = problems(&"#".repeat(2 << 20));
+    assert_eq!(said, "proxy.yaml: more than 1048576 bytes, expected a configuration file");
+}
+
+#[test]
+fn endless_problems_end() {
+    let many: String = (0..5000).map(|i| format!("key{i}: 1\n")).collect();
+    let said = problems(&many);
+    assert_eq!(said.lines().count(), 51);
+    assert!(said.ends_with("proxy.yaml: 4951 more problems are not shown"), "{said}");
+}
+
+#[test]
+fn import_refuses_a_proxy_yaml() {
+    let text = fs::read_to_string(root().join("proxy.yaml")).unwrap();
+    let said = config::import(&text, Path::new("proxy.yaml")).unwrap_err().to_string();
+    assert_eq!(said, "proxy.yaml: read a proxy.yaml, expected a nutcracker.yml");
+}
+
+/// Any text gives a configuration or problems with places inside it; nothing panics. Cuts and swaps of the example.
+#[test]
+fn broken_examples_do_not_panic() {
+    let text = fs::read_to_string(root().join("tests/config/nutcracker_classic.yml")).unwrap();
+    let marks = [":", "-", "\"", "{", "[", "&a ", "*a", "!", "#", "\t", "~", "|\n", "? ", "é"];
+    for (i, _) in text.char_indices().step_by(7) {
+        let mark = marks[i % marks.len()];
+        for broken in [text[..i].to_owned(), format!("{}{mark}{}", &text[..i], &text[i..])] {
+            if let Err(problems) = config::parse(&broken, Path::new("x")) {
+                let lines = broken.lines().count() + 1;
+                assert!(problems.iter().all(|p| p.place.is_none_or(|(line, _)| line <= lines)), "{problems}\n{broken}");
+            }
+        }
+    }
+}
