@@ -26,8 +26,9 @@ use std::{fmt, str::FromStr};
 pub use keys::{KEYS, Key, Place};
 pub use problems::{Problem, Problems};
 
+use crate::downstream;
 use crate::units::{Address, Expected};
-use crate::{downstream, upstream};
+use crate::upstream;
 
 /// Where the admin listener is when a `proxy.yaml` says nothing.
 pub const ADMIN: &str = "127.0.0.1:9380";
