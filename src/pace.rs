@@ -3,14 +3,15 @@
 //! Where CPU is scarce a fast proxy alone forms small batches, and every small batch wakes the shards and the apps once
 //! more; a short sleep after the flush lets a batch gather on all sides at once, as interrupt moderation does in a
 //! network card. Where cores are free the same sleep only adds latency. Nobody can tell the two apart from a
-//! configuration, so the pause is chosen by what it brings: short windows of neighbouring levels are compared and the
-//! better one is kept (hill climbing over paired samples).
+//! configuration, so the pause is chosen by what it brings: short windows of the level held and of another alternate, and
+//! the better one is kept (hill climbing over paired samples, each between two of the level held).
 //!
 //! Promised: a pause is never longer than `max_pause`, nor than a quarter of the latency there already is; with few
 //! requests in flight there is none; and a level that a request would feel (more than a quarter of its unpaced latency)
 //! is held only while it brings *more replies*, not merely cheaper ones, so that an open loop, whose rate does not
-//! answer to the level, stays near its unpaced latency. Not promised: the best level (neighbours that differ by less
-//! than the noise are alike here), nor sight of any CPU but this thread's.
+//! answer to the level, stays near its unpaced latency. Not promised: the best level (levels that differ by less than
+//! the noise are alike here); sight of any CPU but this thread's; pausing of several workers that share a scarce CPU,
+//! which pays only if they do it together: each judges by its own replies, and they settle near level 0.
 //!
 //! Pure: the clock, the counters and the thread's CPU time are arguments. A call costs a few additions, the rest is
 //! done twice a millisecond; nothing allocates.
@@ -29,9 +30,10 @@ const APART: f32 = 1.2;
 const LONGEST: u32 = 1_000;
 /// A shorter sleep (µs) is not worth its system call and costs more than it gathers.
 const SHORTEST: f32 = 10.0;
-/// Average requests in flight from which pausing begins, and below which it ends. With fewer there is no batch to
-/// gather and the windows are too coarse to judge; eight apps with one request each must never get there. The gap is
-/// there because unpaced traffic near the limit has fewer in flight than the same traffic paced.
+/// Requests in flight (the mean of the peaks of each block) from which pausing begins, and below which it ends. With fewer
+/// there is no batch to gather and the windows are too coarse to judge: up to eleven apps with one request each never
+/// come here. Peaks, because unpaced traffic on a scarce CPU has few in flight most of the time however many apps wait:
+/// that is the ailment itself. The gap keeps traffic near the limit from flickering.
 const CROWD: (f32, f32) = (12.0, 10.0);
 /// A pause is at most this part of the present latency: whatever else goes wrong, this bounds the harm.
 const CEILING: f32 = 1.0 / 4.0;
@@ -64,30 +66,30 @@ const SETTLE: (f32, f32) = (500.0, 6_000.0);
 const REST: (f32, f32) = (40_000.0, 320_000.0);
 /// A level that is not free and could not be compared for this long (µs), as when the traffic is all bursts and holes,
 /// gives way to the next lower one: what cannot be shown to help is not kept.
-const UNPROVEN: u64 = 1_000_000;
+const UNPROVEN: f32 = 1_000_000.0;
 /// Worth of one percent less CPU per reply, in percent of rate. Less than one, as CPU saved is worth less than replies
 /// lost; enough that at equal rates the cheaper level wins.
 const THRIFT: f32 = 0.3;
 /// One sample counts at most this much (of the logarithm): a hiccup of the machine is not evidence.
 const CLAMP: f32 = 0.15;
-/// What a neighbour must bring (of the logarithm) to be moved to. Up: any gain beyond resolution. Down: more, as at
+/// What another level must bring (of the logarithm) to be moved to. Up: any gain beyond resolution. Down: more, as at
 /// near equality the lower CPU of the other side of the socket, which is not seen here, speaks for the pause.
 const BETTER_UP: f32 = 0.010;
 const BETTER_DOWN: f32 = 0.025;
-/// Down from a level that is not free: equal will do, so what is asked is only that the rate does not fall.
+/// Down from a level that is not free equal will do: all that is asked is that the rate does not clearly fall.
 const NO_WORSE: f32 = -0.005;
-/// Standard errors a mean must lie beyond its threshold: a wrong step between free levels is cheap and a slow one is
-/// not; a step up to a level that is not free costs latency and must be sure.
-const SURE: f32 = 1.0;
-const VERY_SURE: f32 = 2.0;
-/// Samples before a decision; after which a tie is one; after which an undecided level counts as not better.
+/// Standard errors the mean must lie beyond its threshold to go up to a level that is not free: that costs latency and
+/// must be sure. One does elsewhere: a wrong step between free levels is cheap and a slow one is not.
+const SURE: f32 = 2.0;
+/// Samples before a decision; before one about a level that is not free, up or, where it is a tie, down; until an
+/// undecided level counts as not better.
 const FEWEST: u32 = 2;
-const TIE: u32 = 5;
+const SEVERAL: u32 = 4;
 const ENOUGH: u32 = 8;
 /// Least weight of a new sample in its mean: as many are remembered as make a decision.
 const WEIGHT: f32 = 0.12;
-/// The crowd at one level changed by more than these factors: another load, and what was learned is void. Wider than
-/// what a neighbouring level does to it.
+/// The crowd at one level changed by more than these factors, in two windows running, lest it be a hiccup: another load,
+/// and what was learned is void. Wider than what the trial before leaves behind.
 const OTHER_LOAD: (f32, f32) = (0.55, 1.7);
 
 /// What the worker sees after a flush.
@@ -102,8 +104,8 @@ pub struct Observation {
     pub in_flight: u32,
 }
 
-/// The controller of one worker's pause.
-#[derive(Debug)]
+/// The controller of one worker's pause. The default one never pauses.
+#[derive(Debug, Default)]
 pub struct Pacer {
     levels: [f32; STEPS.len()],
     /// Factor on windows and rests, another for each phase.
@@ -112,8 +114,10 @@ pub struct Pacer {
     replies: u64,
     in_flight: u32,
     block: Tally,
+    /// Most in flight since the block began.
+    peak: u32,
     recent: Tally,
-    /// Flushes and what was in flight after them, at the level held only: a trial must not switch pausing off by what it
+    /// The crowd is read from this, which adds up the level held only: a trial must not switch pausing off by what it
     /// does to the crowd.
     held: Tally,
     crowded: bool,
@@ -121,6 +125,8 @@ pub struct Pacer {
     level: usize,
     /// The level in force: `level`, or the one on trial.
     trial: usize,
+    /// When what was sent under the level in force before is back.
+    settled: u64,
     window: Window,
     /// CPU time at which the window began to count; none while settling.
     opened: Option<u64>,
@@ -136,18 +142,21 @@ pub struct Pacer {
     noise: f32,
     rest: f32,
     rested: u64,
-    /// When levels were last compared.
-    compared: u64,
+    /// Crowded time since levels were last compared, µs.
+    unproven: f32,
     /// Latency at level 0, 0 = unknown.
     unpaced: f32,
     /// Crowd in the first window at this level, 0 = none yet.
     crowd: f32,
+    /// The last window was of another load.
+    other: bool,
 }
 
 /// What a window is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Window {
     /// The level held; every trial lies between two of these, which cancels drift.
+    #[default]
     Held,
     /// Another level.
     Trial,
@@ -182,30 +191,12 @@ impl Pacer {
         Self {
             levels: STEPS.map(|share| share * max),
             stretch,
-            now: 0,
-            replies: 0,
-            in_flight: 0,
-            block: Tally::default(),
-            recent: Tally::default(),
-            held: Tally::default(),
-            crowded: false,
-            pause: 0,
             level: START,
             trial: START,
-            window: Window::Held,
-            opened: None,
-            turn: 0,
-            sum: Tally::default(),
-            before: None,
-            probed: None,
-            tried: TOP, // so that level 0 is tried first, which tells the unpaced latency
-            evidence: [Evidence::default(); STEPS.len()],
+            tried: TOP,         // so that level 0 is tried first, which tells the unpaced latency
             noise: 0.05 * 0.05, // what windows of a busy, quiet machine show; replaced by the traffic's own
             rest: REST.0,
-            rested: 0,
-            compared: 0,
-            unpaced: 0.0,
-            crowd: 0.0,
+            ..Self::default()
         }
     }
 
@@ -219,8 +210,7 @@ impl Pacer {
         self.block.micros += gap as f32;
         self.block.replies += o.replies.saturating_sub(self.replies) as f32;
         self.block.area += self.in_flight as f32 * gap as f32;
-        self.block.flushes += 1.0;
-        self.block.in_flight += o.in_flight as f32;
+        self.peak = self.peak.max(o.in_flight);
         (self.now, self.replies, self.in_flight) = (self.now.max(o.now), o.replies, o.in_flight);
         if self.block.micros >= BLOCK {
             self.tick(gap, cpu);
@@ -245,33 +235,34 @@ impl Pacer {
     }
 
     fn tick(&mut self, gap: u64, cpu: impl FnOnce() -> u64) {
-        let block = std::mem::take(&mut self.block);
+        let mut block = std::mem::take(&mut self.block);
+        (block.blocks, block.peaks) = (1.0, std::mem::take(&mut self.peak) as f32);
         if gap > IDLE {
             (self.recent, self.held) = (Tally::default(), Tally::default());
             (self.crowded, self.pause, self.rest) = (false, 0, REST.0);
             self.evidence.iter_mut().for_each(|e| e.samples = e.samples.min(1));
-            self.compared = self.now;
             return self.abandon();
         }
         self.recent.fade(block.micros);
         self.recent.add(&block);
-        if !self.crowded || self.trial == self.level && self.opened.is_some() {
+        if !self.crowded || self.trial == self.level && self.now >= self.settled {
             self.held.fade(block.micros);
             self.held.add(&block);
             self.crowded = self.held.crowd() >= if self.crowded { CROWD.1 } else { CROWD.0 };
         }
         let max = self.levels[TOP];
         // Nothing to try where the floor alone reaches the longest pause, nor where that pause gathers no batch.
-        let settled = self.recent.latency() * FLOOR >= max || self.recent.rate() * max < 2.0;
-        if !self.crowded || settled {
-            self.compared = self.now;
-            self.abandon();
-        } else if self.now - self.compared > UNPROVEN && self.level > 0 && !self.free(self.level) {
-            self.step(self.level - 1);
-        } else if gap > HOLE {
+        let moot = self.recent.latency() * FLOOR >= max || self.recent.rate() * max < 2.0;
+        if !self.crowded || moot || gap > HOLE {
             self.abandon();
         } else {
             self.advance(&block, cpu);
+        }
+        if self.crowded && !moot {
+            self.unproven += block.micros;
+            if self.unproven > UNPROVEN && self.level > 0 && !self.free(self.level) {
+                self.step(self.level - 1);
+            }
         }
         self.pause = if self.crowded { self.effective(self.trial) as u32 } else { 0 };
     }
@@ -304,8 +295,11 @@ impl Pacer {
     }
 
     fn open(&mut self, window: Window, level: usize) {
-        (self.window, self.trial, self.opened) = (window, level, None);
-        self.turn = self.now + self.recent.latency().clamp(SETTLE.0, SETTLE.1) as u64;
+        let settled = self.now + self.recent.latency().clamp(SETTLE.0, SETTLE.1) as u64;
+        if level != self.trial {
+            self.settled = settled;
+        }
+        (self.window, self.trial, self.opened, self.turn) = (window, level, None, settled);
     }
 
     fn advance(&mut self, block: &Tally, cpu: impl FnOnce() -> u64) {
@@ -332,8 +326,13 @@ impl Pacer {
     fn close(&mut self, spent: f32) {
         let score = Score { rate: self.sum.rate().max(1e-9).ln(), cost: (spent / self.sum.replies.max(1.0)).ln() };
         if self.trial == 0 && self.sum.replies > 0.0 {
-            let latency = self.sum.latency();
-            self.unpaced = if self.unpaced > 0.0 { self.unpaced + (latency - self.unpaced) / 4.0 } else { latency };
+            // Nearer the least than the mean: a hiccup of the machine must not pass for room.
+            let (latency, known) = (self.sum.latency(), self.unpaced);
+            self.unpaced = match latency - known {
+                _ if known == 0.0 => latency,
+                less if less < 0.0 => known + less / 4.0,
+                more => known + more / 16.0,
+            };
         }
         if self.window == Window::Trial {
             self.probed = Some(score);
@@ -356,8 +355,8 @@ impl Pacer {
         if self.crowd == 0.0 {
             self.crowd = self.sum.crowd();
         }
-        let factor = self.sum.crowd() / self.crowd.max(1.0);
-        !(OTHER_LOAD.0..=OTHER_LOAD.1).contains(&factor)
+        let other = !(OTHER_LOAD.0..=OTHER_LOAD.1).contains(&(self.sum.crowd() / self.crowd.max(1.0)));
+        std::mem::replace(&mut self.other, other) && other
     }
 
     fn forget(&mut self) {
@@ -368,7 +367,7 @@ impl Pacer {
     /// A window at the level held is over: judge the trial before it, if any, and choose the next.
     fn compare(&mut self, after: Score) {
         if let (Some(before), Some(probed)) = (self.before.take(), self.probed.take()) {
-            self.compared = self.now;
+            self.unproven = 0.0;
             let drift = (after.rate - before.rate).clamp(-2.0 * CLAMP, 2.0 * CLAMP);
             self.noise += (drift * drift / 2.0 - self.noise) * 0.1;
             let rate = probed.rate - (before.rate + after.rate) / 2.0;
@@ -399,18 +398,20 @@ impl Pacer {
         if samples < FEWEST || !asked {
             return None;
         }
-        let (threshold, sure) = match (level > self.level, self.free(level.max(self.level))) {
-            (true, true) => (BETTER_UP, SURE),
-            (true, false) => (BETTER_UP, VERY_SURE),
-            (false, true) => (BETTER_DOWN, SURE),
-            (false, false) if samples < TIE => (NO_WORSE, SURE),
-            (false, false) => (NO_WORSE, 0.0),
-        };
         // A sample is one window less the mean of two: one and a half times a window's variance.
-        let error = sure * (1.5 * weight(samples) * self.noise).sqrt();
-        if mean - error > threshold {
+        let error = (1.5 * weight(samples) * self.noise).sqrt();
+        let (threshold, sure) = match (level > self.level, self.free(level.max(self.level))) {
+            (true, true) => (BETTER_UP, 1.0),
+            (true, false) if samples < SEVERAL => return None,
+            (true, false) => (BETTER_UP, SURE),
+            (false, true) => (BETTER_DOWN, 1.0),
+            // A level that is not free is the one to be proven, whichever of the two is held.
+            (false, false) if samples >= SEVERAL => return Some(mean + error > NO_WORSE),
+            (false, false) => (NO_WORSE, 1.0),
+        };
+        if mean - error * sure > threshold {
             Some(true)
-        } else if mean + error < threshold || samples >= ENOUGH {
+        } else if mean + error * sure < threshold || samples >= ENOUGH {
             Some(false)
         } else {
             None
@@ -423,7 +424,7 @@ impl Pacer {
         self.forget();
         self.evidence[self.level] = Evidence { mean: -mean, samples: samples.min(FEWEST), asked: false };
         self.tried = if level > self.level { level } else { (level + TOP - 1) % STEPS.len() };
-        (self.level, self.compared) = (level, self.now);
+        (self.level, self.unproven) = (level, 0.0);
         self.abandon();
     }
 }
@@ -447,9 +448,9 @@ struct Tally {
     replies: f32,
     /// Requests in flight times µs: by replies, the mean time one is in flight.
     area: f32,
-    flushes: f32,
-    /// Requests in flight summed over flushes, not time: bursts count by what they hold, not by how seldom they are.
-    in_flight: f32,
+    blocks: f32,
+    /// Most requests in flight after a flush, summed over blocks.
+    peaks: f32,
 }
 
 impl Tally {
@@ -457,14 +458,14 @@ impl Tally {
         self.micros += other.micros;
         self.replies += other.replies;
         self.area += other.area;
-        self.flushes += other.flushes;
-        self.in_flight += other.in_flight;
+        self.blocks += other.blocks;
+        self.peaks += other.peaks;
     }
 
     /// Weighs what is here less, the more, the longer the time about to be added.
     fn fade(&mut self, micros: f32) {
         let keep = MEMORY / (MEMORY + micros);
-        for sum in [&mut self.micros, &mut self.replies, &mut self.area, &mut self.flushes, &mut self.in_flight] {
+        for sum in [&mut self.micros, &mut self.replies, &mut self.area, &mut self.blocks, &mut self.peaks] {
             *sum *= keep;
         }
     }
@@ -477,7 +478,79 @@ impl Tally {
         if self.replies > 0.0 { self.area / self.replies } else { 0.0 }
     }
 
+    /// How many are in flight when it is most: the mean of the peaks.
     fn crowd(&self) -> f32 {
-        self.in_flight / self.flushes.max(1e-3)
+        self.peaks / self.blocks.max(1e-3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Traffic that answers to nothing: a reply every 10 µs, `crowd` in flight, a flush 50 µs after the last pause.
+    #[derive(Default)]
+    struct Steady(u64, f64);
+
+    impl Steady {
+        /// The pauses of some time.
+        fn run(&mut self, pacer: &mut Pacer, micros: u64, crowd: u32, cpu_a_pass: f64) -> Vec<u32> {
+            let (mut pauses, end) = (vec![0], self.0 + micros);
+            while self.0 < end {
+                self.0 += 50 + u64::from(*pauses.last().unwrap());
+                self.1 += cpu_a_pass;
+                let o = Observation { now: self.0, replies: self.0 / 10, in_flight: crowd };
+                pauses.push(pacer.after_flush(&o, || self.1 as u64));
+            }
+            pauses
+        }
+    }
+
+    #[test]
+    fn no_pause_without_a_crowd_and_none_after_it_has_gone() {
+        let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
+        assert!(load.run(&mut pacer, 100_000, 11, 20.0).iter().all(|&p| p == 0));
+        assert!(load.run(&mut pacer, 100_000, 100, 20.0).contains(&60));
+        assert!(load.run(&mut pacer, 50_000, 11, 20.0).ends_with(&[0]) || pacer.crowded);
+        load.run(&mut pacer, 50_000, 9, 20.0);
+        assert!(load.run(&mut pacer, 50_000, 9, 20.0).iter().all(|&p| p == 0));
+        // So slow that there is nothing to compare: the crowd is forgotten all the same.
+        load.run(&mut pacer, 50_000, 100, 20.0);
+        for i in 1..=300 {
+            let o = Observation { now: load.0 + i * 1_000, replies: load.0 / 10 + i * 10, in_flight: 5 };
+            assert!(pacer.after_flush(&o, || 0) == 0 || i < 60);
+        }
+    }
+
+    #[test]
+    fn at_equal_rates_a_level_is_kept_only_where_the_latency_has_room_for_it() {
+        // 160 µs: no level is free. 1 ms: 60 µs is, and saves passes.
+        for (crowd, level) in [(16, 0), (100, 60)] {
+            let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
+            load.run(&mut pacer, 500_000, crowd, 20.0);
+            assert_eq!(pacer.level(), level, "{crowd} in flight");
+        }
+    }
+
+    #[test]
+    fn max_pause_bounds_every_level_and_too_little_is_none() {
+        for (max, most) in [(0, 0), (9, 0), (20, 20), (120, 120), (u32::MAX, 1_000)] {
+            let pauses = Steady::default().run(&mut Pacer::new(max, 7), 300_000, 5_000, 20.0);
+            assert_eq!(pauses.into_iter().max(), Some(most), "max_pause {max}");
+        }
+    }
+
+    #[test]
+    fn nonsense_in_still_keeps_the_bounds() {
+        let (mut pacer, mut x, mut now, mut replies) = (Pacer::new(120, u32::MAX), 1_u64, 0_u64, 0_u64);
+        for _ in 0..200_000 {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (a, b) = (x >> 54, x >> 32 & 0x3ff);
+            now = if a == 0 { now / 2 } else { now.saturating_add(if a == 1 { x >> 20 } else { a / 8 }) };
+            replies = if b == 0 { replies / 2 } else { replies.saturating_add(if b == 1 { x >> 20 } else { b / 64 }) };
+            let in_flight = if b == 2 { u32::MAX } else { (x >> 40 & 0xff) as u32 };
+            let pause = pacer.after_flush(&Observation { now, replies, in_flight }, || x >> 10);
+            assert!(pause <= 120 && pause <= pacer.latency() / 4 + 1, "{pause}, latency {}", pacer.latency());
+        }
     }
 }

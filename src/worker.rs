@@ -10,10 +10,8 @@
 //! ```
 
 use crate::config::{Config, Pool};
-use crate::downstream::{
-    self,
-    listener::{Accepted, Bound, Listener},
-};
+use crate::downstream::listener::{Accepted, Bound, Listener};
+use crate::downstream::session::Session;
 use crate::embedded::Node;
 use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig};
@@ -91,7 +89,7 @@ pub struct Seat {
 pub struct Dealt {
     accepted: Accepted,
     pool: u16,
-    _place: Place,
+    place: Place,
 }
 
 /// A session's place in the counts, as long as it is open.
@@ -248,11 +246,8 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
                 Some(dealt) => {
                     let hub = Rc::clone(&hub);
                     if let Ok(stream) = dealt.accepted.attach() {
-                        let (pool, place) = (dealt.pool, dealt._place);
-                        tokio::task::spawn_local(async move {
-                            downstream::session::serve(hub, stream, pool).await;
-                            drop(place);
-                        });
+                        let (pool, place) = (dealt.pool, dealt.place);
+                        tokio::task::spawn_local(Session::new(hub, stream, pool, place));
                     }
                 }
                 None => break,
@@ -365,13 +360,10 @@ async fn accept(table: Table, listener: Listener, shutdown: CancellationToken) {
         let place = Place { open: Arc::clone(&table.open), pool: table.pool, load: Arc::clone(&seat.load) };
         if seat_number == table.number {
             let (hub, pool) = (Rc::clone(&table.hub), table.pool);
-            tokio::task::spawn_local(async move {
-                downstream::session::serve(hub, stream, pool).await;
-                drop(place);
-            });
+            tokio::task::spawn_local(Session::new(hub, stream, pool, place));
         } else if let Ok(accepted) = Accepted::detach(stream) {
             // Full means that the worker is behind; accepting then waits, and the kernel's backlog fills.
-            let _ = seat.sender.send(Dealt { accepted, pool: table.pool, _place: place }).await;
+            let _ = seat.sender.send(Dealt { accepted, pool: table.pool, place }).await;
         }
     }
 }

@@ -5,10 +5,10 @@
 
 use crate::engine::{SessionId, Then};
 use crate::hub::{Hub, Reader, Stream};
-use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// Reads after which a session lets others go first.
 const TURNS: u32 = 4;
@@ -17,29 +17,38 @@ const LEAST: usize = 4 * 1024;
 /// Bytes asked for at most at once, so that memory follows what arrives and not what was announced.
 const MOST: usize = 256 * 1024;
 
-/// Serves an app until it leaves.
-pub async fn serve(hub: Rc<Hub>, stream: Stream, pool: u16) {
-    let (reader, writer) = stream.split();
-    let id = hub.with(|engine, sockets| {
-        let id = engine.open(pool);
-        sockets.add_app(id, writer);
-        id
-    });
-    // Whatever ends this task ends the session: also a panic, which is contained here and costs nobody else anything.
-    let _end = End { hub: Rc::clone(&hub), id, broken: true };
-    let mut session = Session { hub, id, reader, tail: Vec::new(), need: 1, eof: false };
-    let ended = poll_fn(|cx| session.poll(cx)).await;
-    let mut end = _end;
-    end.broken = ended.is_err();
-}
-
-struct End {
+/// Serves an app until it leaves. `place` is let go of then.
+///
+/// A future written by hand: ten thousand idle apps are ten thousand of these, and what a compiler makes of an `async` block
+/// keeps its arguments twice.
+pub struct Session<P> {
     hub: Rc<Hub>,
+    reader: Reader,
+    /// An incomplete request, or what was read before the session was paused.
+    tail: Vec<u8>,
+    /// Bytes that `tail` must have before looking at it again makes sense.
+    need: usize,
     id: SessionId,
+    eof: bool,
     broken: bool,
+    _place: P,
 }
 
-impl Drop for End {
+impl<P> Session<P> {
+    /// Opens a session for an app that has connected.
+    pub fn new(hub: Rc<Hub>, stream: Stream, pool: u16, place: P) -> Self {
+        let (reader, writer) = stream.split();
+        let id = hub.with(|engine, sockets| {
+            let id = engine.open(pool);
+            sockets.add_app(id, writer);
+            id
+        });
+        // `broken` until it has ended well: a panic ends it, too, is contained there and costs nobody else anything.
+        Self { hub, reader, tail: Vec::new(), need: 1, id, eof: false, broken: true, _place: place }
+    }
+}
+
+impl<P> Drop for Session<P> {
     fn drop(&mut self) {
         self.hub.with(|engine, sockets| {
             engine.close(self.id, self.broken);
@@ -48,19 +57,18 @@ impl Drop for End {
     }
 }
 
-struct Session {
-    hub: Rc<Hub>,
-    id: SessionId,
-    reader: Reader,
-    /// An incomplete request, or what was read before the session was paused.
-    tail: Vec<u8>,
-    /// Bytes that `tail` must have before looking at it again makes sense.
-    need: usize,
-    eof: bool,
+impl<P: Unpin> Future for Session<P> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = ready!(self.as_mut().get_mut().advance(cx));
+        self.broken = ended.is_err();
+        Poll::Ready(())
+    }
 }
 
-impl Session {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+impl<P> Session<P> {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
             let (over, paused, closing) = self.hub.with(|engine, sockets| {
                 sockets.read_by(self.id, cx);
@@ -100,7 +108,7 @@ impl Session {
     fn read_fresh(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let hub = Rc::clone(&self.hub);
         let mut scratch = hub.scratch();
-        let count = std::task::ready!(self.reader.poll_read(cx, &mut scratch))?;
+        let count = ready!(self.reader.poll_read(cx, &mut scratch))?;
         let bytes = scratch.get(..count).unwrap_or_default();
         if !bytes.is_empty() {
             let now = hub.now();

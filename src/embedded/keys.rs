@@ -58,7 +58,7 @@ pub(super) fn copy(call: &mut Call<'_>) -> Outcome {
     while let Some(option) = options.next() {
         match option.to_ascii_uppercase().as_slice() {
             b"REPLACE" => replace = true,
-            b"DB" => database(options.next().ok_or(Refusal::SYNTAX)?, "copy|db")?,
+            b"DB" => database(options.next().ok_or(Refusal::SYNTAX)?, "copy db")?,
             _ => return Err(Refusal::SYNTAX),
         }
     }

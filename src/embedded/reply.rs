@@ -43,10 +43,11 @@ impl Refusal {
         format!("ERR invalid expire time in '{command}' command").into()
     }
 
-    /// Appends the error reply. Line ends in the text, which may quote a request, become spaces.
+    /// Appends the error reply. Line ends in the text, which may quote a request, become spaces; at its end they go.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let end = self.0.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
         out.push(b'-');
-        out.extend(self.0.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+        out.extend(self.0[..end].iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -35,14 +35,18 @@ pub(super) fn scan(call: &mut Call<'_>) -> Outcome {
     let cursor = parse_cursor(call.args[1])?;
     let options = Options::parse(&call.args[2..], true)?;
     let (positions, next) = window(cursor, options.count, call.store.len());
-    // Wanted keys whose time is up are dropped on the way.
-    let wanted: Vec<Bytes> = positions
+    // Keys that match and whose time is up are dropped on the way.
+    let matching: Vec<Bytes> = positions
         .rev()
         .filter_map(|position| call.store.at(position))
-        .filter(|(key, value)| options.pattern.matches(key) && options.allows(value))
+        .filter(|(key, _)| options.pattern.matches(key))
         .map(|(key, _)| key.clone())
         .collect();
-    let found: Vec<&[u8]> = wanted.iter().filter(|key| call.store.peek(key).is_some()).map(Bytes::as_ref).collect();
+    let found: Vec<&[u8]> = matching
+        .iter()
+        .filter(|key| call.store.peek(key).is_some_and(|entry| options.allows(&entry.value)))
+        .map(Bytes::as_ref)
+        .collect();
     reply_page(call.out, next, &found);
     Ok(())
 }

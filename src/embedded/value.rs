@@ -13,7 +13,7 @@ use super::reply::Refusal;
 pub const FIELD_OVERHEAD: u64 = 112;
 
 /// The most fields of a `listpack`, Redis' `hash-max-listpack-entries`.
-const COMPACT_FIELDS: usize = 128;
+const COMPACT_FIELDS: usize = 512;
 /// The longest name or value in a `listpack`, Redis' `hash-max-listpack-value`.
 const COMPACT_LENGTH: usize = 64;
 /// The longest string Redis embeds in its object.

@@ -320,7 +320,7 @@ impl Engine {
         pool.counts.reply_bytes += reply.len() as u64;
         pool.counts.requests_pending -= 1;
         if session.killed {
-            session.skip(ticket.slot);
+            session.skip(ticket.slot, &mut self.spare);
             return;
         }
         pool.counts.client_output_bytes += reply.len() as u64;

@@ -7,15 +7,6 @@ use std::collections::VecDeque;
 /// Below it one copy into a common buffer is cheaper than a system call of its own.
 pub const DIRECT: usize = 16 * 1024;
 
-/// A place for a reply.
-#[derive(Debug)]
-pub enum Slot {
-    /// A shard's answer is awaited.
-    Waiting,
-    /// The answer came before its turn.
-    Ready(Vec<u8>),
-}
-
 /// Bounds of one session.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -67,8 +58,13 @@ pub struct Session {
     pub closing: bool,
     /// It ends now: the app does not read, or is gone.
     pub killed: bool,
-    slots: VecDeque<Slot>,
+    /// Open requests; the first of them is the head.
+    open: u32,
+    /// The head's number.
     head: u32,
+    /// Replies that came before their turn, by their distance from the head less one; `None` is still awaited, as is all
+    /// beyond the end. A session whose replies come in order never stores any.
+    early: VecDeque<Option<Vec<u8>>>,
 }
 
 impl Session {
@@ -92,23 +88,24 @@ impl Session {
             parked: false,
             closing: false,
             killed: false,
-            slots: VecDeque::new(),
+            open: 0,
             head: 0,
+            early: VecDeque::new(),
         }
     }
 
     /// Opens a slot for a reply that is to come; returns its number.
     #[inline]
     pub fn open(&mut self) -> u32 {
-        let number = self.head.wrapping_add(self.slots.len() as u32);
-        self.slots.push_back(Slot::Waiting);
+        let number = self.head.wrapping_add(self.open);
+        self.open += 1;
         number
     }
 
     /// Open requests.
     #[must_use]
     pub fn open_slots(&self) -> usize {
-        self.slots.len()
+        self.open as usize
     }
 
     /// Bytes of replies that the app has not been sent yet.
@@ -120,62 +117,69 @@ impl Session {
     /// Whether it must not be read now.
     #[must_use]
     pub fn is_full(&self, bounds: &Bounds) -> bool {
-        self.slots.len() >= bounds.open || self.waiting() >= bounds.high_water()
+        self.open_slots() >= bounds.open || self.waiting() >= bounds.high_water()
     }
 
     /// Whether it may be read again after it was full: half of it is free.
     #[must_use]
     pub fn has_room(&self, bounds: &Bounds) -> bool {
-        self.slots.len() <= bounds.open / 2 && self.waiting() <= bounds.high_water() / 2
+        self.open_slots() <= bounds.open / 2 && self.waiting() <= bounds.high_water() / 2
     }
 
     /// Whether everything it asked for has left.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.slots.is_empty() && self.output.is_empty()
+        self.open == 0 && self.output.is_empty()
     }
 
     /// Whether a slot is the next to be answered.
     #[must_use]
     #[inline]
     pub fn is_head(&self, slot: u32) -> bool {
-        slot == self.head && !self.slots.is_empty()
+        slot == self.head && self.open > 0
     }
 
     /// Ends the head slot, whose reply has been put into `output`, and moves up what is ready behind it.
     #[inline]
     pub fn advance(&mut self, spare: &mut Spare) {
-        self.slots.pop_front();
-        self.head = self.head.wrapping_add(1);
-        while let Some(Slot::Ready(_)) = self.slots.front() {
-            if let Some(Slot::Ready(reply)) = self.slots.pop_front() {
-                self.held -= reply.len();
-                self.append(&reply, spare);
-                spare.put(reply);
-            }
+        loop {
+            self.open = self.open.saturating_sub(1);
             self.head = self.head.wrapping_add(1);
+            let Some(Some(reply)) = self.early.pop_front() else { return };
+            self.held -= reply.len();
+            self.append(&reply, spare);
+            spare.put(reply);
         }
     }
 
     /// Open requests that have no reply yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.slots.iter().filter(|slot| matches!(slot, Slot::Waiting)).count()
-    }
-
-    /// Answers a slot with nothing, in a session that has ended.
-    pub fn skip(&mut self, slot: u32) {
-        if let Some(place) = self.slots.get_mut(slot.wrapping_sub(self.head) as usize) {
-            *place = Slot::Ready(Vec::new());
-        }
+        self.open_slots() - self.early.iter().flatten().count()
     }
 
     /// Keeps a reply whose turn has not come.
     pub fn keep(&mut self, slot: u32, reply: Vec<u8>) {
-        let index = slot.wrapping_sub(self.head) as usize;
-        if let Some(place) = self.slots.get_mut(index) {
+        let distance = slot.wrapping_sub(self.head);
+        if distance == 0 || distance >= self.open {
+            return;
+        }
+        let index = distance as usize - 1;
+        if self.early.len() <= index {
+            self.early.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.early.get_mut(index) {
             self.held += reply.len();
-            *place = Slot::Ready(reply);
+            *place = Some(reply);
+        }
+    }
+
+    /// Ends a slot without a reply, in a session that has ended itself.
+    pub fn skip(&mut self, slot: u32, spare: &mut Spare) {
+        if self.is_head(slot) {
+            self.advance(spare);
+        } else {
+            self.keep(slot, Vec::new());
         }
     }
 
@@ -192,6 +196,9 @@ impl Session {
     pub fn release(&mut self, spare: &mut Spare) {
         if self.sent >= self.output.len() {
             self.sent = 0;
+            if self.open == 0 && self.early.capacity() > 0 {
+                self.early = VecDeque::new();
+            }
             let mut buffer = std::mem::take(&mut self.output);
             buffer.clear();
             spare.put(buffer);
