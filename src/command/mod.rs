@@ -18,7 +18,7 @@ use crate::resp::Request;
 pub use crate::metrics::Class;
 
 pub use describe::{Row, describe, help, rows};
-pub use key::{Counted, Movable, Words, each_key, keys};
+pub use key::{Counted, Movable, Words, each_key, integer, keys};
 pub use table::{all, flag, lookup};
 pub use words::{unknown, wrong_arity};
 
@@ -90,7 +90,7 @@ pub enum Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
     /// Sent as it is to the shard of its keys, which must be one shard. Where [`keys`] finds none (a script without
-    /// keys) there is no shard to send it to: refuse with [`Why::NoKeys`].
+    /// keys) only a pool of one shard has a shard to send it to: others refuse with [`Why::NoKeys`].
     Forward,
     /// Sent in parts to the shards of its keys.
     Split(Merge),

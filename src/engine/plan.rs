@@ -5,7 +5,7 @@ use super::merge::Gather;
 use super::port::{Port, Taken};
 use super::window::DIRECT;
 use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
-use crate::command::{self, Class, Fault, Keys, Merge, Spec, Treatment, flag};
+use crate::command::{self, Class, Fault, Keys, Merge, Spec, Treatment, Why, flag};
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
@@ -144,11 +144,19 @@ impl Engine {
         keys.clear();
         if let Err(text) = command::keys(spec, request, &mut |index| keys.push(index as u32)) {
             self.answer_with(id, Some(Cause::Syntax), |out| write::error(out, text.as_bytes()));
+        } else if keys.is_empty() && self.has_several_shards(id) {
+            // Any shard would take it, and find only its own part of the keys that it does not name.
+            self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, Why::NoKeys.text().as_bytes()));
         } else {
             keys.sort_unstable();
             self.whole_with(id, spec, &keys, request, port);
         }
         self.plan.keys = keys;
+    }
+
+    fn has_several_shards(&self, id: SessionId) -> bool {
+        let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
+        pool.is_some_and(|pool| pool.config.shards.len() > 1)
     }
 
     fn whole_with(
@@ -190,7 +198,7 @@ impl Engine {
                 break;
             }
         }
-        // Without a key any shard would do; the first one is what a person can predict.
+        // Without a key there is only one shard.
         let (line, shard) = chosen.unwrap_or((u32::from(session.lane), 0));
         if chosen.is_none() {
             let mut leg = leg_of(session, spec, b"", request.wire(), self.requests);
@@ -446,8 +454,12 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     }
     let mut keys = Vec::new();
     command::keys(spec, &request, &mut |index| keys.push(index)).map_err(String::from)?;
-    if keys.is_empty() {
-        told += "  no key: goes to the pool's first shard\n";
+    if keys.is_empty() && matches!(spec.treatment, Treatment::Forward) {
+        return Ok(if place.config.shards.len() > 1 {
+            told + "  refused: " + Why::NoKeys.text() + "\n"
+        } else {
+            told + "  no key: goes to the pool's only shard\n"
+        });
     }
     let alone = keys.len() == 1;
     for key in keys.into_iter().filter_map(|index| request.arg(index)) {
