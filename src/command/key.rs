@@ -329,9 +329,10 @@ fn is(argument: &[u8], word: &str) -> bool {
 }
 
 /// An integer as strictly as Redis reads one: no sign but a minus, no zero in front, no space.
-fn integer(text: &[u8]) -> Option<i64> {
+pub fn integer(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let plain = digits.first()?.is_ascii_digit() && (digits[0] != b'0' || text == b"0");
+    let first = *digits.first()?;
+    let plain = first.is_ascii_digit() && (first != b'0' || text == b"0");
     if plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
 }
 

@@ -3,7 +3,7 @@
 //! RESP3 is absent so far: `HELLO 3` is refused with `-NOPROTO`, upon which clients fall back.
 
 use super::{Engine, SessionId};
-use crate::command::{self, Local, Spec, Why};
+use crate::command::{self, Keys, Local, Spec, Why, flag};
 use crate::error::{Cause, NO_AUTH, WRONG_PASS};
 use crate::resp::control::{Control, encode};
 use crate::resp::{Request, write};
@@ -107,15 +107,14 @@ fn reset(engine: &mut Engine, id: SessionId) {
     session.authenticated = open;
 }
 
-fn number(text: &[u8]) -> Option<i64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
 fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
-    match number(request.arg(1).unwrap_or_default()) {
+    match command::integer(request.arg(1).unwrap_or_default()) {
         Some(0) => {
             write::simple(out, b"OK");
             Ok(())
+        }
+        Some(index) if i32::try_from(index).is_err() => {
+            Err(syntax("ERR value is out of range, value must between -2147483648 and 2147483647"))
         }
         // Another database would be another set of connections to the shards; a shared one must never change its own.
         Some(_) => Err(syntax("ERR DB index is out of range")),
@@ -161,7 +160,7 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
     let args: Vec<&[u8]> = request.args().skip(1).collect();
     let mut rest = args.as_slice();
     if let [version, tail @ ..] = rest {
-        match number(version) {
+        match command::integer(version) {
             None => return Err(syntax("ERR Protocol version is not an integer or out of range")),
             Some(2) => {}
             Some(_) => return Err((Cause::Unsupported, "NOPROTO unsupported protocol version".into())),
@@ -181,7 +180,7 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
             }
             _ => {
                 let mut text = b"ERR Syntax error in HELLO option '".to_vec();
-                text.extend_from_slice(option);
+                text.extend_from_slice(shown(option));
                 text.push(b'\'');
                 return Err(syntax(text));
             }
@@ -212,6 +211,11 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
     Ok(())
 }
 
+/// As much of an argument as Redis shows in an error: up to the first zero byte.
+fn shown(argument: &[u8]) -> &[u8] {
+    argument.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
 /// A name for CLIENT SETNAME; an empty one takes the name away.
 fn valid_name(name: &[u8]) -> Answer<Option<Box<[u8]>>> {
     if name.iter().any(|b| !(b'!'..=b'~').contains(b)) {
@@ -236,7 +240,7 @@ fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Req
             let option = request.arg(2).unwrap_or_default();
             if !(option.eq_ignore_ascii_case(b"lib-name") || option.eq_ignore_ascii_case(b"lib-ver")) {
                 let mut text = b"ERR Unrecognized option '".to_vec();
-                text.extend_from_slice(option);
+                text.extend_from_slice(shown(option));
                 text.push(b'\'');
                 return Err(syntax(text));
             }
@@ -264,7 +268,7 @@ fn about_commands(spec: &'static Spec, request: &Request<'_>, out: &mut Vec<u8>)
         "command|count" => write::integer(out, command::all().count() as i64),
         "command|list" => {
             if request.argc() > 2 {
-                return Err(syntax("ERR syntax error"));
+                return Err((Cause::Unsupported, NO_FILTER.into()));
             }
             encode(&Control::Array(command::all().map(|s| Control::bulk(s.name)).collect()), out);
         }
@@ -285,25 +289,31 @@ fn about_commands(spec: &'static Spec, request: &Request<'_>, out: &mut Vec<u8>)
     Ok(())
 }
 
+/// COMMAND LIST with a filter: no client asks for it.
+const NO_FILTER: &str = "ERR hotring lists all commands only: COMMAND LIST FILTERBY is not carried";
+
+/// COMMAND GETKEYS: which keys hotring goes by.
 fn keys_of(request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
     let args: Vec<&[u8]> = request.args().skip(2).collect();
     let mut wire = Vec::new();
     write::request(&mut wire, &args);
     let Some(asked) = Request::parse(&wire) else { return Err(syntax("ERR Invalid command specified")) };
-    let spec = match command::identify(&asked) {
-        Ok(spec) => spec,
+    let (spec, well_formed) = match command::identify(&asked) {
+        Ok(spec) => (spec, true),
+        Err(command::Fault::Arity(spec)) => (spec, false),
         Err(command::Fault::Unknown) => return Err(syntax("ERR Invalid command specified")),
-        Err(command::Fault::Arity(_)) => {
-            return Err(syntax("ERR Invalid number of arguments specified for command"));
-        }
     };
-    let mut keys = Vec::new();
-    let found = command::keys(spec, &asked, &mut |index| keys.extend(asked.arg(index)));
-    if found.is_err() {
-        return Err(syntax("ERR Invalid arguments specified for command"));
-    }
-    if keys.is_empty() {
+    if matches!(spec.keys, Keys::None) {
         return Err(syntax("ERR The command has no key arguments"));
+    }
+    if !well_formed {
+        return Err(syntax("ERR Invalid number of arguments specified for command"));
+    }
+    let mut keys = Vec::new();
+    let found = command::each_key(spec, &asked, &mut |_, key| keys.push(key));
+    let may_have_none = spec.flags & flag::NO_MANDATORY_KEYS != 0;
+    if (found.is_err() || keys.is_empty()) && !may_have_none {
+        return Err(syntax("ERR Invalid arguments specified for command"));
     }
     write::array(out, keys.len());
     for key in keys {

@@ -6,7 +6,7 @@ use std::fmt;
 /// Bounds on one request. What exceeds them is answered with Redis' own protocol error, and the connection ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most arguments of a request, its name included (Redis' own bound is 1,048,576).
+    /// Most arguments of a request, its name included (1,048,576 was Redis' own bound before 7.0).
     pub arguments: u32,
     /// Longest argument in bytes (Redis' `proto-max-bulk-len`).
     pub bulk: u64,
