@@ -1,0 +1,394 @@
+//! What replies must be: the server's, byte for byte, but for what is listed here.
+
+use super::generate::Args;
+use hotring::command::{Fault, Keys, Need, Why, identify, integer};
+use hotring::resp::Request;
+
+/// Commands that hotring refuses whatever their arguments are, if only as many as they may be.
+const REFUSED: &[(Why, &str)] = &[
+    (Why::NeedsConnection(Need::Transaction), "multi exec discard watch unwatch"),
+    (
+        Why::NeedsConnection(Need::Blocking),
+        "blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait waitaof",
+    ),
+    (
+        Why::NeedsConnection(Need::Subscription),
+        "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub|channels \
+         pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",
+    ),
+    (Why::WholeKeyspace, "dbsize randomkey scan flushall flushdb keys"),
+    (
+        Why::Scripts,
+        "function|delete function|dump function|flush function|kill function|list function|load function|restore \
+         function|stats script|debug script|exists script|flush script|kill script|load script|show",
+    ),
+    (Why::Database, "move swapdb"),
+    (
+        Why::Admin,
+        "bgrewriteaof bgsave debug failover monitor psync replconf replicaof save shutdown slaveof sync migrate \
+         pfdebug pfselftest acl|cat acl|deluser acl|dryrun acl|genpass acl|getuser acl|list acl|load acl|log acl|save \
+         acl|setuser acl|users acl|whoami config|get config|resetstat config|rewrite config|set module|list \
+         module|load module|loadex module|unload client|caching client|getredir client|kill client|list client|pause \
+         client|reply client|tracking client|trackinginfo client|unblock client|unpause client|capa \
+         client|import-source",
+    ),
+    (
+        Why::OneServer,
+        "lastsave lolwut commandlog|get commandlog|len commandlog|reset latency|doctor latency|graph \
+         latency|histogram latency|history latency|latest latency|reset memory|doctor memory|malloc-stats \
+         memory|purge memory|stats slowlog|get slowlog|len slowlog|reset command|getkeysandflags",
+    ),
+    (Why::Cluster, "asking restore-asking"),
+];
+
+/// Commands whose form hotring knows and judges, though this server does not have them.
+const LATER: &[&str] = &["waitaof", "commandlog"];
+
+/// Commands that must not come near a server that others use, not even with wrong arguments.
+const NEVER_SENT: &[&str] = &[
+    "acl",
+    "bgrewriteaof",
+    "bgsave",
+    "cluster",
+    "config",
+    "debug",
+    "failover",
+    "latency",
+    "migrate",
+    "module",
+    "monitor",
+    "pfdebug",
+    "pfselftest",
+    "psync",
+    "replconf",
+    "replicaof",
+    "save",
+    "shutdown",
+    "slaveof",
+    "slowlog",
+    "sync",
+];
+
+/// What hotring answers by itself and otherwise than a server would; see [`own_answer`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// As documented; the server need not be asked, and has nothing to carry out.
+    Fine,
+    /// All keys of the command must be asked for, and be on more than one shard.
+    CrossShard,
+    /// The command must have no keys.
+    NoKeys,
+    /// The server's reply decides.
+    Ask,
+    /// Neither.
+    Wrong(&'static str),
+}
+
+/// How two replies are compared. Errors are always compared byte for byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Likeness {
+    Same,
+    /// The same elements in any order.
+    Unordered,
+    /// The same pairs of elements in any order.
+    Pairs,
+    /// As `Same`, with numbers that the clock has moved a little.
+    Close,
+    /// The same elements in any order behind an equal cursor.
+    Scan,
+    /// Chance has chosen: as many elements of the same kinds.
+    Shape,
+    /// Chance has chosen, and how many.
+    Kind,
+}
+
+/// Judges a reply of hotring's before the server is asked.
+pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize) -> Verdict {
+    let bytes = super::servers::wire(args);
+    let Some(request) = Request::parse(&bytes) else { return Verdict::Wrong("not a request") };
+    let name = match identify(&request) {
+        Ok(spec) => spec.name,
+        Err(fault) => {
+            let own = lower(&args[0]);
+            let later = matches!(fault, Fault::Arity(spec) if added_later(spec.name));
+            if NEVER_SENT.contains(&own.as_str()) || later || LATER.contains(&own.as_str()) {
+                let faulted = [&b"-ERR wrong number of arguments for '"[..], b"-ERR unknown subcommand '"];
+                let fine = faulted.iter().any(|text| reply.starts_with(text));
+                return if fine { Verdict::Fine } else { Verdict::Wrong("a malformed command was carried") };
+            }
+            return Verdict::Ask;
+        }
+    };
+    let (container, _) = name.split_once('|').unwrap_or((name, ""));
+    if name.ends_with("|help") {
+        // hotring's lines, with a first one like Redis'.
+        let usage =
+            format!("+{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n", container.to_uppercase());
+        return fine(contains(reply, usage.as_bytes()));
+    }
+    let refused = if container == "cluster" {
+        Some(Why::Cluster)
+    } else {
+        REFUSED.iter().find(|(_, names)| names.split(' ').any(|one| one == name)).map(|(why, _)| *why)
+    };
+    if let Some(why) = refused {
+        return if is_refusal(reply, why) { Verdict::Fine } else { Verdict::Wrong("not the documented refusal") };
+    }
+    if NEVER_SENT.contains(&container) {
+        return Verdict::Wrong("not listed as refused");
+    }
+    // What only some arguments make refused.
+    let has =
+        |words: &[&str]| args[1..].iter().any(|arg| words.iter().any(|word| word.as_bytes() == lower(arg).as_bytes()));
+    let blocking = is_refusal(reply, Why::NeedsConnection(Need::Blocking));
+    if blocking || is_refusal(reply, Why::Pattern) || is_refusal(reply, Why::Database) {
+        return fine(match name {
+            "xread" | "xreadgroup" => blocking && has(&["block"]),
+            "sort" | "sort_ro" => {
+                let star = args[2..]
+                    .windows(2)
+                    .any(|pair| (lower(&pair[0]) == "by" || lower(&pair[0]) == "get") && pair[1].contains(&b'*'));
+                is_refusal(reply, Why::Pattern) && star
+            }
+            "copy" => is_refusal(reply, Why::Database) && has(&["db"]),
+            _ => false,
+        });
+    }
+    if shards > 1 && reply == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n" {
+        return Verdict::CrossShard;
+    }
+    if shards > 1 && is_refusal(reply, Why::NoKeys) {
+        return Verdict::NoKeys;
+    }
+    answered_here(name, args, reply)
+}
+
+/// Commands that hotring answers by itself, where its answer is not the server's.
+fn answered_here(name: &str, args: &Args, reply: &[u8]) -> Verdict {
+    let argument = |at: usize| args.get(at).map_or(&b""[..], Vec::as_slice);
+    match name {
+        // Of hotring's own client table.
+        "client|id" => fine(reply.starts_with(b":")),
+        "client|info" => fine(reply.starts_with(b"$") && contains(reply, b"id=")),
+        // Servers before 7.2 do not know these.
+        "client|setinfo" => {
+            let known = ["lib-name", "lib-ver"].contains(&lower(argument(2)).as_str());
+            fine(if known { reply == b"+OK\r\n" } else { reply.starts_with(b"-ERR Unrecognized option '") })
+        }
+        "client|no-touch" => {
+            let known = ["on", "off"].contains(&lower(argument(2)).as_str());
+            fine(if known { reply == b"+OK\r\n" } else { reply == b"-ERR syntax error\r\n" })
+        }
+        // Without tips, key specifications and documentation; with commands of later servers.
+        "command" | "command|info" | "command|docs" => fine(reply.starts_with(b"*")),
+        "command|list" if args.len() > 2 => fine(reply.starts_with(b"-ERR ")),
+        "command|list" => fine(reply.starts_with(b"*")),
+        "command|count" => fine(reply.starts_with(b":")),
+        // hotring's own; the fields that clients look at are tested where clients are.
+        "info" => fine(reply.starts_with(b"$")),
+        "time" => fine(reply.starts_with(b"*2\r\n$10\r\n")),
+        // The id differs. RESP3 is refused with the words upon which clients fall back.
+        "hello" if reply.starts_with(b"*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n") => {
+            fine(argument(1).is_empty() || argument(1) == b"2")
+        }
+        "hello" if argument(1) == b"3" => fine(reply == b"-NOPROTO unsupported protocol version\r\n"),
+        // Harmless here, though a server outside of a cluster refuses them.
+        "readonly" | "readwrite" => fine(reply == b"+OK\r\n"),
+        // There is database 0 only.
+        "select" => match std::str::from_utf8(argument(1)).ok().and_then(|text| text.parse::<i64>().ok()) {
+            Some(1..16) if !argument(1).starts_with(b"0") && !argument(1).starts_with(b"+") => {
+                fine(reply == b"-ERR DB index is out of range\r\n")
+            }
+            _ => Verdict::Ask,
+        },
+        _ => Verdict::Ask,
+    }
+}
+
+fn fine(is: bool) -> Verdict {
+    if is { Verdict::Fine } else { Verdict::Wrong("not the documented answer") }
+}
+
+fn is_refusal(reply: &[u8], why: Why) -> bool {
+    reply.strip_prefix(b"-").and_then(|rest| rest.strip_suffix(b"\r\n")) == Some(why.text().as_bytes())
+}
+
+/// Commands that servers of version 7.0 do not have: where the shards do not, they say so themselves, but a wrong number
+/// of arguments is told by hotring.
+fn added_later(name: &str) -> bool {
+    let hash_fields = name.starts_with('h')
+        && ["expire", "ttl", "persist", "getdel", "getex", "setex"].iter().any(|part| name.contains(part));
+    hash_fields
+        || ["xackdel", "xdelex", "delex", "digest", "delifeq"].contains(&name)
+        || [
+            "waitaof",
+            "client|no-touch",
+            "client|setinfo",
+            "client|capa",
+            "client|import-source",
+            "script|show",
+            "cluster|myshardid",
+            "cluster|slot-stats",
+        ]
+        .contains(&name)
+}
+
+/// Whether both replies are errors of which either will do: hotring looks for a command's keys before anything else, and
+/// what hides them is the error it tells; a server may come upon another one first.
+fn another_error_first(args: &Args) -> bool {
+    let name = lower(&args[0]);
+    // No such script, or function; a number among the options that is none.
+    ["evalsha", "evalsha_ro", "fcall", "fcall_ro", "xread", "xreadgroup"].contains(&name.as_str())
+}
+
+/// Whether COMMAND GETKEYS is known to be answered otherwise: hotring tells the keys that the command uses.
+fn getkeys_differs(args: &Args) -> bool {
+    if !lower(&args[0]).eq("command") || args.get(1).is_none_or(|sub| lower(sub) != "getkeys") {
+        return false;
+    }
+    let asked = &args[2..];
+    let Some(name) = asked.first().map(|name| lower(name)) else { return false };
+    let bytes = super::servers::wire(asked);
+    let request = Request::parse(&bytes).expect("a request");
+    let spec = match identify(&request) {
+        Ok(spec) | Err(Fault::Arity(spec)) => Some(spec),
+        Err(Fault::Unknown) => None,
+    };
+    // It takes for a number of keys what is none to the command.
+    if let Some(Keys::Counted(counted)) = spec.map(|spec| spec.keys)
+        && asked.get(usize::from(counted.at)).is_some_and(|number| integer(number).is_none())
+    {
+        return true;
+    }
+    // A server before 7.2 knows no GETKEYS of commands without arguments, and no WITHSCORE of ZRANK.
+    asked.len() == 1
+        || ["zrank", "zrevrank"].contains(&name.as_str())
+        // It does not have the command.
+        || spec.is_some_and(|spec| added_later(spec.name))
+        || LATER.contains(&name.as_str())
+        // It looks less closely than these do: a destination that another one replaces, a source that may be left out,
+        // options in the place of keys, a key without a value. To hotring channels are keys.
+        || ["sort", "georadius", "georadiusbymember", "migrate", "pfmerge", "xread", "xreadgroup", "mset", "msetnx"].contains(&name.as_str())
+        || ["spublish", "ssubscribe", "sunsubscribe"].contains(&name.as_str())
+}
+
+/// Whether hotring's reply is as good as the server's to the same command. `exact`: errors that hotring words are those of
+/// this version of the server.
+pub(crate) fn alike(args: &Args, ours: &[u8], theirs: &[u8], exact: bool) -> bool {
+    if ours == theirs || getkeys_differs(args) {
+        return true;
+    }
+    if theirs.starts_with(b"-") || ours.starts_with(b"-") {
+        let both = theirs.starts_with(b"-") && ours.starts_with(b"-");
+        return both && (!exact || another_error_first(args));
+    }
+    let (ours, theirs) = (Reply::parse(ours), Reply::parse(theirs));
+    match likeness(args) {
+        Likeness::Same => false,
+        Likeness::Unordered => ours.sorted(1) == theirs.sorted(1),
+        Likeness::Pairs => ours.sorted(2) == theirs.sorted(2),
+        Likeness::Close => ours.is_close(&theirs),
+        Likeness::Shape => ours.has_shape(&theirs),
+        Likeness::Kind => matches!((&ours, &theirs), (Reply::Array(a), Reply::Array(b)) if a.len() == b.len()),
+        Likeness::Scan => match (&ours, &theirs) {
+            (Reply::Array(a), Reply::Array(b)) => a[0] == b[0] && a[1].sorted(1) == b[1].sorted(1),
+            _ => false,
+        },
+    }
+}
+
+fn likeness(args: &Args) -> Likeness {
+    let has = |word: &str| args[1..].iter().any(|arg| lower(arg) == word);
+    match lower(&args[0]).as_str() {
+        // Hash tables tell their elements in an order of their own.
+        "smembers" | "sinter" | "sunion" | "sdiff" | "hkeys" | "hvals" => Likeness::Unordered,
+        "hgetall" => Likeness::Pairs,
+        "hscan" | "sscan" | "zscan" if args.get(2).is_some_and(|cursor| cursor == b"0") && has("1000") => {
+            Likeness::Scan
+        }
+        // A table may be told in several parts, of any size.
+        "hscan" | "sscan" | "zscan" => Likeness::Kind,
+        // The clock.
+        "ttl" | "pttl" | "expiretime" | "pexpiretime" | "xpending" | "xinfo" => Likeness::Close,
+        "object" if has("idletime") => Likeness::Close,
+        // Chance.
+        "spop" | "srandmember" | "hrandfield" | "zrandmember" | "memory" => Likeness::Shape,
+        "sort" | "sort_ro" if has("by") => Likeness::Shape,
+        // A table is dumped in its order.
+        "dump" => Likeness::Shape,
+        _ => Likeness::Same,
+    }
+}
+
+/// A reply taken apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reply {
+    /// A simple string, an error or a null, as it is.
+    Line(Vec<u8>),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    Array(Vec<Reply>),
+}
+
+impl Reply {
+    pub(crate) fn parse(bytes: &[u8]) -> Reply {
+        let (reply, used) = Self::front(bytes);
+        assert_eq!(used, bytes.len(), "more than one reply");
+        reply
+    }
+
+    fn front(bytes: &[u8]) -> (Reply, usize) {
+        let line = bytes.windows(2).position(|pair| pair == b"\r\n").expect("a whole reply") + 2;
+        let number = std::str::from_utf8(&bytes[1..line - 2]).ok().and_then(|text| text.parse::<i64>().ok());
+        match (bytes[0], number) {
+            (b':', Some(number)) => (Reply::Integer(number), line),
+            (b'$', Some(length @ 0..)) => {
+                let end = line + length as usize;
+                (Reply::Bulk(bytes[line..end].to_vec()), end + 2)
+            }
+            (b'*', Some(count @ 0..)) => {
+                let mut at = line;
+                let elements = (0..count).map(|_| {
+                    let (element, used) = Self::front(&bytes[at..]);
+                    at += used;
+                    element
+                });
+                (Reply::Array(elements.collect()), at)
+            }
+            _ => (Reply::Line(bytes[..line].to_vec()), line),
+        }
+    }
+
+    /// The elements of an array, so many together, in order.
+    fn sorted(&self, together: usize) -> Vec<Vec<Reply>> {
+        let Reply::Array(elements) = self else { return vec![vec![self.clone()]] };
+        let mut groups: Vec<Vec<Reply>> = elements.chunks(together).map(<[Reply]>::to_vec).collect();
+        groups.sort();
+        groups
+    }
+
+    fn is_close(&self, other: &Reply) -> bool {
+        match (self, other) {
+            // Negative numbers say something else than a time.
+            (Reply::Integer(a), Reply::Integer(b)) => a == b || (*a >= 0 && *b >= 0 && a.abs_diff(*b) < 20_000),
+            (Reply::Array(a), Reply::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_close(b)),
+            _ => self == other,
+        }
+    }
+
+    fn has_shape(&self, other: &Reply) -> bool {
+        match (self, other) {
+            (Reply::Integer(_), Reply::Integer(_)) | (Reply::Bulk(_), Reply::Bulk(_)) => true,
+            (Reply::Array(a), Reply::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.has_shape(b)),
+            _ => self == other,
+        }
+    }
+}
+
+fn lower(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).to_lowercase()
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
