@@ -1,4 +1,4 @@
-//! Where one worker's tasks meet: the engine, the sockets' writing halves, and the flusher's bell.
+//! Where one worker's tasks meet: the engine, the sockets, and the flusher's bell.
 //!
 //! Everything here belongs to one thread and is touched between two awaits, never over one. The apps' side and the shards'
 //! side do not know each other; both know this.
@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
 /// Bytes that are read from an app at once.
@@ -103,6 +103,12 @@ impl Hub {
         self.engine.borrow_mut()
     }
 
+    /// The sockets; never hold them over an await.
+    #[must_use]
+    pub fn sockets(&self) -> RefMut<'_, Sockets> {
+        self.sockets.borrow_mut()
+    }
+
     /// The buffer that all apps are read into.
     #[must_use]
     pub fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
@@ -123,7 +129,7 @@ impl Hub {
     /// Makes a line one to an in-process node instead of a socket.
     pub fn attach(&self, line: LineId, node: InProcess) {
         let mut sockets = self.sockets.borrow_mut();
-        sockets.shard(line).writer = Writer::InProcess(node);
+        sockets.shard(line).socket = Socket::InProcess(node);
         sockets.shard(line).wanted = None;
         self.engine.borrow_mut().connected(line, self.now());
     }
@@ -155,7 +161,7 @@ impl Hub {
             }
             let mut blocked = std::mem::take(&mut sockets.blocked);
             blocked.retain(|&line| {
-                let waits = sockets.shard(line).writer.poll_ready(cx).is_pending();
+                let waits = sockets.shard(line).socket.poll_writable(cx).is_pending();
                 if !waits {
                     engine.shard_writable(line);
                     again = true;
@@ -178,7 +184,7 @@ impl Hub {
     }
 }
 
-/// The writing halves of all sockets, and who reads them.
+/// All sockets, and who reads them.
 #[derive(Default)]
 pub struct Sockets {
     apps: Vec<Option<App>>,
@@ -188,31 +194,31 @@ pub struct Sockets {
 }
 
 struct App {
-    writer: Writer,
+    socket: Socket,
     reader: Option<Waker>,
 }
 
 #[derive(Default)]
 struct Shard {
-    writer: Writer,
+    socket: Socket,
     reader: Option<Waker>,
     wanted: Option<Rc<Notify>>,
     doomed: bool,
 }
 
 impl Sockets {
-    /// Notes an app's writing half.
-    pub fn add_app(&mut self, id: SessionId, writer: Writer) {
+    /// Puts an app's socket in place.
+    pub fn add_app(&mut self, id: SessionId, socket: Socket) {
         let index = id as usize;
         if self.apps.len() <= index {
             self.apps.resize_with(index + 1, || None);
         }
         if let Some(place) = self.apps.get_mut(index) {
-            *place = Some(App { writer, reader: None });
+            *place = Some(App { socket, reader: None });
         }
     }
 
-    /// Lets go of an app's writing half.
+    /// Closes an app's socket.
     pub fn remove_app(&mut self, id: SessionId) {
         if let Some(place) = self.apps.get_mut(id as usize) {
             *place = None;
@@ -235,25 +241,49 @@ impl Sockets {
         }
     }
 
+    /// Reads from an app; 0 is the end.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn poll_read_app(&mut self, id: SessionId, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.apps.get_mut(id as usize) {
+            Some(Some(app)) => app.socket.poll_read(cx, buffer),
+            _ => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Reads from a shard; 0 is the end.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn poll_read_shard(
+        &mut self,
+        line: LineId,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.shard(line).socket.poll_read(cx, buffer)
+    }
+
     /// Whether an app's socket takes bytes; if not, the task is woken when it does.
     pub fn poll_app(&self, id: SessionId, cx: &mut Context<'_>) -> Poll<()> {
         match self.apps.get(id as usize) {
-            Some(Some(app)) => app.writer.poll_ready(cx),
+            Some(Some(app)) => app.socket.poll_writable(cx),
             _ => Poll::Ready(()),
         }
     }
 
-    /// Puts an open connection's writing half in place.
-    pub fn open_shard(&mut self, line: LineId, writer: Writer) {
+    /// Puts an open connection to a shard in place.
+    pub fn open_shard(&mut self, line: LineId, socket: Socket) {
         let shard = self.shard(line);
-        shard.writer = writer;
+        shard.socket = socket;
         shard.doomed = false;
     }
 
-    /// Takes a connection's writing half away, which ends the connection when its reader is gone, too.
+    /// Closes a connection to a shard.
     pub fn close_shard(&mut self, line: LineId) {
         let shard = self.shard(line);
-        shard.writer = Writer::Closed;
+        shard.socket = Socket::Closed;
         shard.doomed = false;
         self.blocked.retain(|&l| l != line);
     }
@@ -289,7 +319,7 @@ impl Sockets {
 impl Port for Sockets {
     fn to_app(&mut self, session: SessionId, bytes: &[u8]) -> Taken {
         let Some(Some(app)) = self.apps.get(session as usize) else { return Taken::Gone };
-        let taken = app.writer.offer(bytes);
+        let taken = app.socket.offer(bytes);
         if let (Taken::Full(_), Some(reader)) = (taken, &app.reader) {
             // The reader also watches for the socket to take bytes again.
             reader.wake_by_ref();
@@ -299,13 +329,13 @@ impl Port for Sockets {
 
     fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken {
         let shard = self.shard(line);
-        if let Writer::InProcess(node) = &shard.writer {
+        if let Socket::InProcess(node) = &shard.socket {
             let mut replies = Vec::new();
             let taken = node(bytes, &mut replies);
             self.answers.push((line, replies));
             return Taken::Some(taken);
         }
-        let taken = shard.writer.offer(bytes);
+        let taken = shard.socket.offer(bytes);
         if matches!(taken, Taken::Full(_)) {
             self.blocked.push(line);
         }
@@ -325,77 +355,21 @@ impl Port for Sockets {
     }
 }
 
-/// A socket's writing half.
+/// A socket, read by its task and written by the flusher. Not taken into halves: that would cost every idle app an allocation.
 #[derive(Default)]
-pub enum Writer {
+pub enum Socket {
     /// No socket.
     #[default]
     Closed,
     /// TCP.
-    Tcp(tcp::OwnedWriteHalf),
+    Tcp(TcpStream),
     /// A unix socket.
-    Unix(unix::OwnedWriteHalf),
+    Unix(UnixStream),
     /// No socket either: a node in this process.
     InProcess(InProcess),
 }
 
-impl Writer {
-    fn offer(&self, bytes: &[u8]) -> Taken {
-        let written = match self {
-            Self::Tcp(socket) => socket.try_write(bytes),
-            Self::Unix(socket) => socket.try_write(bytes),
-            Self::Closed | Self::InProcess(_) => return Taken::Gone,
-        };
-        match written {
-            Ok(n) => Taken::Some(n),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Full(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Taken::Some(0),
-            Err(_) => Taken::Gone,
-        }
-    }
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let ready = match self {
-            Self::Tcp(socket) => socket.as_ref().poll_write_ready(cx),
-            Self::Unix(socket) => socket.as_ref().poll_write_ready(cx),
-            Self::Closed | Self::InProcess(_) => return Poll::Ready(()),
-        };
-        ready.map(|_| ())
-    }
-}
-
-/// A socket's reading half.
-pub enum Reader {
-    /// TCP.
-    Tcp(tcp::OwnedReadHalf),
-    /// A unix socket.
-    Unix(unix::OwnedReadHalf),
-}
-
-impl Reader {
-    /// Reads some bytes; 0 is the end.
-    ///
-    /// `poll_read` and not `try_read`: after a read that does not fill the buffer it knows that nothing is left, and saves
-    /// the call that would say so.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        match self {
-            Self::Tcp(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
-            Self::Unix(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
-        }
-        Poll::Ready(Ok(buffer.filled().len()))
-    }
-}
-
-/// A connected socket, before it is taken into its halves.
-pub enum Stream {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A unix socket.
-    Unix(UnixStream),
-}
-
-impl Stream {
+impl Socket {
     /// Connects by TCP, small segments unheld.
     ///
     /// # Errors
@@ -414,19 +388,45 @@ impl Stream {
         UnixStream::connect(path).await.map(Self::Unix)
     }
 
-    /// Its halves.
-    #[must_use]
-    pub fn split(self) -> (Reader, Writer) {
-        match self {
-            Self::Tcp(socket) => {
-                let (reader, writer) = socket.into_split();
-                (Reader::Tcp(reader), Writer::Tcp(writer))
-            }
-            Self::Unix(socket) => {
-                let (reader, writer) = socket.into_split();
-                (Reader::Unix(reader), Writer::Unix(writer))
-            }
+    /// Writes what the socket takes at once.
+    pub fn offer(&self, bytes: &[u8]) -> Taken {
+        let written = match self {
+            Self::Tcp(socket) => socket.try_write(bytes),
+            Self::Unix(socket) => socket.try_write(bytes),
+            Self::Closed | Self::InProcess(_) => return Taken::Gone,
+        };
+        match written {
+            Ok(n) => Taken::Some(n),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Full(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Taken::Some(0),
+            Err(_) => Taken::Gone,
         }
+    }
+
+    /// Reads some bytes; 0 is the end.
+    ///
+    /// `poll_read` and not `try_read`: after a read that does not fill the buffer it knows that nothing is left, and saves
+    /// the call that would say so.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        match self {
+            Self::Tcp(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
+            Self::Unix(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
+            Self::Closed | Self::InProcess(_) => {}
+        }
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let ready = match self {
+            Self::Tcp(socket) => socket.poll_write_ready(cx),
+            Self::Unix(socket) => socket.poll_write_ready(cx),
+            Self::Closed | Self::InProcess(_) => return Poll::Ready(()),
+        };
+        ready.map(|_| ())
     }
 }
 

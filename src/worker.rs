@@ -16,7 +16,7 @@ use crate::embedded::Node;
 use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig};
 use crate::error::{Cause, MAX_CLIENTS};
-use crate::hub::{Clock, Hub, Stream, give_up};
+use crate::hub::{Clock, Hub, Socket, give_up};
 use crate::metrics::{BackendMetrics, Exporter, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
@@ -369,7 +369,7 @@ async fn accept(table: Table, listener: Listener, shutdown: CancellationToken) {
 }
 
 /// Answers in Redis' words and closes.
-fn turn_away(table: &Table, stream: Stream) {
+fn turn_away(table: &Table, stream: Socket) {
     if let Some(counts) = table.hub.engine().pool_counts(table.pool) {
         counts.client_refused += 1;
         counts.errors[Cause::MaxClients] += 1;

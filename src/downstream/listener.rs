@@ -1,7 +1,7 @@
 //! Listening sockets: bound before the workers start, accepted from by the first worker, dealt evenly to all.
 
 use super::Config;
-use crate::hub::Stream;
+use crate::hub::Socket as Connected;
 use crate::units::Address;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs;
@@ -142,15 +142,15 @@ pub enum Accepted {
 
 impl Listener {
     /// The next connection. Rests and tries again when there are no descriptors left, or the app has gone already.
-    pub async fn accept(&self) -> Stream {
+    pub async fn accept(&self) -> Connected {
         loop {
             let accepted = match self {
                 Self::Tcp(listener) => listener.accept().await.map(|(socket, _)| {
                     // Small replies must not wait for each other. An app that is gone already will be seen by its reader.
                     let _ = socket.set_nodelay(true);
-                    Stream::Tcp(socket)
+                    Connected::Tcp(socket)
                 }),
-                Self::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Stream::Unix(socket)),
+                Self::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Connected::Unix(socket)),
             };
             match accepted {
                 Ok(stream) => return stream,
@@ -175,10 +175,11 @@ impl Accepted {
     ///
     /// # Errors
     /// Where the runtime cannot let go of it.
-    pub fn detach(stream: Stream) -> io::Result<Self> {
+    pub fn detach(stream: Connected) -> io::Result<Self> {
         Ok(match stream {
-            Stream::Tcp(socket) => Self::Tcp(socket.into_std()?),
-            Stream::Unix(socket) => Self::Unix(socket.into_std()?),
+            Connected::Tcp(socket) => Self::Tcp(socket.into_std()?),
+            Connected::Unix(socket) => Self::Unix(socket.into_std()?),
+            Connected::Closed | Connected::InProcess(_) => return Err(io::ErrorKind::NotConnected.into()),
         })
     }
 
@@ -186,10 +187,10 @@ impl Accepted {
     ///
     /// # Errors
     /// Where the runtime cannot watch it.
-    pub fn attach(self) -> io::Result<Stream> {
+    pub fn attach(self) -> io::Result<Connected> {
         Ok(match self {
-            Self::Tcp(socket) => Stream::Tcp(tokio::net::TcpStream::from_std(socket)?),
-            Self::Unix(socket) => Stream::Unix(tokio::net::UnixStream::from_std(socket)?),
+            Self::Tcp(socket) => Connected::Tcp(tokio::net::TcpStream::from_std(socket)?),
+            Self::Unix(socket) => Connected::Unix(tokio::net::UnixStream::from_std(socket)?),
         })
     }
 }

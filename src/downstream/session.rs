@@ -4,7 +4,7 @@
 //! that grows as its bytes arrive and never ahead of them, whatever length the app has announced.
 
 use crate::engine::{SessionId, Then};
-use crate::hub::{Hub, Reader, Stream};
+use crate::hub::{Hub, Socket};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,7 +23,6 @@ const MOST: usize = 256 * 1024;
 /// keeps its arguments twice.
 pub struct Session<P> {
     hub: Rc<Hub>,
-    reader: Reader,
     /// An incomplete request, or what was read before the session was paused.
     tail: Vec<u8>,
     /// Bytes that `tail` must have before looking at it again makes sense.
@@ -36,15 +35,14 @@ pub struct Session<P> {
 
 impl<P> Session<P> {
     /// Opens a session for an app that has connected.
-    pub fn new(hub: Rc<Hub>, stream: Stream, pool: u16, place: P) -> Self {
-        let (reader, writer) = stream.split();
+    pub fn new(hub: Rc<Hub>, socket: Socket, pool: u16, place: P) -> Self {
         let id = hub.with(|engine, sockets| {
             let id = engine.open(pool);
-            sockets.add_app(id, writer);
+            sockets.add_app(id, socket);
             id
         });
         // `broken` until it has ended well: a panic ends it, too, is contained there and costs nobody else anything.
-        Self { hub, reader, tail: Vec::new(), need: 1, id, eof: false, broken: true, _place: place }
+        Self { hub, tail: Vec::new(), need: 1, id, eof: false, broken: true, _place: place }
     }
 }
 
@@ -108,7 +106,7 @@ impl<P> Session<P> {
     fn read_fresh(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let hub = Rc::clone(&self.hub);
         let mut scratch = hub.scratch();
-        let count = ready!(self.reader.poll_read(cx, &mut scratch))?;
+        let count = ready!(hub.sockets().poll_read_app(self.id, cx, &mut scratch))?;
         let bytes = scratch.get(..count).unwrap_or_default();
         if !bytes.is_empty() {
             let now = hub.now();
@@ -126,7 +124,8 @@ impl<P> Session<P> {
     fn read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let have = self.tail.len();
         self.tail.resize(have + self.need.saturating_sub(have).clamp(LEAST, MOST), 0);
-        let read = self.reader.poll_read(cx, self.tail.get_mut(have..).unwrap_or_default());
+        let room = self.tail.get_mut(have..).unwrap_or_default();
+        let read = self.hub.sockets().poll_read_app(self.id, cx, room);
         let count = match &read {
             Poll::Ready(Ok(count)) => *count,
             _ => 0,

@@ -3,8 +3,9 @@
 use super::handshake::{self, Progress};
 use super::{Config, Server};
 use crate::engine::LineId;
+use crate::engine::port::Taken;
 use crate::error::{Cause, Failure};
-use crate::hub::{Hub, Reader, Stream, Writer, reason};
+use crate::hub::{Hub, Socket, reason};
 use crate::units::Address;
 use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
@@ -46,12 +47,12 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
         }
         hub.engine().opening(plan.line);
         let failure = match open(&plan).await {
-            Ok((reader, writer)) => {
+            Ok(socket) => {
                 if down {
                     tracing::info!(shard = %plan.server.name, "connected again");
                 }
                 patience.reset();
-                let end = serve(&hub, &plan, reader, writer).await;
+                let end = serve(&hub, &plan, socket).await;
                 hub.with(|_, sockets| sockets.close_shard(plan.line));
                 match end {
                     End::Failed(failure) => failure,
@@ -116,29 +117,24 @@ impl Patience {
 }
 
 /// Opens a connection and shakes hands, within `connect_timeout`.
-async fn open(plan: &Plan) -> Result<(Reader, Writer), &'static str> {
+async fn open(plan: &Plan) -> Result<Socket, &'static str> {
     match tokio::time::timeout(plan.config.connect_timeout, shake_hands(plan)).await {
         Ok(opened) => opened,
         Err(_) => Err("no answer within connect_timeout"),
     }
 }
 
-async fn shake_hands(plan: &Plan) -> Result<(Reader, Writer), &'static str> {
-    let stream = connect(&plan.server.address, plan.config.tcpkeepalive).await.map_err(|e| reason(&e))?;
-    let (mut reader, writer) = stream.split();
+async fn shake_hands(plan: &Plan) -> Result<Socket, &'static str> {
+    let mut socket = connect(&plan.server.address, plan.config.tcpkeepalive).await.map_err(|e| reason(&e))?;
     let (requests, count) = handshake::requests(&plan.config);
     // A new socket takes these few bytes at once.
-    match &writer {
-        Writer::Tcp(socket) => socket.try_write(&requests),
-        Writer::Unix(socket) => socket.try_write(&requests),
-        Writer::Closed | Writer::InProcess(_) => Ok(0),
+    if socket.offer(&requests) != Taken::Some(requests.len()) {
+        return Err("the handshake could not be sent");
     }
-    .map_err(|e| reason(&e))
-    .and_then(|n| if n == requests.len() { Ok(()) } else { Err("the handshake could not be sent") })?;
     let mut replies = vec![0; handshake::LONGEST];
     let mut have = 0;
     loop {
-        let read = poll_fn(|cx| reader.poll_read(cx, replies.get_mut(have..).unwrap_or_default())).await;
+        let read = poll_fn(|cx| socket.poll_read(cx, replies.get_mut(have..).unwrap_or_default())).await;
         match read {
             Ok(0) => return Err("closed during the handshake"),
             Ok(n) => have += n,
@@ -146,25 +142,25 @@ async fn shake_hands(plan: &Plan) -> Result<(Reader, Writer), &'static str> {
         }
         match handshake::read(replies.get(..have).unwrap_or_default(), count) {
             Progress::More => {}
-            Progress::Done => return Ok((reader, writer)),
+            Progress::Done => return Ok(socket),
             Progress::Refused(text) => return Err(text),
         }
     }
 }
 
 /// Tries all addresses of a host name in turn. Names are looked up anew for each attempt.
-async fn connect(address: &Address, keepalive: bool) -> io::Result<Stream> {
+async fn connect(address: &Address, keepalive: bool) -> io::Result<Socket> {
     match address {
-        Address::Unix { path, .. } => Stream::connect_unix(path).await,
+        Address::Unix { path, .. } => Socket::connect_unix(path).await,
         Address::Tcp { host, port } => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
             for address in tokio::net::lookup_host((host.as_str(), *port)).await? {
-                match Stream::connect_tcp(address).await {
-                    Ok(stream) => {
-                        if let (Stream::Tcp(socket), true) = (&stream, keepalive) {
+                match Socket::connect_tcp(address).await {
+                    Ok(connected) => {
+                        if let (Socket::Tcp(socket), true) = (&connected, keepalive) {
                             SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new())?;
                         }
-                        return Ok(stream);
+                        return Ok(connected);
                     }
                     Err(error) => last = error,
                 }
@@ -184,20 +180,19 @@ enum End {
     GivenUp,
 }
 
-async fn serve(hub: &Hub, plan: &Plan, reader: Reader, writer: Writer) -> End {
+async fn serve(hub: &Hub, plan: &Plan, socket: Socket) -> End {
     let now = hub.now();
     hub.with(|engine, sockets| {
-        sockets.open_shard(plan.line, writer);
+        sockets.open_shard(plan.line, socket);
         engine.connected(plan.line, now);
     });
-    let mut replies = Replies { line: plan.line, reader, buffer: vec![0; BUFFER], start: 0, end: 0 };
+    let mut replies = Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 };
     poll_fn(|cx| replies.poll(hub, cx)).await
 }
 
 /// Reads a shard's replies into the engine.
 struct Replies {
     line: LineId,
-    reader: Reader,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -210,7 +205,8 @@ impl Replies {
         }
         for _ in 0..TURNS {
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-            let failure = match self.reader.poll_read(cx, room) {
+            let read = hub.sockets().poll_read_shard(self.line, cx, room);
+            let failure = match read {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => Failure { cause: Cause::Lost, reason: "closed by the server" },
                 Poll::Ready(Ok(count)) => {
