@@ -2,6 +2,7 @@
 //!
 //! RESP3 is absent so far: `HELLO 3` is refused with `-NOPROTO`, upon which clients fall back.
 
+use super::window::Name;
 use super::{Engine, SessionId};
 use crate::command::{self, Keys, Local, Spec, Why, flag};
 use crate::error::{Cause, NO_AUTH, WRONG_PASS};
@@ -217,11 +218,11 @@ fn shown(argument: &[u8]) -> &[u8] {
 }
 
 /// A name for CLIENT SETNAME; an empty one takes the name away.
-fn valid_name(name: &[u8]) -> Answer<Option<Box<[u8]>>> {
+fn valid_name(name: &[u8]) -> Answer<Option<Box<Name>>> {
     if name.iter().any(|b| !(b'!'..=b'~').contains(b)) {
         return Err(syntax("ERR Client names cannot contain spaces, newlines or special characters."));
     }
-    Ok(if name.is_empty() { None } else { Some(name.into()) })
+    Ok(if name.is_empty() { None } else { Some(Box::new(Name(name.to_vec()))) })
 }
 
 fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
@@ -232,7 +233,7 @@ fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Req
             write::simple(out, b"OK");
         }
         "client|getname" => match &session.name {
-            Some(name) => write::bulk(out, name),
+            Some(name) => write::bulk(out, &name.0),
             None => out.extend_from_slice(b"$-1\r\n"),
         },
         "client|id" => write::integer(out, i64::try_from(session.id).unwrap_or(i64::MAX)),
@@ -254,7 +255,7 @@ fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Req
             write::simple(out, b"OK");
         }
         "client|info" => {
-            let name = session.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+            let name = session.name.as_deref().map(|n| String::from_utf8_lossy(&n.0)).unwrap_or_default().into_owned();
             write::bulk(out, format!("id={} name={name} db=0 resp=2 user=default\n", session.id).as_bytes());
         }
         _ => return Err((Cause::Unsupported, Why::Admin.text().into())),

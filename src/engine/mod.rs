@@ -89,7 +89,7 @@ pub enum Then {
 /// One worker's core.
 pub struct Engine {
     pools: Vec<Pool>,
-    sessions: Slab<Session>,
+    sessions: Slab<Box<Session>>,
     lines: Vec<Line>,
     gathers: Slab<Gather>,
     joined: Slab<(Ticket, u32, u32)>,
@@ -171,7 +171,7 @@ impl Engine {
             (p.config.lanes.max(1), p.config.password.is_none())
         });
         let lane = (id / self.id_step.max(1) % u64::from(lanes)) as u16;
-        self.sessions.insert(Session::new(self.generations, pool, lane, id, open)) as SessionId
+        self.sessions.insert(Box::new(Session::new(self.generations, pool, lane, id, open))) as SessionId
     }
 
     /// An app is gone, or its session has ended. Replies that are still under way will be dropped.

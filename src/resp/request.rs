@@ -31,7 +31,7 @@ pub const LONGEST_INLINE: usize = 64 * 1024;
 /// How far an incomplete request has been read, so that no byte of it is looked at again.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Resume {
-    at: usize,
+    at: u32,
     left: u32,
     argc: u32,
 }
@@ -228,7 +228,7 @@ pub fn scan<'a>(bytes: &'a [u8], resume: &mut Resume, limits: &Limits) -> Result
     let mut spans = [Span::default(); REMEMBERED];
     let resumed = resume.argc != 0;
     let (mut at, argc, mut left) = if resumed {
-        (resume.at, resume.argc, resume.left)
+        (resume.at as usize, resume.argc, resume.left)
     } else {
         match header(bytes, 1) {
             Header::Unfinished => return Ok(Scan::Incomplete { need: bytes.len() + 1 }),
@@ -271,7 +271,7 @@ pub fn scan<'a>(bytes: &'a [u8], resume: &mut Resume, limits: &Limits) -> Result
             },
             Some(&other) => return Err(ProtocolError::ExpectedBulk(other)),
         };
-        *resume = Resume { at, left, argc };
+        *resume = Resume { at: at as u32, left, argc };
         return Ok(Scan::Incomplete { need });
     }
     *resume = Resume::default();
