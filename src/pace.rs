@@ -78,11 +78,10 @@ const BETTER_UP: f32 = 0.010;
 const BETTER_DOWN: f32 = 0.025;
 /// Down from a level that is not free equal will do: all that is asked is that the rate does not clearly fall.
 const NO_WORSE: f32 = -0.005;
-/// Standard errors the mean must lie beyond its threshold to go up to a level that is not free: that costs latency and
-/// must be sure. One does elsewhere: a wrong step between free levels is cheap and a slow one is not.
-const SURE: f32 = 2.0;
-/// Samples before a decision; before one about a level that is not free, up or, where it is a tie, down; until an
-/// undecided level counts as not better.
+/// Standard errors the mean must lie beyond its threshold to go up to a level that is not free, or to stay there, as that
+/// costs latency. One does elsewhere: a wrong step between free levels is cheap and a slow one is not.
+const SURE: f32 = 1.5;
+/// Samples before a decision; before one about a level that is not free; until an undecided level counts as not better.
 const FEWEST: u32 = 2;
 const SEVERAL: u32 = 4;
 const ENOUGH: u32 = 8;
@@ -117,17 +116,11 @@ pub struct Pacer {
     /// Most in flight since the block began.
     peak: u32,
     recent: Tally,
-    /// The crowd is read from this, which adds up the level held only: a trial must not switch pausing off by what it
-    /// does to the crowd.
-    held: Tally,
     crowded: bool,
     pause: u32,
     level: usize,
-    /// The level in force: `level`, or the one on trial.
+    /// The level in force: `level`, or another on trial.
     trial: usize,
-    /// When what was sent under the level in force before is back.
-    settled: u64,
-    window: Window,
     /// CPU time at which the window began to count; none while settling.
     opened: Option<u64>,
     /// When the window begins to count, then when it ends.
@@ -141,26 +134,16 @@ pub struct Pacer {
     /// Variance of one window's score.
     noise: f32,
     rest: f32,
+    /// When the rest is over; 0 = none.
     rested: u64,
     /// Crowded time since levels were last compared, µs.
     unproven: f32,
-    /// Latency at level 0, 0 = unknown.
+    /// Latency at level 0; 0 = unknown.
     unpaced: f32,
     /// Crowd in the first window at this level, 0 = none yet.
     crowd: f32,
     /// The last window was of another load.
     other: bool,
-}
-
-/// What a window is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Window {
-    /// The level held; every trial lies between two of these, which cancels drift.
-    #[default]
-    Held,
-    /// Another level.
-    Trial,
-    Rest,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -225,7 +208,7 @@ impl Pacer {
 
     /// Whether levels are being compared just now, so that the pause may be another than the level's.
     pub fn probing(&self) -> bool {
-        self.crowded && self.window != Window::Rest && self.opened.is_some()
+        self.crowded && self.rested == 0 && self.opened.is_some()
     }
 
     /// Latency in µs between shards and proxy, as used for the bounds (requests in flight by replies per time: Little's
@@ -238,18 +221,14 @@ impl Pacer {
         let mut block = std::mem::take(&mut self.block);
         (block.blocks, block.peaks) = (1.0, std::mem::take(&mut self.peak) as f32);
         if gap > IDLE {
-            (self.recent, self.held) = (Tally::default(), Tally::default());
+            self.recent = Tally::default();
             (self.crowded, self.pause, self.rest) = (false, 0, REST.0);
             self.evidence.iter_mut().for_each(|e| e.samples = e.samples.min(1));
             return self.abandon();
         }
         self.recent.fade(block.micros);
         self.recent.add(&block);
-        if !self.crowded || self.trial == self.level && self.now >= self.settled {
-            self.held.fade(block.micros);
-            self.held.add(&block);
-            self.crowded = self.held.crowd() >= if self.crowded { CROWD.1 } else { CROWD.0 };
-        }
+        self.crowded = self.recent.crowd() >= if self.crowded { CROWD.1 } else { CROWD.0 };
         let max = self.levels[TOP];
         // Nothing to try where the floor alone reaches the longest pause, nor where that pause gathers no batch.
         let moot = self.recent.latency() * FLOOR >= max || self.recent.rate() * max < 2.0;
@@ -291,23 +270,18 @@ impl Pacer {
     /// Drops the open window and whatever it would have been compared with.
     fn abandon(&mut self) {
         self.before = None;
-        self.open(Window::Held, self.level);
+        self.open(self.level);
     }
 
-    fn open(&mut self, window: Window, level: usize) {
-        let settled = self.now + self.recent.latency().clamp(SETTLE.0, SETTLE.1) as u64;
-        if level != self.trial {
-            self.settled = settled;
-        }
-        (self.window, self.trial, self.opened, self.turn) = (window, level, None, settled);
+    fn open(&mut self, level: usize) {
+        (self.trial, self.opened) = (level, None);
+        self.turn = self.now + self.recent.latency().clamp(SETTLE.0, SETTLE.1) as u64;
     }
 
     fn advance(&mut self, block: &Tally, cpu: impl FnOnce() -> u64) {
-        let resting = self.window == Window::Rest;
         match self.opened {
             None if self.now >= self.turn => {
-                self.opened = Some(if resting { 0 } else { cpu() });
-                self.sum = Tally::default();
+                (self.opened, self.sum) = (Some(cpu()), Tally::default());
                 let length = (self.recent.latency() * 2.0).clamp(WINDOW.0, WINDOW.1) * self.stretch;
                 self.turn = self.now + length as u64;
             }
@@ -315,8 +289,7 @@ impl Pacer {
             Some(began) => {
                 self.sum.add(block);
                 if self.now >= self.turn {
-                    let spent = if resting { 1 } else { cpu().saturating_sub(began).max(1) };
-                    self.close(spent as f32);
+                    self.close(cpu().saturating_sub(began).max(1) as f32);
                 }
             }
         }
@@ -325,7 +298,8 @@ impl Pacer {
     /// The window is over: what it says, and which one comes next.
     fn close(&mut self, spent: f32) {
         let score = Score { rate: self.sum.rate().max(1e-9).ln(), cost: (spent / self.sum.replies.max(1.0)).ln() };
-        if self.trial == 0 && self.sum.replies > 0.0 {
+        // Where the floor is no shorter, this level is as good as 0.
+        if self.effective(self.trial) <= self.effective(0) * APART && self.sum.replies > 0.0 {
             // Nearer the least than the mean: a hiccup of the machine must not pass for room.
             let (latency, known) = (self.sum.latency(), self.unpaced);
             self.unpaced = match latency - known {
@@ -334,21 +308,17 @@ impl Pacer {
                 more => known + more / 16.0,
             };
         }
-        if self.window == Window::Trial {
+        if self.trial != self.level {
             self.probed = Some(score);
-            self.open(Window::Held, self.level);
-        } else if self.other_load() {
+            return self.open(self.level);
+        }
+        if self.other_load() {
             self.forget();
             self.unpaced = 0.0;
-            self.abandon();
-        } else if self.window == Window::Held {
-            self.compare(score);
-        } else if self.now < self.rested {
-            self.open(Window::Rest, self.level);
-        } else {
-            self.evidence.iter_mut().for_each(|e| e.asked = false);
-            self.abandon();
+        } else if self.now >= self.rested {
+            return self.compare(score);
         }
+        self.abandon();
     }
 
     fn other_load(&mut self) -> bool {
@@ -361,11 +331,14 @@ impl Pacer {
 
     fn forget(&mut self) {
         self.evidence = [Evidence::default(); STEPS.len()];
-        (self.rest, self.crowd) = (REST.0, 0.0);
+        (self.rest, self.rested, self.crowd) = (REST.0, 0, 0.0);
     }
 
     /// A window at the level held is over: judge the trial before it, if any, and choose the next.
     fn compare(&mut self, after: Score) {
+        if std::mem::take(&mut self.rested) > 0 {
+            self.evidence.iter_mut().for_each(|e| e.asked = false);
+        }
         if let (Some(before), Some(probed)) = (self.before.take(), self.probed.take()) {
             self.unproven = 0.0;
             let drift = (after.rate - before.rate).clamp(-2.0 * CLAMP, 2.0 * CLAMP);
@@ -382,12 +355,12 @@ impl Pacer {
         match round.into_iter().find(|&level| self.distinct(level) && self.verdict(level).is_none()) {
             Some(level) => {
                 (self.before, self.tried) = (Some(after), level);
-                self.open(Window::Trial, level);
+                self.open(level);
             }
             None => {
                 self.rested = self.now + (self.rest * self.stretch) as u64;
                 self.rest = (self.rest * 2.0).min(REST.1);
-                self.open(Window::Rest, self.level);
+                self.abandon();
             }
         }
     }
@@ -401,13 +374,12 @@ impl Pacer {
         // A sample is one window less the mean of two: one and a half times a window's variance.
         let error = (1.5 * weight(samples) * self.noise).sqrt();
         let (threshold, sure) = match (level > self.level, self.free(level.max(self.level))) {
-            (true, true) => (BETTER_UP, 1.0),
-            (true, false) if samples < SEVERAL => return None,
+            (_, false) if samples < SEVERAL => return None,
             (true, false) => (BETTER_UP, SURE),
-            (false, true) => (BETTER_DOWN, 1.0),
             // A level that is not free is the one to be proven, whichever of the two is held.
-            (false, false) if samples >= SEVERAL => return Some(mean + error > NO_WORSE),
-            (false, false) => (NO_WORSE, 1.0),
+            (false, false) => return Some(mean + error * SURE > NO_WORSE),
+            (true, true) => (BETTER_UP, 1.0),
+            (false, true) => (BETTER_DOWN, 1.0),
         };
         if mean - error * sure > threshold {
             Some(true)
@@ -511,25 +483,28 @@ mod tests {
         let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
         assert!(load.run(&mut pacer, 100_000, 11, 20.0).iter().all(|&p| p == 0));
         assert!(load.run(&mut pacer, 100_000, 100, 20.0).contains(&60));
-        assert!(load.run(&mut pacer, 50_000, 11, 20.0).ends_with(&[0]) || pacer.crowded);
         load.run(&mut pacer, 50_000, 9, 20.0);
         assert!(load.run(&mut pacer, 50_000, 9, 20.0).iter().all(|&p| p == 0));
-        // So slow that there is nothing to compare: the crowd is forgotten all the same.
-        load.run(&mut pacer, 50_000, 100, 20.0);
-        for i in 1..=300 {
-            let o = Observation { now: load.0 + i * 1_000, replies: load.0 / 10 + i * 10, in_flight: 5 };
-            assert!(pacer.after_flush(&o, || 0) == 0 || i < 60);
-        }
     }
 
     #[test]
     fn at_equal_rates_a_level_is_kept_only_where_the_latency_has_room_for_it() {
-        // 160 µs: no level is free. 1 ms: 60 µs is, and saves passes.
-        for (crowd, level) in [(16, 0), (100, 60)] {
+        // 160 µs: no level is free. 1 ms: 60 µs is. 2 ms: all are, and the longest saves most passes.
+        for (crowd, level) in [(16, 0), (100, 60), (200, 120)] {
             let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
             load.run(&mut pacer, 500_000, crowd, 20.0);
             assert_eq!(pacer.level(), level, "{crowd} in flight");
         }
+    }
+
+    #[test]
+    fn a_level_that_cannot_be_compared_is_not_kept_for_ever() {
+        let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
+        for _ in 0..1_000 {
+            load.run(&mut pacer, 5_000, 30, 20.0);
+            load.0 += 5_000;
+        }
+        assert_eq!(pacer.level(), 0);
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct Engine {
     ids: u64,
     id_step: u64,
     requests: u64,
-    replies: u64,
+    landed: u64,
     in_flight: u32,
     now: Micros,
     /// What INFO says of the process.
@@ -130,7 +130,7 @@ impl Engine {
             ids: first_id,
             id_step,
             requests: 0,
-            replies: 0,
+            landed: 0,
             in_flight: 0,
             now: 0,
             about: About::default(),
@@ -315,7 +315,6 @@ impl Engine {
         let session = self.sessions.get_mut(ticket.session as usize);
         let Some(session) = session.filter(|s| s.generation == ticket.generation) else { return };
         let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
-        self.replies += 1;
         pool.counts.replies += 1;
         pool.counts.reply_bytes += reply.len() as u64;
         pool.counts.requests_pending -= 1;
@@ -393,6 +392,7 @@ impl Engine {
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += length as u64;
             self.in_flight = self.in_flight.saturating_sub(1);
+            self.landed += 1;
             let (pool, number) = (line.pool, line.number);
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
@@ -665,10 +665,10 @@ impl Engine {
         self.in_flight
     }
 
-    /// Replies delivered to sessions since the start.
+    /// Flights whose replies came since the start; counts the same thing as [`Engine::in_flight`].
     #[must_use]
-    pub fn replies(&self) -> u64 {
-        self.replies
+    pub fn landed(&self) -> u64 {
+        self.landed
     }
 
     /// Sessions that are open.
