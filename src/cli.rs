@@ -9,7 +9,7 @@ use crate::resp::write;
 use crate::units::Address;
 use crate::worker;
 use clap::{Args, Parser, Subcommand};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -182,6 +182,7 @@ fn run(arguments: &Run) -> Outcome {
         }
     };
     start_logging(&config);
+    raise_descriptor_limit();
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -239,13 +240,29 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
 }
 
 async fn until_signal() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let watched = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) = watched else {
         tracing::error!("signals cannot be watched; stop hotring with SIGKILL");
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = term.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = int.recv() => tracing::info!("SIGINT: stopping"),
+    loop {
+        tokio::select! {
+            _ = term.recv() => return tracing::info!("SIGTERM: stopping"),
+            _ = int.recv() => return tracing::info!("SIGINT: stopping"),
+            // twemproxy reopens its log upon it; logs go to standard error here.
+            _ = hangup.recv() => tracing::info!("SIGHUP: nothing to do, the configuration is read at the start only"),
+        }
+    }
+}
+
+/// Asks for as many descriptors as the system allows this process: each app is one, and the usual soft limit of 1024 is
+/// there for programs that use `select(2)`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 
@@ -259,7 +276,11 @@ fn start_logging(config: &Config) {
         Level::Error => LevelFilter::ERROR,
         Level::Off => LevelFilter::OFF,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
     // Set once; a second attempt would be a test's, which keeps the first.
     let _ = match config.log.format {
         Format::Text => tracing::subscriber::set_global_default(log.finish()),

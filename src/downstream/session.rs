@@ -76,6 +76,7 @@ impl<P> Session<P> {
                 (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id))
             });
             if over {
+                self.read_away(cx);
                 return Poll::Ready(Ok(()));
             }
             if self.eof || paused || closing {
@@ -100,6 +101,19 @@ impl<P> Session<P> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Takes what the app has sent and nobody will read: closing a socket with unread bytes resets the connection, and the
+    /// app might lose the last reply, which says why it is closed.
+    fn read_away(&self, cx: &mut Context<'_>) {
+        let hub = Rc::clone(&self.hub);
+        let mut scratch = hub.scratch();
+        for _ in 0..TURNS {
+            match hub.sockets().poll_read_app(self.id, cx, &mut scratch) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                _ => return,
+            }
+        }
     }
 
     /// Reads into the shared scratch; keeps what is left of an incomplete request.

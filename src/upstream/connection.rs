@@ -66,6 +66,7 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
                     }
                     // The ticker has told everyone already.
                     End::GivenUp => {
+                        tracing::warn!(shard = %plan.server.name, address = %plan.server.address, "timed out");
                         down = true;
                         continue;
                     }
