@@ -131,7 +131,7 @@ fn warnings(config: &Config) -> Vec<String> {
             pool.ring.distribution,
             pool.ring.hash_tag,
         );
-        all.extend(ring.warnings().into_iter().map(|w| format!("pool {}: {w}", pool.name)));
+        all.extend(ring.warnings().into_iter().map(|w| format!("pool `{}`: {w}", pool.name)));
     }
     all
 }

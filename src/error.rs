@@ -20,7 +20,9 @@ impl Cause {
             Self::CrossShard => {
                 (CROSS_SHARD, "Give the keys one hash tag (`hash_tag: \"{}\"`), or send one command a key.")
             }
-            Self::Unsupported => ("ERR '…' is not carried by hotring: …", "The text says why and what to do instead."),
+            Self::Unsupported => {
+                ("ERR hotring does not carry … yet: …", "The text says why and what to do instead: docs/commands.md.")
+            }
             Self::Auth => ("NOAUTH Authentication required.", "Send AUTH; `WRONGPASS …` if the password is wrong."),
             Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
             Self::ShardDown => {

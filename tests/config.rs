@@ -320,7 +320,6 @@ fn warnings_are_told() {
         ("servers: ['a:1:1'], server_connections: 2", "order holds"),
         ("servers: ['a:1:1'], distribution: random", "no home"),
         ("servers: ['a:1:1'], hash: crc32", "15 bits"),
-        ("servers: ['a:1:1', 'b:1:1000']", "`a:1` gets no keys"),
         ("servers: embedded:1, db: 1", "one database"),
         ("servers: embedded:1, server_auth: {password: x}", "ask for no password"),
     ] {

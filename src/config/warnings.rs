@@ -1,11 +1,12 @@
 //! What is allowed but seldom meant.
 //!
-//! Promises: one sentence each, starting with the pool it is about; nothing here stops a start.
+//! Promises: one sentence each, starting with the pool it is about; nothing here stops a start. What a ring makes of names
+//! and weights is not told here but by the ring.
 
 use super::{Config, Kind, Pool};
 use crate::ring::{Distribution, KeyHash};
 use crate::units::Address;
-use crate::upstream::config::{Server, Servers};
+use crate::upstream::config::Servers;
 
 /// All warnings of a configuration.
 pub(super) fn of(config: &Config) -> Vec<String> {
@@ -42,8 +43,7 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
                 out.push("`server_auth` does nothing: embedded nodes ask for no password".to_owned());
             }
         }
-        Servers::Static(servers) => {
-            of_servers(servers, ring.distribution, &mut out);
+        Servers::Static(_) => {
             if upstream.timeout.is_none() {
                 out.push("no `timeout`: a server that hangs holds its requests for ever".to_owned());
             }
@@ -67,22 +67,4 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
         );
     }
     out
-}
-
-/// Servers that ketama gives no point, so that no key ever goes there.
-fn of_servers(servers: &[Server], distribution: Distribution, out: &mut Vec<String>) {
-    if distribution != Distribution::Ketama {
-        return;
-    }
-    let total: f32 = servers.iter().map(|server| server.weight as f32).sum();
-    for server in servers {
-        // In single precision, as twemproxy counts the labels of a server.
-        let labels = (server.weight as f32 / total * 40.0 * servers.len() as f32 + 1e-10).floor();
-        if labels < 1.0 {
-            out.push(format!(
-                "server `{}` gets no keys: weight {} is too little beside the others",
-                server.name, server.weight
-            ));
-        }
-    }
 }
