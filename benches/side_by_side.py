@@ -387,7 +387,7 @@ def syscalls(bench, options):
     """System calls of the proxy for each request of the first workload, counted by perf."""
     if not program("perf"):
         say("--syscalls: perf is not installed, skipped")
-        return []
+        return ["Not counted: perf is not installed."]
     workload = options.workloads[0]
     lines = [row("Target", f"system calls a request, {workload.name}"), row("---", "---:")]
     for name in bench.commands():
@@ -402,7 +402,8 @@ def syscalls(bench, options):
         time.sleep(0.5)
         if perf.poll() is not None:
             say("--syscalls: perf may not count here, skipped: " + perf.stderr.read().decode(errors="replace").strip())
-            return []
+            process.stop()
+            return ["Not counted: perf may not count here."]
         bench.load(workload, place, requests)
         perf.send_signal(signal.SIGINT)
         perf.wait(10)
@@ -523,7 +524,8 @@ def versions(options):
 
 
 def header(options):
-    command = " ".join(["benches/side_by_side.py", *map(shlex.quote, sys.argv[1:])])
+    # Where the checkout is concerns nobody.
+    command = " ".join(["benches/side_by_side.py", *map(shlex.quote, sys.argv[1:])]).replace(ROOT + os.sep, "")
     return [
         f"Made on {datetime.date.today().isoformat()} by `{command}`: {options.rounds} rounds of {options.seconds:g} s.",
         f"Machine: {machine()}.",
@@ -547,8 +549,9 @@ def into_readme(lines):
         file.write(before + begin + "\n" + "\n".join(lines).strip() + "\n" + end + after)
 
 
-def one_mode(options, pinned):
-    """All that was asked for, with the proxy pinned to a CPU or not; the page's lines and what failed."""
+def one_mode(options, pinned, last):
+    """All that was asked for, with the proxy pinned to a CPU or not; the page's lines and what failed. What does not depend
+    on CPUs is measured in the last mode only."""
     title = "Proxy alone on one CPU" if pinned else "Free choice of CPUs"
     lines, failures = [f"### {title}", ""], []
     directory = tempfile.mkdtemp(prefix="hotring-bench-")
@@ -560,10 +563,12 @@ def one_mode(options, pinned):
             lines += summary(found) + [""]
             if options.all or len(names) > 3 or PEER not in names:
                 lines += details(found, names, PEER if PEER in names else DIRECT) + [""]
-        for wanted, part in ((options.syscalls, syscalls), (options.idle, idle), (options.start, starts)):
+        parts = [("System calls", options.syscalls, syscalls), ("Idle clients", options.idle and last, idle),
+                 ("Start and size", options.start and last, starts)]
+        for title, wanted, part in parts:
             if wanted:
                 try:
-                    lines += part(bench, options) + [""]
+                    lines += [f"### {title}", "", *part(bench, options), ""]
                 except (Failed, OSError, subprocess.SubprocessError) as why:
                     failures.append(f"{part.__name__}: {why}")
                     say("FAILED " + failures[-1])
@@ -620,9 +625,10 @@ def main():
     if not program("nutcracker"):
         say("nutcracker is not installed, so nothing is compared with it (Debian: apt-get install nutcracker)")
     lines, failures = header(options) + [""], []
-    for pinned in [True, False] if options.both else [options.pin]:
+    modes = [True, False] if options.both else [options.pin]
+    for pinned in modes:
         try:
-            told, failed = one_mode(options, pinned)
+            told, failed = one_mode(options, pinned, pinned is modes[-1])
         except Failed as why:
             told, failed = [], [str(why)]
             say(f"FAILED {why}")
