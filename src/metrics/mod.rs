@@ -1,6 +1,6 @@
 //! Every metric of hotring: declared once, counted locally, published together.
 //!
-//! - [`list`](self::list) declares them, scope by scope. From a declaration come the plain counts a worker adds to
+//! - `list` declares them, scope by scope. From a declaration come the plain counts a worker adds to
 //!   ([`PoolCounts`] ...), the handles they are folded into ([`PoolMetrics`] ...), [`METRICS`], and so the README's table.
 //! - [`Exporter`] owns the process-wide values and renders them. Nothing global is installed: two can live in one process.
 //! - [`LatencyHistogram`] is the hot path's histogram.

@@ -1,11 +1,11 @@
 //! Bytes to frames and back: RESP, Redis' wire protocol.
 //!
-//! [`scan`](request::scan) finds where a request ends and where its arguments stand; [`skim`](reply::skim) finds where a
+//! [`scan`] finds where a request ends and where its arguments stand; [`skim`] finds where a
 //! reply ends. Neither copies, allocates, recurses or looks at a byte twice, however small the pieces in which bytes arrive.
 //! Both refuse what Redis refuses, so that nothing malformed ever reaches a shard's shared connection.
 //!
 //! Deliberately absent: a tree of frames. The proxy passes bytes through; the few replies of its own are written by
-//! [`write`], larger ones by [`control`], the only place that names `redis_protocol`.
+//! [`mod@write`], larger ones by [`control`], the only place that names `redis_protocol`.
 
 pub mod control;
 pub mod reply;
