@@ -97,7 +97,6 @@ impl Engine {
     #[cold]
     fn faulty(&mut self, id: SessionId, request: &Request<'_>, fault: &Fault) {
         let Some(session) = self.sessions.get(id as usize) else { return };
-        let authenticated = session.authenticated;
         if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
             pool.counts.requests[Class::Refused] += 1;
         }
@@ -105,9 +104,7 @@ impl Engine {
         if request.name().eq_ignore_ascii_case(b"POST") || request.name().eq_ignore_ascii_case(b"Host:") {
             return self.protocol_error(id, ProtocolError::ExpectedBulk(b'H'));
         }
-        if !authenticated {
-            return self.answer_with(id, Some(Cause::Auth), local::not_authenticated);
-        }
+        // Redis says so before it asks for a password, too.
         let cause = match fault {
             Fault::Unknown => Cause::UnknownCommand,
             Fault::Arity(_) => Cause::Syntax,

@@ -1,0 +1,205 @@
+//! What the integration tests stand on: hotring in this process, real redis-servers, scripted faulty servers, and a small
+//! client that sees bytes. Nothing here sleeps: whoever waits reads from a socket or asks again until a deadline.
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod client;
+mod fake;
+mod redis;
+
+pub(crate) use client::{Client, wire};
+pub(crate) use fake::{Fake, Visit};
+pub(crate) use redis::{Redis, free_port, shards, shards_with};
+
+use hotring::proxy::Proxy;
+use hotring::ring::{Distribution, KeyHash, Ring, Shard};
+use hotring::units::Address;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Only a test that fails waits this long.
+pub(crate) const FOREVER: Duration = Duration::from_secs(30);
+
+/// Asks until the answer is yes. What is asked goes through a socket, so that others get their turn meanwhile.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = now();
+    while !is_so() {
+        assert!(start.elapsed() < FOREVER, "still not so: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The clock, for deadlines and for what must not take long.
+#[allow(clippy::disallowed_methods, reason = "a test has a clock")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A directory of the test's own, removed with it.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("hotring-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.file(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running hotring in this process; stopped when dropped.
+pub(crate) struct Hotring {
+    addresses: Vec<String>,
+    proxy: Option<Proxy>,
+    admin: Option<(String, tokio::sync::oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Hotring {
+    /// From the text of a proxy.yaml. What it says of `admin` is not used.
+    pub(crate) fn start(yaml: &str) -> Self {
+        let proxy = start(yaml);
+        Self { addresses: addresses(&proxy), proxy: Some(proxy), admin: None }
+    }
+
+    /// One pool `main` on a TCP port over servers that are named `s0`, `s1` ...; `keys` are more lines of the pool.
+    pub(crate) fn over<S: AsRef<str>>(servers: &[S], keys: &[&str]) -> Self {
+        Self::start(&pool(servers, keys))
+    }
+
+    /// The same with the admin listener, also on a port of its own.
+    pub(crate) fn with_admin(yaml: &str) -> Self {
+        let proxy = start(yaml);
+        let addresses = addresses(&proxy);
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let at: Address = "127.0.0.1:0".parse().unwrap();
+            let tell = |_: &Proxy, admin: Option<&str>| ready.send(admin.unwrap().to_owned()).unwrap();
+            let until = async { stopped.await.unwrap_or(()) };
+            proxy.run(Some(&at), tell, until).unwrap();
+        });
+        let admin = is_ready.recv_timeout(FOREVER).expect("the admin listener starts");
+        Self { addresses, proxy: None, admin: Some((admin, stop, thread)) }
+    }
+
+    /// Where it listens, in the order of the file.
+    pub(crate) fn address(&self, number: usize) -> &str {
+        &self.addresses[number]
+    }
+
+    /// A new app at the first address.
+    pub(crate) fn app(&self) -> Client {
+        Client::connect(self.address(0))
+    }
+
+    /// Status and body of an admin page.
+    pub(crate) fn page(&self, path: &str) -> (u16, String) {
+        let mut socket = TcpStream::connect(&self.admin.as_ref().unwrap().0).unwrap();
+        socket.set_read_timeout(Some(FOREVER)).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The value of a series as `/metrics` says it, such as `hotring_fragments_total{pool="main"}`; 0 if it is not there.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let (_, page) = self.page("/metrics");
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        page.lines().find_map(value).unwrap_or(0.0)
+    }
+
+    /// Stops and says whether it went well.
+    pub(crate) fn stop(mut self) -> std::io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        if let Some((_, stop, thread)) = self.admin.take() {
+            let _ = stop.send(());
+            return thread.join().map_err(|_| std::io::Error::other("it panicked"));
+        }
+        self.proxy.take().map_or(Ok(()), Proxy::stop)
+    }
+}
+
+impl Drop for Hotring {
+    fn drop(&mut self) {
+        let ended = self.end();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+fn start(yaml: &str) -> Proxy {
+    let config = hotring::config::parse(yaml, Path::new("test.yaml")).unwrap_or_else(|wrong| panic!("{wrong}\n{yaml}"));
+    Proxy::start(config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn addresses(proxy: &Proxy) -> Vec<String> {
+    proxy.addresses().iter().map(|(_, address)| address.clone()).collect()
+}
+
+/// The text of a proxy.yaml with one pool, see [`Hotring::over`]. Keys that begin with `^` are the file's and not the pool's.
+pub(crate) fn pool<S: AsRef<str>>(servers: &[S], keys: &[&str]) -> String {
+    let mut yaml = "admin: off\n".to_owned();
+    for key in keys.iter().filter_map(|key| key.strip_prefix('^')) {
+        yaml += &format!("{key}\n");
+    }
+    yaml += "pools:\n  main:\n";
+    if !keys.iter().any(|key| key.starts_with("listen:")) {
+        yaml += "    listen: 127.0.0.1:0\n";
+    }
+    yaml += "    servers:\n";
+    for (number, server) in servers.iter().enumerate() {
+        yaml += &format!("      - {}:1 s{number}\n", server.as_ref());
+    }
+    for key in keys.iter().filter(|key| !key.starts_with('^')) {
+        yaml += &format!("    {key}\n");
+    }
+    yaml
+}
+
+/// Which of so many servers named `s0`, `s1` ... has a key.
+pub(crate) fn home(servers: usize, key: &[u8]) -> usize {
+    let shards: Vec<Shard> = (0..servers).map(|n| Shard { name: format!("s{n}"), weight: 1 }).collect();
+    let ring = Ring::new(&shards, &[], KeyHash::Fnv1a_64, Distribution::Ketama, None);
+    ring.shard_at(ring.position(key), 0).unwrap().into()
+}
+
+/// So many keys that live on one of so many servers, all different.
+pub(crate) fn keys_on(server: usize, servers: usize, count: usize) -> Vec<String> {
+    let shards: Vec<Shard> = (0..servers).map(|n| Shard { name: format!("s{n}"), weight: 1 }).collect();
+    let ring = Ring::new(&shards, &[], KeyHash::Fnv1a_64, Distribution::Ketama, None);
+    let at = |key: &String| usize::from(ring.shard_at(ring.position(key.as_bytes()), 0).unwrap()) == server;
+    (0..).map(|n| format!("key:{n}")).filter(at).take(count).collect()
+}
+
+/// A key that lives on one of so many servers.
+pub(crate) fn key_on(server: usize, servers: usize) -> String {
+    keys_on(server, servers, 1).remove(0)
+}

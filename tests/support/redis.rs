@@ -1,0 +1,158 @@
+//! Real redis-servers, each in a directory of its own, killed when dropped.
+
+use super::{Client, Scratch};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// How often another port is tried.
+const TRIES: usize = 20;
+
+/// One redis-server.
+pub(crate) struct Redis {
+    address: String,
+    arguments: Vec<String>,
+    process: Option<(Child, BufReader<ChildStdout>)>,
+    _dir: Scratch,
+}
+
+impl Redis {
+    /// On a unix socket; `arguments` are redis-server's.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut redis = Self::spawn(arguments);
+        assert!(redis.is_ready(), "redis-server ended at its start");
+        redis
+    }
+
+    /// On a port of 127.0.0.1.
+    pub(crate) fn tcp(arguments: &[&str]) -> Self {
+        for _ in 0..TRIES {
+            let port = free_port();
+            let dir = Scratch::new();
+            let mut all = common(&dir, arguments);
+            all.extend(["--port", &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned));
+            let mut redis =
+                Self { address: format!("127.0.0.1:{port}"), process: Some(run(&all)), arguments: all, _dir: dir };
+            // Someone else may have taken the port meanwhile.
+            if redis.is_ready() {
+                return redis;
+            }
+        }
+        panic!("redis-server found no free port in {TRIES} tries");
+    }
+
+    fn spawn(arguments: &[&str]) -> Self {
+        let dir = Scratch::new();
+        let path = dir.file("redis.sock");
+        let mut all = common(&dir, arguments);
+        all.extend(["--port", "0", "--unixsocket", &path].map(str::to_owned));
+        Self { address: path, process: Some(run(&all)), arguments: all, _dir: dir }
+    }
+
+    /// Its address as a config file has it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A connection to it that does not go through hotring.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.address)
+    }
+
+    /// Ends it without a word, as `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        if let Some((mut child, _)) = self.process.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again at the same address, empty.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.process = Some(run(&self.arguments));
+        assert!(self.is_ready(), "redis-server ended at its start");
+    }
+
+    /// Lets it stand still: its socket takes bytes, nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let (child, _) = self.process.as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// How often it has carried out a command, as it says itself.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats = self.client().ask("INFO commandstats");
+        let line =
+            stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")).map(str::to_owned));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// Its connections, but for the one that asks.
+    pub(crate) fn connections(&self) -> usize {
+        self.client().ask("CLIENT LIST").lines().filter(|line| line.starts_with("id=")).count() - 1
+    }
+
+    /// Waits until it says that it serves; false when it ends instead.
+    fn is_ready(&mut self) -> bool {
+        let Some((_, log)) = &mut self.process else { return false };
+        let mut line = String::new();
+        while log.read_line(&mut line).unwrap() > 0 {
+            if line.contains("eady to accept connections") || line.contains("now ready at") {
+                return true;
+            }
+            line.clear();
+        }
+        false
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// So many servers on unix sockets.
+pub(crate) fn shards(count: usize) -> (Vec<Redis>, Vec<String>) {
+    shards_with(count, &[])
+}
+
+/// The same, each with these arguments.
+pub(crate) fn shards_with(count: usize, arguments: &[&str]) -> (Vec<Redis>, Vec<String>) {
+    let mut all: Vec<Redis> = (0..count).map(|_| Redis::spawn(arguments)).collect();
+    assert!(all.iter_mut().all(Redis::is_ready), "redis-server ended at its start");
+    let addresses = all.iter().map(|redis| redis.address.clone()).collect();
+    (all, addresses)
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn common(dir: &Scratch, arguments: &[&str]) -> Vec<String> {
+    let quiet =
+        ["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "", "--databases", "16", "--dir"];
+    quiet.into_iter().chain([dir.0.to_str().unwrap()]).chain(arguments.iter().copied()).map(str::to_owned).collect()
+}
+
+fn run(arguments: &[String]) -> (Child, BufReader<ChildStdout>) {
+    let mut command = Command::new("redis-server");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap_or_else(|error| {
+        panic!("redis-server cannot be started ({error}); these tests run against real servers: install Redis 7 first")
+    });
+    let log = BufReader::new(child.stdout.take().unwrap());
+    (child, log)
+}
