@@ -206,7 +206,10 @@ pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
     // controller of the pause finds out by itself that long pauses do not pay.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
-    runtime.block_on(serve(setup, started))
+    let ended = runtime.block_on(serve(setup, started));
+    // A look-up that its name server does not answer must not hold the stop.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {

@@ -126,7 +126,7 @@ async fn open(plan: &Plan) -> Result<Socket, &'static str> {
 }
 
 async fn shake_hands(plan: &Plan) -> Result<Socket, &'static str> {
-    let mut socket = connect(&plan.server.address, plan.config.tcpkeepalive).await.map_err(|e| reason(&e))?;
+    let mut socket = connect(&plan.server.address, plan.config.tcpkeepalive).await?;
     let (requests, count) = handshake::requests(&plan.config);
     // A new socket takes these few bytes at once.
     if socket.offer(&requests) != Taken::Some(requests.len()) {
@@ -149,21 +149,25 @@ async fn shake_hands(plan: &Plan) -> Result<Socket, &'static str> {
     }
 }
 
+/// What is said where the resolver has no address, whatever its reason.
+const UNKNOWN_HOST: &str = "its name cannot be resolved";
+
 /// Tries all addresses of a host name in turn. Names are looked up anew for each attempt.
-async fn connect(address: &Address, keepalive: bool) -> io::Result<Socket> {
+async fn connect(address: &Address, keepalive: bool) -> Result<Socket, &'static str> {
     match address {
-        Address::Unix { path, .. } => Socket::connect_unix(path).await,
+        Address::Unix { path, .. } => Socket::connect_unix(path).await.map_err(|e| reason(&e)),
         Address::Tcp { host, port } => {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-            for address in tokio::net::lookup_host((host.as_str(), *port)).await? {
+            let mut last = UNKNOWN_HOST;
+            for address in tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|_| UNKNOWN_HOST)? {
                 match Socket::connect_tcp(address).await {
                     Ok(connected) => {
                         if let (Socket::Tcp(socket), true) = (&connected, keepalive) {
-                            SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new())?;
+                            let keep = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new());
+                            keep.map_err(|e| reason(&e))?;
                         }
                         return Ok(connected);
                     }
-                    Err(error) => last = error,
+                    Err(error) => last = reason(&error),
                 }
             }
             Err(last)
