@@ -10,10 +10,13 @@ use crate::units::Address;
 use crate::upstream::{self, Servers};
 use crate::worker::{self, Question, Seat, Setup, ShardView, shards};
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Builder;
@@ -213,8 +216,13 @@ impl Proxy {
                 .map(|p| (p.name.clone(), shards(p).into_iter().map(|s| s.name).collect()))
                 .collect();
             tasks.spawn(housekeeping(exporter, nodes, names, self.threads.len(), shutdown));
+            let mut stop = pin!(stop);
+            // Looked at once before anybody is told that it runs: from then on a signal stops it in order.
+            let stopped = poll_fn(|cx| Poll::Ready(stop.as_mut().poll(cx).is_ready())).await;
             ready(&self, admin_bound.as_deref());
-            stop.await;
+            if !stopped {
+                stop.await;
+            }
             self.shared.stopping.store(true, Ordering::Relaxed);
             self.shutdown.cancel();
             tasks.close();

@@ -1,0 +1,299 @@
+//! The binary: what it prints, how it ends, and that it stops without losing a reply.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use support::{Client, Redis, Scratch, eventually, key_on, pool, shards, wire};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_hotring");
+
+/// Runs it to its end: exit code, standard output, standard error.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let done = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+}
+
+/// A process that serves.
+struct Serving {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// What it said before it began.
+    greeting: Vec<String>,
+}
+
+impl Serving {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(BINARY);
+        let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut greeting: Vec<String> = Vec::new();
+        while !greeting.last().is_some_and(|line| line.contains(" GET greeting")) {
+            let mut line = String::new();
+            assert!(output.read_line(&mut line).unwrap() > 0, "it ended after {greeting:?}");
+            greeting.push(line.trim_end().to_owned());
+        }
+        Self { child, output, greeting }
+    }
+
+    /// The address in a line of the greeting.
+    fn address(&self, of: &str) -> String {
+        let line = self.greeting.iter().find(|line| line.trim_start().starts_with(of)).unwrap();
+        line.trim_start()[of.len()..].split_whitespace().next().unwrap().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing more is said to standard output");
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn serves_greets_and_ends_with_0() {
+    let dir = Scratch::new();
+    let (_redis, at) = shards(2);
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}"]));
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut hotring = Serving::start(&["-c", &config]);
+        let address = hotring.address("pool main");
+        let port = address.strip_prefix("127.0.0.1:").unwrap();
+        let lines = [
+            format!("hotring {}", env!("CARGO_PKG_VERSION")),
+            format!("  pool main         {address:<24} over 2 servers"),
+            "  admin             off".to_owned(),
+            format!("try: redis-cli -p {port} SET greeting hello"),
+            format!("     redis-cli -p {port} GET greeting"),
+        ];
+        assert_eq!(hotring.greeting, lines);
+        let mut app = Client::connect(&address);
+        assert_eq!(app.ask("SET greeting hello"), "+OK\r\n");
+        assert_eq!(app.ask("GET greeting"), "$5\r\nhello\r\n");
+        hotring.signal(signal);
+        assert_eq!(app.rest(), b"");
+        assert_eq!(hotring.end().code(), Some(0));
+    }
+}
+
+#[test]
+fn needs_no_redis_with_embedded_nodes_and_tells_every_address() {
+    let dir = Scratch::new();
+    let path = dir.file("app.sock");
+    let text = format!(
+        "log: {{level: off}}\npools:\n  nodes:\n    listen: [\"{path}\", \"[::1]:0\"]\n    servers: embedded:3\n  one:\n    listen: 127.0.0.1:0\n    \
+         servers: embedded:1\n"
+    );
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        // A machine without IPv6 cannot be asked.
+        return;
+    }
+    let config = dir.write("proxy.yaml", &text);
+    let mut hotring = Serving::start(&["--config", &config, "--admin", "127.0.0.1:0"]);
+    let [_, first, second, third, admin, tries @ ..] = &hotring.greeting[..] else { panic!("{:?}", hotring.greeting) };
+    assert_eq!(*first, format!("  pool nodes        {path:<24} over 3 embedded nodes (no Redis needed)"));
+    assert!(second.starts_with("  pool nodes        [::1]:"), "{second}");
+    assert!(third.starts_with("  pool one          127.0.0.1:"), "{third}");
+    assert!(admin.starts_with("  admin             127.0.0.1:"), "{admin}");
+    assert!(admin.ends_with("/metrics /healthz /readyz /config /explain"), "{admin}");
+    assert_eq!(tries[0], format!("try: redis-cli -s {path} SET greeting hello"));
+    let one = hotring.address("pool one");
+    for (n, address) in [path.as_str(), &hotring.address("pool nodes"), &one].into_iter().enumerate() {
+        let mut app = Client::connect(address);
+        for k in 0..100 {
+            assert_eq!(app.ask(&format!("SET key:{k} {n}")), "+OK\r\n");
+            assert_eq!(app.ask(&format!("GET key:{k}")), format!("$1\r\n{n}\r\n"));
+        }
+        assert!(app.ask("MGET key:1 key:50 nothing").ends_with("$-1\r\n"));
+    }
+    hotring.signal(Signal::TERM);
+    assert_eq!(hotring.end().code(), Some(0));
+    assert!(!std::fs::exists(&path).unwrap(), "its socket is gone");
+}
+
+#[test]
+fn a_signal_right_behind_the_greeting_ends_it_in_order() {
+    let dir = Scratch::new();
+    let config = dir
+        .write("proxy.yaml", "admin: off\nlog: {level: off}\npools: {a: {listen: 127.0.0.1:0, servers: embedded:1}}\n");
+    for _ in 0..10 {
+        let mut hotring = Serving::start(&["-c", &config]);
+        hotring.signal(Signal::TERM);
+        assert_eq!(hotring.end().code(), Some(0));
+    }
+}
+
+#[test]
+fn open_requests_get_their_replies_before_it_ends() {
+    let dir = Scratch::new();
+    let (redis, at) = shards(2);
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}"]));
+    let mut hotring = Serving::start(&["-c", &config]);
+    let address = hotring.address("pool main");
+    let [a, b] = [0, 1].map(|shard| key_on(shard, 2));
+    let mut apps: Vec<Client> = (0..5).map(|_| Client::connect(&address)).collect();
+    assert_eq!(apps[0].ask(&format!("MSET {a} 1 {b} 2")), "+OK\r\n");
+    redis[1].freeze();
+    for app in &mut apps {
+        app.send(&[wire(&["GET", &b]).repeat(100), wire(&["MGET", &a, &b])].concat());
+    }
+    let mut idle = Client::connect(&address);
+    for _ in 0..2 {
+        assert_eq!(idle.ask("PING"), "+PONG\r\n");
+    }
+    hotring.signal(Signal::TERM);
+    assert_eq!(idle.rest(), b"", "who waits for nothing is let go at once");
+    eventually("no one is accepted any more", || Client::try_connect(&address).is_err());
+    redis[1].thaw();
+    for app in &mut apps {
+        let expected = "$1\r\n2\r\n".repeat(100) + "*2\r\n$1\r\n1\r\n$1\r\n2\r\n";
+        assert_eq!(String::from_utf8(app.rest()).unwrap(), expected);
+    }
+    assert_eq!(hotring.end().code(), Some(0));
+}
+
+#[test]
+fn an_address_in_use_is_71() {
+    let dir = Scratch::new();
+    let redis = Redis::tcp(&[]);
+    let taken = redis.address();
+    let text = format!("admin: off\npools: {{a: {{listen: \"{taken}\", servers: embedded:1}}}}\n");
+    let (code, said, complained) = run(&["-c", &dir.write("pool.yaml", &text)]);
+    assert_eq!((code, said.as_str()), (71, ""));
+    assert_eq!(
+        complained,
+        format!("hotring: pool a: cannot listen on {taken}: Address already in use (os error 98)\n")
+    );
+    let text = "log: {level: off}\npools: {a: {listen: 127.0.0.1:0, servers: embedded:1}}\n";
+    let (code, said, complained) = run(&["-c", &dir.write("admin.yaml", text), "--admin", taken]);
+    assert_eq!((code, said.as_str()), (71, ""));
+    assert_eq!(complained, format!("hotring: admin: cannot listen on {taken}: Address already in use (os error 98)\n"));
+    // A unix socket that somebody listens on is not taken away, nor is a file of another kind.
+    let busy = Redis::start(&[]);
+    let other = dir.write("notes.txt", "mine");
+    for (path, why) in [(busy.address(), "another process listens there"), (&other, "there is a file of another kind")]
+    {
+        let text = format!("admin: off\npools: {{a: {{listen: {path}, servers: embedded:1}}}}\n");
+        let (code, _, complained) = run(&["-c", &dir.write("unix.yaml", &text)]);
+        assert_eq!((code, complained), (71, format!("hotring: pool a: cannot listen on {path}: {why}\n")));
+    }
+    assert_eq!(busy.client().ask("PING"), "+PONG\r\n");
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "mine");
+}
+
+#[test]
+fn bad_configuration_and_bad_arguments_are_64_and_a_missing_file_is_78() {
+    let dir = Scratch::new();
+    let bad =
+        dir.write("bad.yaml", "pools:\n  a:\n    listen: 127.0.0.1:0\n    servers: embedded:1\n    timeout: soon\n");
+    for arguments in [&["-c", &bad][..], &["check", "-c", &bad], &["-t", "-c", &bad], &["route", "-c", &bad, "k"]] {
+        let (code, said, complained) = run(arguments);
+        assert_eq!((code, said.as_str()), (64, ""), "{arguments:?}");
+        assert!(complained.contains("bad.yaml:5:14") && complained.contains("pools.a.timeout"), "{complained}");
+    }
+    for arguments in [&["--nonsense"][..], &["route"], &["import"], &["check", "a", "b"], &["-c"]] {
+        let (code, said, complained) = run(arguments);
+        assert_eq!((code, said.as_str()), (64, ""), "{arguments:?}");
+        assert!(complained.starts_with("error: "), "{complained}");
+    }
+    let nowhere = dir.file("nowhere.yaml");
+    for arguments in
+        [&["-c", &nowhere][..], &["check", "-c", &nowhere], &["import", &nowhere], &["route", "-c", &nowhere, "k"]]
+    {
+        let (code, said, complained) = run(arguments);
+        assert_eq!((code, said.as_str()), (78, ""), "{arguments:?}");
+        assert!(complained.contains(&nowhere), "{complained}");
+    }
+    let good = dir.write("good.yaml", "pools: {a: {listen: 127.0.0.1:0, servers: embedded:1}}\n");
+    let (code, _, complained) = run(&["-c", &good, "--admin", "nonsense"]);
+    assert_eq!(code, 64);
+    assert!(complained.starts_with("--admin: read `nonsense`, expected "), "{complained}");
+}
+
+#[test]
+fn check_says_what_is_valid_and_what_is_seldom_meant() {
+    let dir = Scratch::new();
+    let good = dir.write("good.yaml", "pools: {a: {listen: 127.0.0.1:0, servers: embedded:1}}\n");
+    let two = "pools:\n  a: {listen: 127.0.0.1:0, servers: [\"h:1:1\"], timeout: off}\n  b: {listen: 127.0.0.1:0, servers: \
+               embedded:1}\n";
+    let two = dir.write("two.yaml", two);
+    for check in [&["check", "-c"][..], &["-t", "-c"]] {
+        let said = run(&[check, &[&good]].concat());
+        assert_eq!(said, (0, format!("{good} is valid: 1 pool\n"), String::new()));
+        let warning = "warning: pool `a`: no `timeout`: a server that hangs holds its requests for ever\n";
+        assert_eq!(run(&[check, &[&two]].concat()), (0, format!("{warning}{two} is valid: 2 pools\n"), String::new()));
+    }
+    let (code, version, _) = run(&["--version"]);
+    assert_eq!((code, version), (0, format!("hotring {}\n", env!("CARGO_PKG_VERSION"))));
+    let (code, help, _) = run(&["--help"]);
+    assert!(code == 0 && help.contains("Usage: hotring"), "{help}");
+}
+
+#[test]
+fn import_makes_a_proxy_yaml_that_routes_the_same() {
+    let dir = Scratch::new();
+    let nutcracker = dir.write(
+        "nutcracker.yml",
+        "alpha:\n  listen: 127.0.0.1:22121\n  hash: murmur\n  distribution: modula\n  redis: true\n  servers:\n   - \
+         10.0.0.1:6379:1\n   - 10.0.0.2:6379:2 two\n",
+    );
+    let (code, yaml, complained) = run(&["import", &nutcracker]);
+    assert_eq!((code, complained.as_str()), (0, ""));
+    let imported = dir.write("proxy.yaml", &yaml);
+    for key in ["a", "user:1", ""] {
+        let [from, to] = [&nutcracker, &imported].map(|config| run(&["route", "-c", config, key]));
+        assert_eq!(from, to);
+        assert_eq!(from.0, 0);
+    }
+    let (code, said, complained) = run(&["import", &imported]);
+    assert_eq!((code, said.as_str()), (64, ""));
+    assert!(complained.contains("expected a nutcracker.yml"), "{complained}");
+}
+
+#[test]
+fn route_tells_the_shard_that_a_live_process_uses() {
+    let dir = Scratch::new();
+    let (redis, at) = shards(3);
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", "hash_tag: \"{}\""]));
+    let hotring = Serving::start(&["-c", &config]);
+    let mut app = Client::connect(&hotring.address("pool main"));
+    let keys: Vec<String> = (0..10).map(|n| format!("user:{{{}}}:x", n * 997)).collect();
+    let arguments: Vec<&str> = ["route", "-c", &config].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let (code, said, _) = run(&arguments);
+    assert_eq!(code, 0);
+    let told: Vec<&str> = said.lines().filter(|line| line.starts_with("  -> shard ")).collect();
+    assert_eq!(told.len(), keys.len(), "{said}");
+    assert!(said.contains(" of its hash tag, home is shard "), "{said}");
+    for (key, told) in keys.iter().zip(told) {
+        assert_eq!(app.ask(&format!("SET {key} v")), "+OK\r\n");
+        let shard = redis.iter().position(|redis| redis.client().ask(&format!("EXISTS {key}")) == ":1\r\n").unwrap();
+        assert_eq!(told, format!("  -> shard {shard} (s{shard}), connection 0"), "{key}");
+    }
+    for (command, answer) in [
+        ("MGET", "  split by shard, replies merged\n"),
+        ("ECHO", "  answered by hotring itself\n"),
+        ("FLUSHALL", "  refused: ERR hotring does not run commands over the whole keyspace"),
+    ] {
+        let (code, said, complained) = run(&["route", "-c", &config, "--command", command, "k"]);
+        assert!(code == 0 && said.contains(answer), "{said}{complained}");
+    }
+    let (code, said, complained) = run(&["route", "-c", &config, "--command", "GETSET", "k"]);
+    assert_eq!((code, said.as_str()), (64, ""));
+    assert_eq!(complained, "ERR wrong number of arguments for 'getset' command\n");
+    let (code, _, complained) = run(&["route", "-c", &config, "--pool", "none", "k"]);
+    assert_eq!((code, complained.as_str()), (64, "say which pool with --pool: main\n"));
+}
