@@ -71,7 +71,7 @@ fn a_shard_that_was_restarted_while_nobody_asked_costs_nobody_anything() {
 #[test]
 fn a_shard_that_stands_still_times_out_and_others_do_not() {
     let (redis, at) = shards(3);
-    let hotring = Hotring::over(&at, &["timeout: 300ms", "connect_timeout: 300ms"]);
+    let hotring = Hotring::over(&at, &["timeout: 1s"]);
     let mut app = hotring.app();
     let [a, b, c] = [0, 1, 2].map(|shard| key_on(shard, 3));
     assert_eq!(app.ask(&format!("MSET {a} 1 {b} 2 {c} 3")), "+OK\r\n");
@@ -83,17 +83,17 @@ fn a_shard_that_stands_still_times_out_and_others_do_not() {
         assert_eq!(app.ask(&format!("GET {a}")), "$1\r\n1\r\n");
         assert_eq!(app.ask(&format!("GET {c}")), "$1\r\n3\r\n");
     }
-    assert!(start.elapsed() < Duration::from_millis(300), "the others took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "the others took {:?}", start.elapsed());
     let text = "-ERR shard s1 timed out (no answer within the pool's timeout); the command may have run\r\n";
     for _ in 0..3 {
         assert_eq!(waiting.text(), text);
     }
     let took = start.elapsed();
-    assert!((300..3000).contains(&took.as_millis()), "{took:?}");
+    assert!((1000..10_000).contains(&took.as_millis()), "{took:?}");
     let start = now();
     let said = app.ask(&format!("GET {b}"));
     assert_eq!(said, "-ERR shard s1 is down (no answer within the pool's timeout); nothing was sent\r\n");
-    assert!(start.elapsed() < Duration::from_millis(300), "refused at once");
+    assert!(start.elapsed() < Duration::from_secs(1), "refused at once");
     redis[1].thaw();
     // What the old connection would have answered goes to nobody; the INCR did run.
     eventually("the shard is back", || !app.ask(&format!("GET {b}")).starts_with('-'));

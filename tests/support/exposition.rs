@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub(crate) struct Family {
     pub(crate) kind: String,
+    #[allow(dead_code, reason = "not every test asks for it")]
     pub(crate) help: String,
     pub(crate) samples: Vec<Sample>,
 }

@@ -1,0 +1,199 @@
+//! No queue without a bound: who asks for more than fits waits or is closed, and nobody else notices.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+use support::{Client, Fake, Hotring, Redis, eventually, key_on, now, pool, shards, wire};
+
+const MIB: usize = 1 << 20;
+
+fn store(app: &mut Client, key: &str, bytes: usize) {
+    assert_eq!(app.call(&[b"SET", key.as_bytes(), &vec![b'x'; bytes]]), b"+OK\r\n");
+}
+
+#[test]
+fn an_app_that_does_not_read_is_closed_at_max_output() {
+    let redis = Redis::start(&[]);
+    let hotring = Hotring::with_admin(&pool(&[redis.address()], &["max_output: 1mb"]));
+    let mut other = hotring.app();
+    store(&mut other, "large", MIB);
+    let mut slow = hotring.app();
+    slow.send(&wire(&["GET", "large"]).repeat(64));
+    eventually("it is closed", || {
+        assert_eq!(other.ask("PING"), "+PONG\r\n");
+        hotring.metric("hotring_client_output_limit_kills_total{pool=\"main\"}") == 1.0
+    });
+    assert_eq!(other.ask("STRLEN large"), ":1048576\r\n");
+    let got = slow.rest();
+    assert!(got.len() < 64 * MIB && got.starts_with(b"$1048576\r\nxxx"), "{} bytes", got.len());
+    eventually("nothing is kept for it", || {
+        hotring.metric("hotring_client_output_bytes{pool=\"main\"}") == 0.0
+            && hotring.metric("hotring_requests_pending{pool=\"main\"}") == 0.0
+            && hotring.metric("hotring_client_connections{pool=\"main\"}") == 1.0
+    });
+}
+
+#[test]
+fn one_reply_alone_never_closes_a_session() {
+    let redis = Redis::start(&[]);
+    let hotring = Hotring::over(&[redis.address()], &["max_output: 64kb"]);
+    let mut app = hotring.app();
+    store(&mut app, "large", 16 * MIB);
+    for _ in 0..3 {
+        assert_eq!(app.call(&["GET", "large"]).len(), 16 * MIB + "$16777216\r\n\r\n".len());
+    }
+}
+
+#[test]
+fn an_app_that_reads_late_gets_everything() {
+    let redis = Redis::start(&[]);
+    let hotring = Hotring::with_admin(&pool(&[redis.address()], &["max_pipeline: 4"]));
+    let mut other = hotring.app();
+    store(&mut other, "large", MIB);
+    let mut slow = hotring.app();
+    let mut requests = Vec::new();
+    for n in 0..60 {
+        requests.extend(wire(&["GET", "large"]));
+        requests.extend(wire(&["SET", "n", &n.to_string()]));
+    }
+    slow.send(&requests);
+    let mut most: f64 = 0.0;
+    eventually("it is no longer read", || {
+        assert_eq!(other.ask("PING"), "+PONG\r\n");
+        most = most.max(hotring.metric("hotring_client_output_bytes{pool=\"main\"}"));
+        hotring.metric("hotring_client_pauses_total{pool=\"main\",full=\"window\"}") > 0.0 && most > 0.0
+    });
+    assert!(most < (6 * MIB) as f64, "{most} bytes wait for it");
+    for _ in 0..60 {
+        assert_eq!(slow.reply().len(), MIB + "$1048576\r\n\r\n".len());
+        assert_eq!(slow.text(), "+OK\r\n");
+    }
+    assert_eq!(slow.ask("GET n"), "$2\r\n59\r\n");
+    assert_eq!(hotring.metric("hotring_client_output_limit_kills_total{pool=\"main\"}"), 0.0);
+}
+
+#[test]
+fn a_full_window_is_not_read_beyond() {
+    // Keeps its replies back until it is asked to let go of them; then it says how many there were.
+    let keeper = Fake::start(|visit| {
+        visit.shake_hands();
+        let mut kept = 0;
+        while let Some(request) = visit.request() {
+            if request[1] == b"let go" {
+                let replies = "$4\r\nkept\r\n".repeat(kept) + &format!(":{kept}\r\n");
+                kept = 0;
+                visit.send(replies.as_bytes());
+            } else {
+                kept += 1;
+            }
+        }
+    });
+    let hotring = Hotring::over(&[keeper.address()], &["max_pipeline: 8"]);
+    let (mut app, mut other) = (hotring.app(), hotring.app());
+    app.send(&wire(&["GET", "k"]).repeat(100));
+    let (mut left, mut rounds) = (100, 0);
+    eventually("all are through", || {
+        let said = String::from_utf8(other.call(&["GET", "let go"])).unwrap();
+        let kept: usize = said[1..].trim().parse().unwrap();
+        assert!(kept <= 8, "{kept} of one session are open");
+        (left, rounds) = (left - kept, rounds + usize::from(kept > 0));
+        left == 0
+    });
+    assert!(rounds >= 100 / 8, "{rounds}");
+    for _ in 0..100 {
+        assert_eq!(app.text(), "$4\r\nkept\r\n");
+    }
+}
+
+/// Sets so many values of 16 KB on their way from a thread of their own.
+fn flood(app: &Client, key: &str, count: usize) -> std::thread::JoinHandle<()> {
+    let mut writer = app.writer();
+    let request = wire(&["SET", key, &"x".repeat(16_000)]);
+    std::thread::spawn(move || (0..count).for_each(|_| writer.send(&request)))
+}
+
+#[test]
+fn a_full_outbox_pauses_only_the_sessions_that_hit_it() {
+    let (redis, at) = shards(2);
+    let hotring = Hotring::with_admin(&pool(&at, &["max_outbox: 64kb", "timeout: off"]));
+    let [a, b] = [0, 1].map(|shard| key_on(shard, 2));
+    let mut other = hotring.app();
+    assert_eq!(other.ask(&format!("MSET {a} 1 {b} 2")), "+OK\r\n");
+    redis[1].freeze();
+    let mut apps: Vec<Client> = (0..3).map(|_| hotring.app()).collect();
+    let floods: Vec<_> = apps.iter().map(|app| flood(app, &b, 1000)).collect();
+    let mut most: f64 = 0.0;
+    eventually("the outbox is full and they are paused", || {
+        assert_eq!(other.ask(&format!("GET {a}")), "$1\r\n1\r\n");
+        most = hotring.metric("hotring_server_in_queue_bytes{pool=\"main\",backend=\"s1\"}");
+        most > 65536.0 && hotring.metric("hotring_client_pauses_total{pool=\"main\",full=\"outbox\"}") >= 3.0
+    });
+    for _ in 0..50 {
+        assert_eq!(other.ask(&format!("GET {a}")), "$1\r\n1\r\n");
+    }
+    most = most.max(hotring.metric("hotring_server_in_queue_bytes{pool=\"main\",backend=\"s1\"}"));
+    assert!(most < 65536.0 + 4.0 * 17_000.0, "{most} bytes wait");
+    redis[1].thaw();
+    for app in &mut apps {
+        for _ in 0..1000 {
+            assert_eq!(app.text(), "+OK\r\n");
+        }
+    }
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    assert_eq!(redis[1].calls("set"), 3000);
+    assert_eq!(other.ask(&format!("STRLEN {b}")), ":16000\r\n");
+}
+
+#[test]
+fn sessions_that_wait_for_an_outbox_hear_of_its_end() {
+    let (redis, at) = shards(2);
+    let hotring = Hotring::over(&at, &["max_outbox: 64kb", "timeout: 300ms", "connect_timeout: 300ms"]);
+    let [a, b] = [0, 1].map(|shard| key_on(shard, 2));
+    let mut apps: Vec<Client> = (0..2).map(|_| hotring.app()).collect();
+    assert_eq!(apps[0].ask(&format!("MSET {a} 1 {b} 2")), "+OK\r\n");
+    redis[1].freeze();
+    let start = now();
+    let floods: Vec<_> = apps.iter().map(|app| flood(app, &b, 1000)).collect();
+    let text = "-ERR shard s1 timed out (no answer within the pool's timeout); ";
+    let down = "-ERR shard s1 is down (no answer within ";
+    let mut replies = Vec::new();
+    for app in &mut apps {
+        replies.extend((0..1000).map(|_| app.text()));
+        assert_eq!(app.ask(&format!("GET {a}")), "$1\r\n1\r\n");
+    }
+    let other = replies.iter().find(|reply| !reply.starts_with(text) && !reply.starts_with(down));
+    assert_eq!(other, None);
+    assert!(replies.contains(&format!("{text}the command may have run\r\n")));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    redis[1].thaw();
+    eventually("the shard is back", || apps[0].ask(&format!("SET {b} 1")) == "+OK\r\n");
+}
+
+#[test]
+fn sessions_beyond_client_connections_are_refused_in_redis_words() {
+    let redis = Redis::start(&[]);
+    for workers in ["^workers: 1", "^workers: 2"] {
+        let hotring = Hotring::over(&[redis.address()], &["client_connections: 3", workers]);
+        let mut apps: Vec<Client> = (0..3).map(|_| hotring.app()).collect();
+        for app in &mut apps {
+            assert_eq!(app.ask("PING"), "+PONG\r\n");
+        }
+        for _ in 0..3 {
+            assert_eq!(hotring.app().rest(), b"-ERR max number of clients reached\r\n");
+        }
+        for app in &mut apps {
+            assert_eq!(app.ask("SET k v"), "+OK\r\n");
+        }
+        drop(apps.pop());
+        eventually("a place is free again", || {
+            let mut app = hotring.app();
+            // It may be closed before it has taken this.
+            let _ = app.try_send(&wire(&["PING"]));
+            let said = app.reply();
+            assert!(said == b"+PONG\r\n" || said == b"-ERR max number of clients reached\r\n");
+            said == b"+PONG\r\n"
+        });
+    }
+}
