@@ -393,7 +393,7 @@ async fn flusher(hub: Rc<Hub>, mut pacer: Pacer, tally: Rc<RefCell<WorkerCounts>
         hub.poll_flush(cx);
         let observation = {
             let engine = hub.engine();
-            Observation { now: hub.now(), replies: engine.landed(), in_flight: engine.in_flight() }
+            Observation { now: hub.now(), replies: engine.answered(), in_flight: engine.pending() }
         };
         let pause = pacer.after_flush(&observation, thread_cpu);
         let mut tally = tally.borrow_mut();

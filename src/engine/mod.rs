@@ -103,7 +103,7 @@ pub struct Engine {
     ids: u64,
     id_step: u64,
     requests: u64,
-    landed: u64,
+    answered: u64,
     in_flight: u32,
     now: Micros,
     /// What INFO says of the process.
@@ -130,7 +130,7 @@ impl Engine {
             ids: first_id,
             id_step,
             requests: 0,
-            landed: 0,
+            answered: 0,
             in_flight: 0,
             now: 0,
             about: About::default(),
@@ -318,6 +318,7 @@ impl Engine {
         pool.counts.replies += 1;
         pool.counts.reply_bytes += reply.len() as u64;
         pool.counts.requests_pending -= 1;
+        self.answered += 1;
         if session.killed {
             session.skip(ticket.slot, &mut self.spare);
             return;
@@ -392,7 +393,6 @@ impl Engine {
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += length as u64;
             self.in_flight = self.in_flight.saturating_sub(1);
-            self.landed += 1;
             let (pool, number) = (line.pool, line.number);
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
@@ -665,10 +665,16 @@ impl Engine {
         self.in_flight
     }
 
-    /// Flights whose replies came since the start; counts the same thing as [`Engine::in_flight`].
+    /// Requests without a reply.
     #[must_use]
-    pub fn landed(&self) -> u64 {
-        self.landed
+    pub fn pending(&self) -> u32 {
+        self.pools.iter().map(|p| p.counts.requests_pending.get() as u32).sum()
+    }
+
+    /// Requests that got a reply since the start, however. With [`Engine::pending`] this tells their latency.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// Sessions that are open.
