@@ -349,7 +349,7 @@ impl Engine {
         } else {
             let mut kept = self.spare.take();
             kept.extend_from_slice(reply);
-            session.keep(ticket.slot, kept);
+            session.keep(ticket.slot, kept, &mut self.spare);
         }
         // One reply never ends a session, however long; a reply that comes while too much waits does.
         if session.waiting() > pool.config.bounds.output.saturating_add(reply.len()) {

@@ -168,13 +168,13 @@ impl Session {
     }
 
     /// Keeps a reply whose turn has not come.
-    pub fn keep(&mut self, slot: u32, reply: Vec<u8>) {
+    pub fn keep(&mut self, slot: u32, reply: Vec<u8>, spare: &mut Spare) {
         let distance = slot.wrapping_sub(self.head);
         if distance == 0 || distance >= self.open {
             return;
         }
         let index = distance as usize - 1;
-        let early = self.early.get_or_insert_default();
+        let early = self.early.get_or_insert_with(|| spare.take_early());
         if early.len() <= index {
             early.resize_with(index + 1, || None);
         }
@@ -189,7 +189,7 @@ impl Session {
         if self.is_head(slot) {
             self.advance(spare);
         } else {
-            self.keep(slot, Vec::new());
+            self.keep(slot, Vec::new(), spare);
         }
     }
 
@@ -206,8 +206,10 @@ impl Session {
     pub fn release(&mut self, spare: &mut Spare) {
         if self.sent >= self.output.len() {
             self.sent = 0;
-            if self.open == 0 {
-                self.early = None;
+            if self.open == 0
+                && let Some(early) = self.early.take()
+            {
+                spare.put_early(early);
             }
             let mut buffer = std::mem::take(&mut self.output);
             buffer.clear();
@@ -220,17 +222,31 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Spare {
     buffers: Vec<Vec<u8>>,
+    early: Vec<Box<Early>>,
 }
 
 /// Most buffers kept, and the largest that is kept: 16 MiB in all.
 const MOST_SPARE: usize = 256;
 const LARGEST_SPARE: usize = 64 * 1024;
+/// The most places that a kept list of early replies has.
+const LARGEST_EARLY: usize = 1024;
 
 impl Spare {
     /// An empty buffer, with room where one was left.
     #[inline]
     pub fn take(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_default()
+    }
+
+    fn take_early(&mut self) -> Box<Early> {
+        self.early.pop().unwrap_or_default()
+    }
+
+    fn put_early(&mut self, mut early: Box<Early>) {
+        if early.capacity() <= LARGEST_EARLY && self.early.len() < MOST_SPARE {
+            early.clear();
+            self.early.push(early);
+        }
     }
 
     /// Gives a buffer back.
@@ -258,7 +274,7 @@ mod tests {
             session.append(reply, spare);
             session.advance(spare);
         } else {
-            session.keep(slot, reply.to_vec());
+            session.keep(slot, reply.to_vec(), spare);
         }
     }
 
