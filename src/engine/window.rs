@@ -222,6 +222,7 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Spare {
     buffers: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "the boxes themselves go to sessions, where each word counts, and come back")]
     early: Vec<Box<Early>>,
 }
 
