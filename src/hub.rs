@@ -388,18 +388,20 @@ impl Socket {
         UnixStream::connect(path).await.map(Self::Unix)
     }
 
-    /// Writes what the socket takes at once.
+    /// Writes what the socket takes at once. A call that a signal interrupted is made again: nobody would come back to it.
     pub fn offer(&self, bytes: &[u8]) -> Taken {
-        let written = match self {
-            Self::Tcp(socket) => socket.try_write(bytes),
-            Self::Unix(socket) => socket.try_write(bytes),
-            Self::Closed | Self::InProcess(_) => return Taken::Gone,
-        };
-        match written {
-            Ok(n) => Taken::Some(n),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Full(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Taken::Some(0),
-            Err(_) => Taken::Gone,
+        loop {
+            let written = match self {
+                Self::Tcp(socket) => socket.try_write(bytes),
+                Self::Unix(socket) => socket.try_write(bytes),
+                Self::Closed | Self::InProcess(_) => return Taken::Gone,
+            };
+            match written {
+                Ok(n) => return Taken::Some(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Taken::Full(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Taken::Gone,
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub trait Port {
 /// What became of bytes offered to a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// So many were taken, more may be offered at once.
+    /// So many were taken, at least one; more may be offered at once.
     Some(usize),
     /// So many were taken; the socket is full, and the shell will say when it is writable.
     Full(usize),
