@@ -1,0 +1,68 @@
+//! What the simulation found, each by itself and at once.
+
+use super::support::{Wires, engine, key_on, pool, request};
+use hotring::engine::{Engine, Then};
+use hotring::error::{Cause, Failure};
+
+const LOST: Failure = Failure { cause: Cause::Lost, reason: "connection reset" };
+
+fn submit(engine: &mut Engine, wires: &mut Wires, session: u32, line: &str) {
+    let wire = request(line);
+    assert_eq!(engine.submit(session, &wire, 0, wires).consumed, wire.len());
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One part was carried out, the other never left: "nothing was sent" would invite the app to repeat what has run.
+#[test]
+fn a_split_request_of_which_a_part_has_run_is_not_said_to_be_unsent() {
+    let (mut engine, mut wires) = engine(pool(2, 1, false), 1);
+    let (a, b) = (key_on(&engine, 0), key_on(&engine, 1));
+    submit(&mut engine, &mut wires, 0, &format!("MSET {a} 1 {b} 2"));
+    engine.fail(1, LOST, 0, &mut wires);
+    engine.flush(&mut wires);
+    assert_eq!(text(&wires.shards[0]), text(&request(&format!("MSET {a} 1"))));
+    engine.receive(0, b"+OK\r\n", 0, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    assert_eq!(text(&wires.apps[0]), "-ERR shard s1 was lost (connection reset); the command may have run\r\n");
+}
+
+/// A shard that finds a request malformed, or too big, answers before it has all of it, and closes.
+#[test]
+fn sessions_go_on_when_a_shard_answers_early_and_closes() {
+    let mut config = pool(1, 1, false);
+    config.outbox = 10;
+    let (mut engine, mut wires) = engine(config, 1);
+    wires.room = Some(20);
+    submit(&mut engine, &mut wires, 0, "SET key a-value-that-does-not-fit");
+    engine.flush(&mut wires);
+    let more = engine.submit(0, &request("PING"), 0, &mut wires);
+    assert_eq!(more.then, Then::Pause);
+    engine.receive(0, b"-ERR Protocol error: invalid bulk length\r\n", 0, &mut wires).unwrap();
+    wires.woken.clear();
+    assert!(engine.closed(0, 0, &mut wires), "nobody waits for a reply");
+    assert_eq!(wires.woken, [0]);
+    assert!(!engine.is_paused(0));
+    let more = engine.submit(0, &request("PING"), 0, &mut wires);
+    assert_eq!(more.then, Then::Read { need: 1 });
+}
+
+/// The session asked for the length first. Were its GET to share the other session's, which is on the wire before that, it
+/// could see an older value than the length it has seen.
+#[test]
+fn a_session_shares_no_read_that_runs_before_what_it_asked_for_earlier() {
+    let (mut engine, mut wires) = engine(pool(1, 1, true), 3);
+    submit(&mut engine, &mut wires, 0, "GET key");
+    submit(&mut engine, &mut wires, 1, "STRLEN key");
+    submit(&mut engine, &mut wires, 1, "GET key");
+    submit(&mut engine, &mut wires, 2, "GET key");
+    engine.flush(&mut wires);
+    let expected = [request("GET key"), request("STRLEN key"), request("GET key")].concat();
+    assert_eq!(text(&wires.shards[0]), text(&expected), "the third session shares, the second does not");
+    engine.receive(0, b"$3\r\nold\r\n:5\r\n$5\r\nnewer\r\n", 0, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    let replies: Vec<String> = wires.apps.iter().map(|bytes| text(bytes)).collect();
+    assert_eq!(replies, ["$3\r\nold\r\n", ":5\r\n$5\r\nnewer\r\n", "$5\r\nnewer\r\n"]);
+}

@@ -1,0 +1,95 @@
+//! What one run is like: how many of everything, how narrow, how unlucky.
+
+use super::chance::Chance;
+use hotring::engine::PoolConfig;
+use hotring::engine::window::Bounds;
+use hotring::resp::Limits;
+use hotring::ring::{Distribution, KeyHash, Shard};
+use hotring::stages::{Coalesce, Health, HealthConfig, Micros, Path, Placement, Route};
+
+/// What one run is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub pools: usize,
+    pub shards: usize,
+    pub lanes: u16,
+    pub coalesce: bool,
+    pub eject: bool,
+    pub password: bool,
+    pub open: usize,
+    pub output: usize,
+    pub outbox: usize,
+    pub timeout: Option<Micros>,
+    pub apps: usize,
+    /// Bytes that a socket holds at most.
+    pub sockets: usize,
+    pub long: bool,
+    /// Apps that stop reading for a while.
+    pub slow: bool,
+    /// One in so many steps is a fault of a shard; 0 is never.
+    pub faults: usize,
+    /// Shards that answer nonsense.
+    pub lies: bool,
+    /// Most requests that an app has open.
+    pub pending: usize,
+    /// Most requests that an app sends at once.
+    pub burst: usize,
+    /// Few keys, asked for by all.
+    pub hot: bool,
+    /// The flusher's turn comes in so many of a hundred steps.
+    pub flushes: usize,
+}
+
+impl Plan {
+    pub fn draw(chance: &mut Chance) -> Self {
+        Self {
+            pools: chance.pick(&[1, 1, 2]),
+            shards: 1 + chance.below(5),
+            lanes: 1 + chance.below(3) as u16,
+            coalesce: chance.one_in(2),
+            eject: chance.one_in(3),
+            password: chance.one_in(6),
+            open: chance.pick(&[1, 2, 8, 64, 1024]),
+            output: chance.pick(&[1 << 26, 1 << 26, 1 << 16, 4096, 256]),
+            outbox: chance.pick(&[16 << 20, 16 << 20, 2000, 100, 1]),
+            timeout: chance.pick(&[None, Some(100_000), Some(20_000)]),
+            apps: 1 + chance.below(8),
+            sockets: chance.pick(&[1 << 20, 1 << 20, 70_000, 4096, 200, 10]),
+            long: chance.one_in(3),
+            slow: chance.one_in(3),
+            faults: chance.pick(&[0, 2000, 300, 50]),
+            lies: chance.one_in(6),
+            pending: chance.pick(&[1, 1, 10, 200]),
+            burst: chance.pick(&[1, 2, 5, 30]),
+            hot: chance.one_in(2),
+            flushes: chance.pick(&[2, 6, 14]),
+        }
+    }
+
+    pub fn pool(&self, number: usize) -> PoolConfig {
+        let names: Vec<String> = (0..self.shards).map(|shard| format!("s{shard}")).collect();
+        let placement = Placement {
+            shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
+            hash: KeyHash::Fnv1a_64,
+            distribution: if number == 0 { Distribution::Ketama } else { Distribution::Modula },
+            hash_tag: Some(*b"{}"),
+        };
+        let health = HealthConfig { eject: self.eject, failure_limit: 2, retry_timeout: 1_000 };
+        let (shards, lanes) = (self.shards as u16, self.lanes);
+        PoolConfig {
+            name: format!("pool{number}"),
+            shards: names,
+            lanes,
+            bounds: Bounds { open: self.open, output: self.output },
+            limits: Limits::default(),
+            outbox: self.outbox,
+            timeout: self.timeout,
+            password: self.password.then(|| (*b"secret").into()),
+            path: Path {
+                route: Route::new(placement, lanes),
+                coalesce: Coalesce::new(self.coalesce, self.shards * usize::from(lanes), 7),
+                health: Health::new(health, shards, lanes),
+            },
+        }
+    }
+}

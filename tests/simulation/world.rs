@@ -1,0 +1,396 @@
+//! One run: apps, sockets, shards and the engine between them; what happens next is drawn by lot.
+
+use super::app::{App, Habits, Pending, Wish, uncertain};
+use super::chance::Chance;
+use super::net::{AppEnd, LineEnd, Net};
+use super::plan::Plan;
+use super::truth::{Moment, Truth};
+use super::wire;
+use hotring::engine::line::State;
+use hotring::engine::{Engine, Then};
+use hotring::stages::{Micros, ShardState};
+use std::collections::VecDeque;
+
+/// One run.
+pub struct World {
+    pub plan: Plan,
+    pub chance: Chance,
+    pub engine: Engine,
+    pub net: Net,
+    pub truth: Truth,
+    pub apps: Vec<Option<App>>,
+    pub now: Micros,
+    pub numbers: u64,
+    pub opened: u64,
+    /// The flusher is to run.
+    pub rung: bool,
+    /// Shards that do nothing for now.
+    pub frozen: Vec<bool>,
+    /// By shard: what reached it over connections that the proxy has given up.
+    pub ghosts: Vec<Vec<u8>>,
+    /// By connection: when it broke last.
+    pub faults: Vec<Moment>,
+    /// Sessions the proxy ended because their apps did not read.
+    pub killed: u64,
+    /// Tells what happens, when one seed is played again.
+    pub tale: Option<VecDeque<String>>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let plan = Plan::draw(&mut chance);
+        let mut engine = Engine::new(1, 1);
+        let mut lines = Vec::new();
+        for pool in 0..plan.pools {
+            let (_, numbers) = engine.add_pool(plan.pool(pool));
+            for line in 0..numbers.len() {
+                let node = pool * plan.shards + line / usize::from(plan.lanes);
+                lines.push(LineEnd::new(node, plan.sockets));
+            }
+        }
+        let nodes = plan.pools * plan.shards;
+        let apps = (0..plan.apps).map(|_| None).collect();
+        let ends = (0..plan.apps).map(|_| AppEnd {
+            unread: 0,
+            capacity: plan.sockets,
+            arrived: Vec::new(),
+            full: false,
+            gone: true,
+            ready: false,
+        });
+        let net = Net { chance: Chance::new(seed ^ 1), apps: ends.collect(), sessions: Vec::new(), lines, direct: 0 };
+        let faults = vec![0; net.lines.len()];
+        Self {
+            plan,
+            chance,
+            engine,
+            net,
+            truth: Truth::new(nodes),
+            apps,
+            now: 1,
+            numbers: 0,
+            opened: 0,
+            rung: false,
+            frozen: vec![false; nodes],
+            ghosts: vec![Vec::new(); nodes],
+            faults,
+            killed: 0,
+            tale: None,
+        }
+    }
+
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(tale) = &mut self.tale {
+            if tale.len() >= 400 {
+                tale.pop_front();
+            }
+            tale.push_back(format!("{:>6} {:>8}us {}", self.truth.moment, self.now, text()));
+        }
+    }
+
+    /// Lets something happen. Returns whether anything did.
+    pub fn step(&mut self) -> bool {
+        self.truth.moment += 1;
+        self.now += self.chance.below(60) as u64;
+        let app = self.chance.below(self.apps.len());
+        let line = self.chance.below(self.net.lines.len());
+        if self.plan.faults > 0 && self.chance.one_in(self.plan.faults) {
+            return self.fault(line);
+        }
+        if self.chance.below(100) < self.plan.flushes {
+            return self.flush();
+        }
+        match self.chance.below(86) {
+            0..20 => self.app_speaks(app),
+            20..38 => self.session_runs(app),
+            38..54 => self.shard_works(line),
+            54..70 => self.line_reads(line),
+            70..76 => self.app_reads(app),
+            76..81 => (0..self.net.lines.len()).any(|line| self.line_opens(line)),
+            81..83 => self.app_changes(app),
+            83 => self.ghost_works(line),
+            84 => self.thaw(line),
+            _ => self.tick(),
+        }
+    }
+
+    // --- apps -----------------------------------------------------------------------------------------------------
+
+    pub fn app_speaks(&mut self, index: usize) -> bool {
+        let Some(app) = &mut self.apps[index] else { return self.app_connects(index) };
+        if self.net.apps[index].gone || app.finished {
+            return false;
+        }
+        if app.unsent.is_empty() && app.pending.len() < self.plan.pending && !app.last_words {
+            let habits = Habits {
+                pool: app.pool,
+                password: self.plan.password,
+                long: self.plan.long,
+                scripts: !self.plan.eject,
+                hot: self.plan.hot,
+            };
+            for _ in 0..self.chance.cut(self.plan.burst) {
+                app.speak(&mut self.chance, &habits, &mut self.numbers);
+                if app.last_words {
+                    break;
+                }
+            }
+        }
+        if app.unsent.is_empty() || app.sent.len() > self.plan.sockets {
+            return false;
+        }
+        let n = self.chance.cut(app.unsent.len());
+        app.sent.extend(app.unsent.drain(..n));
+        self.net.apps[index].ready = true;
+        self.note(|| format!("app {index} sends {n} bytes"));
+        true
+    }
+
+    pub fn app_connects(&mut self, index: usize) -> bool {
+        let pool = self.chance.below(self.plan.pools);
+        let session = self.engine.open(pool as u16);
+        self.opened += 1;
+        let lane = (self.opened % u64::from(self.plan.lanes)) as u32;
+        let slot = session as usize;
+        if self.net.sessions.len() <= slot {
+            self.net.sessions.resize(slot + 1, None);
+        }
+        assert!(self.net.sessions[slot].replace(index).is_none(), "a session number was given twice");
+        let end = &mut self.net.apps[index];
+        (end.unread, end.full, end.gone, end.ready) = (0, false, false, true);
+        end.arrived.clear();
+        self.apps[index] = Some(App::new(pool, session, lane, !self.plan.password));
+        self.note(|| format!("app {index} connects to pool {pool}: session {session}"));
+        true
+    }
+
+    /// It leaves, closes its half, or stops reading.
+    pub fn app_changes(&mut self, index: usize) -> bool {
+        let what = self.chance.below(20);
+        let Some(app) = &mut self.apps[index] else { return false };
+        let end = &mut self.net.apps[index];
+        match what {
+            0 | 1 => {
+                end.gone = true;
+                end.ready = true;
+                end.full = false;
+                app.unsent.clear();
+                if what == 0 {
+                    // Seen as an error, and nothing it sent can be read any more.
+                    self.note(|| format!("app {index} resets"));
+                    self.end_session(index, true);
+                } else {
+                    self.note(|| format!("app {index} leaves"));
+                }
+            }
+            2 if app.unsent.is_empty() => {
+                app.finished = true;
+                end.ready = true;
+                self.note(|| format!("app {index} will send no more"));
+            }
+            3..10 if self.plan.slow => app.idle = !app.idle,
+            _ => return false,
+        }
+        true
+    }
+
+    pub fn app_reads(&mut self, index: usize) -> bool {
+        let Some(app) = &self.apps[index] else { return false };
+        let end = &mut self.net.apps[index];
+        if end.unread == 0 || app.idle || end.gone {
+            return false;
+        }
+        end.unread -= self.chance.cut(end.unread);
+        end.ready |= end.full;
+        true
+    }
+
+    /// Judges what has arrived at the apps.
+    pub fn judge(&mut self) {
+        for index in 0..self.apps.len() {
+            let arrived = std::mem::take(&mut self.net.apps[index].arrived);
+            if arrived.is_empty() {
+                continue;
+            }
+            let app = self.apps[index].as_mut().expect("bytes for an app that is not there");
+            let mut at = 0;
+            while let Some((reply, length)) = wire::reply(&arrived[at..]) {
+                app.judge(&reply, &arrived[at..at + length], &mut self.truth, &self.faults);
+                at += length;
+            }
+            self.net.apps[index].arrived = arrived[at..].to_vec();
+        }
+    }
+
+    // --- the proxy's session, as downstream::session does it -------------------------------------------------------
+
+    pub fn session_runs(&mut self, index: usize) -> bool {
+        let end = &mut self.net.apps[index];
+        if self.apps[index].is_none() || !std::mem::take(&mut end.ready) {
+            return false;
+        }
+        for _ in 0..4 {
+            let Some(app) = &mut self.apps[index] else { return true };
+            let (id, end) = (app.session, &mut self.net.apps[index]);
+            if self.engine.is_blocked(id) && (end.gone || end.unread < end.capacity) {
+                end.full = false;
+                self.engine.app_writable(id);
+                self.rung |= self.engine.is_dirty();
+            }
+            if self.engine.is_over(id) {
+                self.end_session(index, false);
+                return true;
+            }
+            if app.saw_end || self.engine.is_paused(id) || self.engine.is_closing(id) {
+                return true;
+            }
+            if !app.tail.is_empty() && app.tail.len() >= app.need {
+                let bytes = std::mem::take(&mut app.tail);
+                self.submit(index, bytes);
+                continue;
+            }
+            if app.sent.is_empty() {
+                if app.finished || end.gone {
+                    app.saw_end = true;
+                    let done = self.engine.finish(id);
+                    self.rung |= self.engine.is_dirty();
+                    if done {
+                        self.end_session(index, false);
+                    }
+                }
+                return true;
+            }
+            let n = self.chance.cut(app.sent.len());
+            let mut bytes = std::mem::take(&mut app.tail);
+            let fresh = bytes.is_empty();
+            bytes.extend(app.sent.drain(..n));
+            if fresh {
+                self.submit(index, bytes);
+            } else {
+                app.tail = bytes;
+            }
+        }
+        self.net.apps[index].ready = true;
+        true
+    }
+
+    pub fn submit(&mut self, index: usize, mut bytes: Vec<u8>) {
+        let Some(app) = &mut self.apps[index] else { return };
+        let id = app.session;
+        let done = self.engine.submit(id, &bytes, self.now, &mut self.net);
+        self.rung |= self.engine.is_dirty();
+        assert!(done.consumed <= bytes.len());
+        bytes.drain(..done.consumed);
+        app.taken += done.consumed as u64;
+        app.need = 0;
+        match done.then {
+            Then::Read { need } => {
+                assert!(need > bytes.len(), "the session asks for {need} bytes and has {}", bytes.len());
+                app.need = need;
+                app.tail = bytes;
+            }
+            Then::Pause => {
+                app.tail = bytes;
+            }
+            Then::Close => {
+                assert!(app.last_words, "the session was closed for nothing");
+                app.taken = u64::MAX;
+            }
+        }
+        self.note(|| format!("session {id} of app {index} took {} bytes, then {:?}", done.consumed, done.then));
+        self.homes(index);
+        self.judge();
+    }
+
+    /// Notes where the requests that the engine has just taken go, and how it looks there.
+    pub fn homes(&mut self, index: usize) {
+        let Some(app) = &mut self.apps[index] else { return };
+        let (pool, lanes) = (app.pool, u32::from(self.plan.lanes));
+        let ring = self.engine.path(pool as u16).expect("a pool").route.ring();
+        let base = pool * self.plan.shards;
+        let first = pool as u32 * self.plan.shards as u32 * lanes;
+        let is_down = |line: u32| {
+            let state = self.engine.line(line).expect("a line").state;
+            matches!(state, State::Down(_))
+        };
+        while let Some(pending) = app.pending.get_mut(app.asked).filter(|p| p.end <= app.taken) {
+            let shards: Vec<Option<u16>> = match &pending.wish {
+                Wish::Script(..) => vec![Some(0)],
+                wish => wish.keys().iter().map(|key| ring.shard_of(key)).collect(),
+            };
+            let path = self.engine.path(pool as u16).expect("a pool");
+            if !matches!(pending.wish, Wish::Script(..)) {
+                let ejected = shards.iter().flatten().any(|&shard| path.health.state(shard) == ShardState::Ejected);
+                assert!(!ejected, "an ejected shard is in the ring");
+            }
+            pending.taken = Some(self.truth.moment);
+            pending.homes = shards.iter().map(|shard| shard.map(|shard| base + usize::from(shard))).collect();
+            pending.lines = shards.iter().flatten().map(|&s| first + u32::from(s) * lanes + app.lane).collect();
+            pending.down = pending.lines.iter().any(|&line| is_down(line));
+            app.asked += 1;
+        }
+    }
+
+    pub fn end_session(&mut self, index: usize, broken: bool) {
+        let Some(app) = self.apps[index].take() else { return };
+        let end = &mut self.net.apps[index];
+        if !end.gone && !app.pending.is_empty() {
+            // Only an app that does not read enough loses replies.
+            assert!(self.plan.output <= 1 << 16, "session {} ended with {:?} open", app.session, app.pending.front());
+            self.killed += 1;
+        }
+        let whole = end.gone || !app.pending.is_empty() || end.arrived.is_empty();
+        assert!(whole, "a session ended within a reply");
+        end.arrived.clear();
+        end.gone = true;
+        app.pending.iter().for_each(|pending: &Pending| uncertain(&pending.wish, &mut self.truth));
+        self.engine.close(app.session, broken);
+        self.rung |= self.engine.is_dirty();
+        self.net.sessions[app.session as usize] = None;
+        self.note(|| format!("session {} of app {index} ended", app.session));
+    }
+
+    // --- flusher and ticker -----------------------------------------------------------------------------------------
+
+    pub fn flush(&mut self) -> bool {
+        if !std::mem::take(&mut self.rung) {
+            return false;
+        }
+        self.note(|| "flush".into());
+        loop {
+            self.engine.flush(&mut self.net);
+            let mut again = false;
+            for line in 0..self.net.lines.len() {
+                let end = &mut self.net.lines[line];
+                if end.full && (end.closed || end.inbox.len() < end.capacity) {
+                    end.full = false;
+                    again = true;
+                    self.engine.shard_writable(line as u32);
+                }
+            }
+            if !again {
+                break;
+            }
+        }
+        self.judge();
+        true
+    }
+
+    pub fn tick(&mut self) -> bool {
+        if self.chance.one_in(4) {
+            self.now += self.chance.below(5_000) as u64;
+        }
+        let overdue = self.engine.tick(self.now);
+        for (line, failure) in overdue {
+            assert!(self.plan.timeout.is_some());
+            self.fails(line as usize, failure);
+        }
+        if let Some(timeout) = self.plan.timeout {
+            let lines = (0..self.net.lines.len() as u32).filter_map(|line| self.engine.line(line));
+            let oldest = lines.flat_map(|line| &line.waiters).map(|waiter| self.now as u32 - waiter.at).max();
+            assert!(oldest.is_none_or(|age| u64::from(age) <= timeout), "a request waits beyond the timeout");
+        }
+        true
+    }
+}

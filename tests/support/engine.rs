@@ -1,0 +1,94 @@
+//! An engine with one pool and sockets of memory, for tests and benchmarks.
+
+use hotring::engine::port::{Port, Taken};
+use hotring::engine::window::Bounds;
+use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
+use hotring::resp::Limits;
+use hotring::ring::{Distribution, KeyHash, Shard};
+use hotring::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route};
+
+/// Sockets that take everything, unless told otherwise.
+#[derive(Default)]
+pub struct Wires {
+    /// What each session was sent.
+    pub apps: Vec<Vec<u8>>,
+    /// What each connection was sent.
+    pub shards: Vec<Vec<u8>>,
+    /// Sessions that were woken.
+    pub woken: Vec<SessionId>,
+    /// Most bytes that a shard's socket takes; `None` is all.
+    pub room: Option<usize>,
+}
+
+impl Port for Wires {
+    fn to_app(&mut self, session: SessionId, bytes: &[u8]) -> Taken {
+        self.apps[session as usize].extend_from_slice(bytes);
+        Taken::Some(bytes.len())
+    }
+
+    fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken {
+        let n = self.room.map_or(bytes.len(), |room| room.min(bytes.len()));
+        self.shards[line as usize].extend_from_slice(&bytes[..n]);
+        if n < bytes.len() { Taken::Full(n) } else { Taken::Some(n) }
+    }
+
+    fn wake(&mut self, session: SessionId) {
+        self.woken.push(session);
+    }
+
+    fn open(&mut self, _line: LineId) {}
+}
+
+/// A pool with so many shards, and so many connections to each.
+pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
+    let names: Vec<String> = (0..shards).map(|shard| format!("s{shard}")).collect();
+    let placement = Placement {
+        shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
+        hash: KeyHash::Fnv1a_64,
+        distribution: Distribution::Ketama,
+        hash_tag: None,
+    };
+    let health = HealthConfig { eject: false, failure_limit: 2, retry_timeout: 30_000_000 };
+    PoolConfig {
+        name: "pool".into(),
+        shards: names,
+        lanes,
+        bounds: Bounds { open: 1024, output: 64 << 20 },
+        limits: Limits::default(),
+        outbox: 16 << 20,
+        timeout: None,
+        password: None,
+        path: Path {
+            route: Route::new(placement, lanes),
+            coalesce: Coalesce::new(coalesce, usize::from(shards * lanes), 7),
+            health: Health::new(health, shards, lanes),
+        },
+    }
+}
+
+/// An engine whose connections are open, and `sessions` sessions.
+pub fn engine(config: PoolConfig, sessions: usize) -> (Engine, Wires) {
+    let mut engine = Engine::new(1, 1);
+    let (pool, lines) = engine.add_pool(config);
+    let mut wires = Wires { shards: vec![Vec::new(); lines.len()], ..Wires::default() };
+    lines.for_each(|line| engine.connected(line, 0));
+    for _ in 0..sessions {
+        assert_eq!(engine.open(pool) as usize, wires.apps.len());
+        wires.apps.push(Vec::new());
+    }
+    (engine, wires)
+}
+
+/// A request's bytes, from words between blanks.
+pub fn request(line: &str) -> Vec<u8> {
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let mut out = Vec::new();
+    hotring::resp::write::request(&mut out, &words);
+    out
+}
+
+/// A key that lives on this shard.
+pub fn key_on(engine: &Engine, shard: u16) -> String {
+    let ring = engine.path(0).expect("a pool").route.ring();
+    (0..).map(|n| format!("k{n}")).find(|key| ring.shard_of(key.as_bytes()) == Some(shard)).expect("endless")
+}
