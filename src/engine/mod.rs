@@ -526,7 +526,8 @@ impl Engine {
             reply.clear();
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);
-                failure.write(name, sent, &mut reply);
+                // Of a split request another part may have run, whatever became of this one.
+                failure.write(name, sent || waiter.part != Waiter::WHOLE, &mut reply);
                 pool.counts.errors[failure.cause] += 1;
             }
             self.land(pool, &waiter, &reply, port);
