@@ -492,7 +492,7 @@ impl Engine {
     /// The shard ended the connection in peace: nothing was under way. The next request opens it again.
     ///
     /// Returns false, and does nothing, when something was under way: that is a failure.
-    pub fn closed(&mut self, id: LineId, now: Micros) -> bool {
+    pub fn closed(&mut self, id: LineId, now: Micros, port: &mut impl Port) -> bool {
         self.now = now;
         let Some(line) = self.lines.get_mut(id as usize) else { return true };
         if !line.waiters.is_empty() {
@@ -501,8 +501,11 @@ impl Engine {
         line.counts.server_eof += 1;
         line.state = State::Idle;
         line.drain();
+        // A shard that answers a request before all of it was sent, and then closes, leaves the rest in the outbox.
+        let paused = std::mem::take(&mut line.paused);
         let (pool, number) = (line.pool, line.number);
         self.tell(pool, &Event::Closed(number));
+        self.resume(&paused, port);
         true
     }
 

@@ -225,7 +225,8 @@ impl Replies {
                 Poll::Ready(Err(error)) => Failure { cause: Cause::Lost, reason: reason(&error) },
             };
             let now = hub.now();
-            let quiet = failure.cause == Cause::Lost && hub.engine().closed(self.line, now);
+            let quiet =
+                failure.cause == Cause::Lost && hub.with(|engine, sockets| engine.closed(self.line, now, sockets));
             return Poll::Ready(if quiet { End::Closed } else { End::Failed(failure) });
         }
         cx.waker().wake_by_ref();
