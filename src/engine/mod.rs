@@ -72,6 +72,19 @@ pub struct Submitted {
     pub then: Then,
 }
 
+/// See [`Engine::holdings`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holdings {
+    /// Split requests whose parts are under way.
+    pub gathers: usize,
+    /// Requests that share another's flight.
+    pub joined: usize,
+    /// Empty buffers kept to be used again.
+    pub spare: usize,
+    /// Their capacity in bytes.
+    pub spare_bytes: usize,
+}
+
 /// What the shell does with a session next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
@@ -711,6 +724,13 @@ impl Engine {
         }
     }
 
+    /// What the engine holds on to now; all but `spare` comes back to nothing when all requests are answered.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let (spare, spare_bytes) = self.spare.size();
+        Holdings { gathers: self.gathers.len(), joined: self.joined.len(), spare, spare_bytes }
+    }
+
     /// Whether the app's socket is full.
     #[must_use]
     pub fn is_blocked(&self, id: SessionId) -> bool {
@@ -762,8 +782,9 @@ fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
 }
 
 /// A leg with what the session brings.
-fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [u8], entropy: u64) -> Leg<'a> {
-    Leg { lane: session.lane, entropy: entropy as u32, ..Leg::new(spec, key, wire) }
+fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [u8], number: u64) -> Leg<'a> {
+    let after = (session.open_slots() > 0).then_some(session.newest);
+    Leg { lane: session.lane, number: number as u32, after, ..Leg::new(spec, key, wire) }
 }
 
 /// The verdict and, where it is a refusal, what it refuses with.

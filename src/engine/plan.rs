@@ -125,6 +125,7 @@ impl Engine {
             Verdict::Next => {
                 let line = pool.first_line + leg.line;
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+                session.newest = self.requests as u32;
                 pool.counts.requests_pending += 1;
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
@@ -211,6 +212,7 @@ impl Engine {
             None => {}
         }
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        session.newest = self.requests as u32;
         pool.counts.requests_pending += 1;
         let first_line = pool.first_line;
         let waiter = self.waiter(ticket, spec);
@@ -307,6 +309,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let number = session.pool;
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        session.newest = self.requests as u32;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         pool.counts.requests_pending += 1;
         let first_line = pool.first_line;
@@ -359,10 +362,12 @@ impl Engine {
         if let Some(leader) =
             self.lines.get_mut((first_line + flight.line) as usize).and_then(|l| l.joinable(flight.serial))
         {
+            session.newest = flight.number;
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
             pool.counts.joined_requests += 1;
             pool.config.path.observe(&Event::Joined(leg, flight), self.now, &mut self.notices);
         } else {
+            session.newest = self.requests as u32;
             let waiter = self.waiter(ticket, leg.spec);
             let serial = self.send(first_line + leg.line, waiter, request.wire(), port);
             self.sent(number, leg, serial);
@@ -389,7 +394,7 @@ impl Engine {
     #[inline]
     fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64) {
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
-            let flight = Flight { line: leg.line, serial };
+            let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
             pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
         }
     }

@@ -39,6 +39,8 @@ pub struct Session {
     pub sent: usize,
     /// Replies held in slots, in bytes.
     pub held: usize,
+    /// The number of the newest request whose flight it waits for, on this worker; wraps.
+    pub newest: u32,
     /// How far an incomplete request was scanned.
     pub resume: Resume,
     /// Told in CLIENT ID; never used twice.
@@ -86,6 +88,7 @@ impl Session {
             output: Vec::new(),
             sent: 0,
             held: 0,
+            newest: 0,
             resume: Resume::default(),
             id,
             name: None,
@@ -248,6 +251,12 @@ impl Spare {
             early.clear();
             self.early.push(early);
         }
+    }
+
+    /// How many buffers are kept, and their capacity in bytes.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.buffers.len(), self.buffers.iter().map(Vec::capacity).sum())
     }
 
     /// Gives a buffer back.

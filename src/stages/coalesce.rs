@@ -1,7 +1,8 @@
 //! Merges identical reads that are about to leave on the same connection: one goes, all get its reply.
 //!
 //! Only what has not left yet can be joined ("next flight"), so merging is linearizable: the shard executes the read after
-//! every joined request was made. A write to the key, of anyone on this worker, ends joining for it; a command whose keys are
+//! every joined request was made. Nor may it run before what the session asked for earlier and still waits for: a session with
+//! open requests joins only reads that were made after them. A write to the key, of anyone on this worker, ends joining for it; a command whose keys are
 //! not known ends it for all. Off by default.
 //!
 //! Bounded: what can be joined lives until the next flush, [`MOST`] reads at the most; further ones are sent by themselves.
@@ -36,6 +37,12 @@ struct Read {
     flight: Flight,
 }
 
+impl Read {
+    fn is(&self, leg: &Leg<'_>) -> bool {
+        self.flight.line == leg.line && self.wire == leg.wire
+    }
+}
+
 impl Coalesce {
     /// For a pool with `lines` connections. `seed` keeps apps from choosing keys that collide.
     #[must_use]
@@ -51,6 +58,12 @@ impl Coalesce {
         }
     }
 
+    /// Reads that can be joined now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.count
+    }
+
     /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
     fn can_share(leg: &Leg<'_>) -> bool {
         leg.alone
@@ -61,15 +74,22 @@ impl Coalesce {
 
     fn find(&self, leg: &Leg<'_>) -> Option<Flight> {
         let reads = self.open.get(&self.seed.of(leg.key))?;
-        reads.iter().find(|r| r.flight.line == leg.line && r.wire == leg.wire).map(|r| r.flight)
+        let read = reads.iter().find(|r| r.is(leg))?;
+        let fits = leg.after.is_none_or(|after| read.flight.number.wrapping_sub(after).cast_signed() >= 0);
+        fits.then_some(read.flight)
     }
 
     fn lead(&mut self, leg: &Leg<'_>, flight: Flight) {
+        let hash = self.seed.of(leg.key);
+        // Whoever may share the older one may share the newer one, too.
+        if let Some(read) = self.open.get_mut(&hash).and_then(|reads| reads.iter_mut().find(|r| r.is(leg))) {
+            read.flight = flight;
+            return;
+        }
         let Some(line) = self.by_line.get_mut(flight.line as usize) else { return };
         if self.count >= MOST {
             return;
         }
-        let hash = self.seed.of(leg.key);
         let mut wire = self.buffers.pop().unwrap_or_default();
         wire.extend_from_slice(leg.wire);
         let lists = &mut self.lists;
@@ -192,16 +212,21 @@ mod tests {
 
         /// Asks what becomes of a request and tells the stage that it did.
         fn ask(&mut self, words: &[&str], line: Line) -> Verdict {
+            self.ask_after(words, line, None)
+        }
+
+        /// The same for a session that waits for the reply to request `after`.
+        fn ask_after(&mut self, words: &[&str], line: Line, after: Option<u32>) -> Verdict {
             let mut wire = Vec::new();
             let args: Vec<&[u8]> = words.iter().map(|w| w.as_bytes()).collect();
             crate::resp::write::request(&mut wire, &args);
             let key = args.get(1).copied().unwrap_or_default();
-            let mut leg = Leg { line, ..Leg::new(lookup(args[0]).unwrap(), key, &wire) };
+            let mut leg = Leg { line, after, ..Leg::new(lookup(args[0]).unwrap(), key, &wire) };
             let verdict = self.stage.decide(&mut leg, 0);
             let mut notices = Notices::default();
             match verdict {
                 Verdict::Next => {
-                    let flight = Flight { line, serial: self.serial };
+                    let flight = Flight { line, serial: self.serial, number: self.serial as u32 };
                     self.serial += 1;
                     self.stage.observe(&Event::Sent(&leg, flight), 0, &mut notices);
                 }
@@ -220,10 +245,22 @@ mod tests {
     fn joins_the_same_read_on_the_same_connection() {
         let mut b = Bench::new();
         assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
-        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Join(Flight { line: 0, serial: 0 }));
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Join(Flight { line: 0, serial: 0, number: 0 }));
         assert_eq!(b.ask(&["GET", "k"], 1), Verdict::Next, "another connection may overtake");
         assert_eq!(b.ask(&["STRLEN", "k"], 0), Verdict::Next, "another read");
         assert_eq!(b.ask(&["GET", "other"], 0), Verdict::Next);
+    }
+
+    #[test]
+    fn a_session_joins_nothing_older_than_what_it_waits_for() {
+        let mut b = Bench::new();
+        b.ask(&["GET", "k"], 0);
+        b.ask(&["GET", "other"], 0);
+        assert_eq!(b.ask_after(&["GET", "k"], 0, Some(1)), Verdict::Next);
+        let newer = Verdict::Join(Flight { line: 0, serial: 2, number: 2 });
+        assert_eq!(b.ask_after(&["GET", "k"], 0, Some(2)), newer, "its own");
+        assert_eq!(b.ask(&["GET", "k"], 0), newer);
+        assert_eq!(b.stage.waiting(), 2, "the older one is forgotten");
     }
 
     #[test]
@@ -232,7 +269,7 @@ mod tests {
         b.ask(&["GET", "k"], 0);
         b.left(0);
         assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
-        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Join(Flight { line: 0, serial: 1 }));
+        assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Join(Flight { line: 0, serial: 1, number: 1 }));
     }
 
     #[test]

@@ -37,8 +37,11 @@ pub struct Leg<'a> {
     pub alone: bool,
     /// Which of a shard's connections the session is bound to.
     pub lane: u16,
-    /// A number that differs from request to request, for what is decided by chance.
-    pub entropy: u32,
+    /// The request's number on this worker, which wraps; also for what is decided by chance.
+    pub number: u32,
+    /// It may share only flights of requests with this number or a later one: the session has open requests that went
+    /// before, and a shard must not seem to carry them out in another order.
+    pub after: Option<u32>,
     /// Where it goes; set by `route`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
@@ -49,7 +52,7 @@ impl<'a> Leg<'a> {
     /// A leg that has not been routed.
     #[must_use]
     pub fn new(spec: &'static Spec, key: &'a [u8], wire: &'a [u8]) -> Self {
-        Self { spec, key, wire, alone: true, lane: 0, entropy: 0, shard: 0, line: 0 }
+        Self { spec, key, wire, alone: true, lane: 0, number: 0, after: None, shard: 0, line: 0 }
     }
 }
 
@@ -60,6 +63,8 @@ pub struct Flight {
     pub line: Line,
     /// Its number on that connection, from 0.
     pub serial: u64,
+    /// The number of the request it carries, on this worker; wraps.
+    pub number: u32,
 }
 
 /// What a stage wants done with a leg.

@@ -61,7 +61,7 @@ impl Stage for Route {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
         let position = self.ring.position(leg.key);
-        match self.ring.shard_at(position, leg.entropy) {
+        match self.ring.shard_at(position, leg.number) {
             Some(shard) => {
                 leg.shard = shard;
                 leg.line = u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
