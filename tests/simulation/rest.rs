@@ -15,9 +15,9 @@ impl World {
             app.idle = false;
             app.last_words = true;
         }
-        for end in &mut self.net.lines {
-            end.capacity = end.capacity.max(1 << 16);
-        }
+        self.plan.sockets = 1 << 20;
+        self.net.lines.iter_mut().for_each(|end| end.capacity = 1 << 20);
+        self.net.apps.iter_mut().for_each(|end| end.capacity = 1 << 20);
         self.settle();
         for (index, app) in self.apps.iter().enumerate() {
             let Some(app) = app else { continue };
