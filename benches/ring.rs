@@ -5,33 +5,15 @@
 //! is added as a multiple of what has to move.
 #![allow(unsafe_code, reason = "an allocator that counts can only be unsafe")]
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark reads the clock and prints")]
-#![allow(missing_docs, reason = "not a library")]
+#![allow(missing_docs, unreachable_pub, dead_code, reason = "not a library, and it measures in its own way")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod support;
+
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use hotring::ring::{Distribution, KeyHash, Ring, Shard};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use support::counting::allocations;
 
 const KEYS: usize = 1 << 16;
 const ROUNDS: usize = 64;
@@ -102,7 +84,7 @@ fn main() {
 
 /// The best round's nanoseconds a key and all allocations a key.
 fn cost(keys: &[String], mut look_up: impl FnMut(&[u8]) -> Option<u16>) -> (f64, u64) {
-    let before = ALLOCATIONS.load(Relaxed);
+    let before = allocations();
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -111,7 +93,7 @@ fn cost(keys: &[String], mut look_up: impl FnMut(&[u8]) -> Option<u16>) -> (f64,
         }
         best = best.min(start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64);
     }
-    (best, (ALLOCATIONS.load(Relaxed) - before).div_ceil((ROUNDS * keys.len()) as u64))
+    (best, (allocations() - before).div_ceil((ROUNDS * keys.len()) as u64))
 }
 
 fn pool(count: usize) -> Vec<Shard> {

@@ -177,7 +177,7 @@ impl Session {
             return;
         }
         let index = distance as usize - 1;
-        let early = self.early.get_or_insert_with(|| spare.take_early());
+        let early = self.early.get_or_insert_with(|| spare.places.pop().unwrap_or_default());
         if early.len() <= index {
             early.resize_with(index + 1, || None);
         }
@@ -210,9 +210,9 @@ impl Session {
         if self.sent >= self.output.len() {
             self.sent = 0;
             if self.open == 0
-                && let Some(early) = self.early.take()
+                && let Some(places) = self.early.take()
             {
-                spare.put_early(early);
+                spare.put_places(places);
             }
             let mut buffer = std::mem::take(&mut self.output);
             buffer.clear();
@@ -225,15 +225,15 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Spare {
     buffers: Vec<Vec<u8>>,
-    #[expect(clippy::vec_box, reason = "the boxes themselves go to sessions, where each word counts, and come back")]
-    early: Vec<Box<Early>>,
+    #[expect(clippy::vec_box, reason = "moved into sessions as they are")]
+    places: Vec<Box<Early>>,
 }
 
-/// Most buffers kept, and the largest that is kept: 16 MiB in all.
+/// Most buffers kept, and the largest that is kept: 16 MiB in all, and 6 MiB of places.
 const MOST_SPARE: usize = 256;
 const LARGEST_SPARE: usize = 64 * 1024;
-/// The most places that a kept list of early replies has.
-const LARGEST_EARLY: usize = 1024;
+/// Most places for early replies that are kept of a session: those of a window as it is by default.
+const MOST_PLACES: usize = 1024;
 
 impl Spare {
     /// An empty buffer, with room where one was left.
@@ -242,21 +242,17 @@ impl Spare {
         self.buffers.pop().unwrap_or_default()
     }
 
-    fn take_early(&mut self) -> Box<Early> {
-        self.early.pop().unwrap_or_default()
-    }
-
-    fn put_early(&mut self, mut early: Box<Early>) {
-        if early.capacity() <= LARGEST_EARLY && self.early.len() < MOST_SPARE {
-            early.clear();
-            self.early.push(early);
-        }
-    }
-
     /// How many buffers are kept, and their capacity in bytes.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.buffers.len(), self.buffers.iter().map(Vec::capacity).sum())
+    }
+
+    fn put_places(&mut self, mut places: Box<Early>) {
+        if places.capacity() <= MOST_PLACES && self.places.len() < MOST_SPARE {
+            places.clear();
+            self.places.push(places);
+        }
     }
 
     /// Gives a buffer back.
