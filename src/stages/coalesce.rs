@@ -10,10 +10,13 @@
 use super::{Event, Flight, Leg, Line, Micros, Notices, Stage, Verdict};
 use crate::command::{Access, Keys};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 /// Most reads that wait to be joined at once; bounds the memory of a burst.
 const MOST: usize = 1024;
+/// Longest read that can be joined, in bytes of the request; with [`MOST`] it bounds the memory kept to 4 MiB.
+const LONGEST: usize = 4 * 1024;
 
 /// Reads that answer differently each time: joining them would make two draws one.
 const BY_CHANCE: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
@@ -23,7 +26,7 @@ pub struct Coalesce {
     enabled: bool,
     seed: Seeded,
     /// By the key's hash: the reads of that key which have not left.
-    open: HashMap<u64, Vec<Read>, Seeded>,
+    open: HashMap<u64, Vec<Read>, BuildHasherDefault<AsItIs>>,
     /// What to forget when a connection's outbox leaves.
     by_line: Vec<Vec<u64>>,
     count: usize,
@@ -50,7 +53,7 @@ impl Coalesce {
         Self {
             enabled,
             seed: Seeded(seed),
-            open: HashMap::with_hasher(Seeded(seed)),
+            open: HashMap::default(),
             by_line: if enabled { vec![Vec::new(); lines] } else { Vec::new() },
             count: 0,
             lists: Vec::new(),
@@ -67,6 +70,7 @@ impl Coalesce {
     /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
     fn can_share(leg: &Leg<'_>) -> bool {
         leg.alone
+            && leg.wire.len() <= LONGEST
             && leg.spec.access == Access::Read
             && matches!(leg.spec.keys, Keys::One)
             && !BY_CHANCE.contains(&leg.spec.name)
@@ -81,28 +85,30 @@ impl Coalesce {
 
     fn lead(&mut self, leg: &Leg<'_>, flight: Flight) {
         let hash = self.seed.of(leg.key);
-        // Whoever may share the older one may share the newer one, too.
-        if let Some(read) = self.open.get_mut(&hash).and_then(|reads| reads.iter_mut().find(|r| r.is(leg))) {
-            read.flight = flight;
-            return;
-        }
-        let Some(line) = self.by_line.get_mut(flight.line as usize) else { return };
-        if self.count >= MOST {
-            return;
-        }
+        let reads = match self.open.entry(hash) {
+            // Whoever may share the older one may share the newer one, too.
+            Entry::Occupied(reads) if reads.get().iter().any(|read| read.is(leg)) => {
+                reads.into_mut().iter_mut().filter(|read| read.is(leg)).for_each(|read| read.flight = flight);
+                return;
+            }
+            _ if self.count >= MOST => return,
+            Entry::Occupied(reads) => reads.into_mut(),
+            Entry::Vacant(place) => place.insert(self.lists.pop().unwrap_or_default()),
+        };
         let mut wire = self.buffers.pop().unwrap_or_default();
         wire.extend_from_slice(leg.wire);
-        let lists = &mut self.lists;
-        self.open.entry(hash).or_insert_with(|| lists.pop().unwrap_or_default()).push(Read { wire, flight });
-        line.push(hash);
+        reads.push(Read { wire, flight });
         self.count += 1;
+        if let Some(line) = self.by_line.get_mut(flight.line as usize) {
+            line.push(hash);
+        }
     }
 
     fn forget(&mut self, hash: u64, line: Option<Line>) {
-        let Some(reads) = self.open.get_mut(&hash) else { return };
-        let before = reads.len();
+        let Entry::Occupied(mut reads) = self.open.entry(hash) else { return };
+        let before = reads.get().len();
         let buffers = &mut self.buffers;
-        reads.retain_mut(|read| {
+        reads.get_mut().retain_mut(|read| {
             let stays = line.is_some_and(|line| read.flight.line != line);
             if !stays {
                 let mut wire = std::mem::take(&mut read.wire);
@@ -111,11 +117,9 @@ impl Coalesce {
             }
             stays
         });
-        self.count -= before - reads.len();
-        if reads.is_empty()
-            && let Some(list) = self.open.remove(&hash)
-        {
-            self.lists.push(list);
+        self.count -= before - reads.get().len();
+        if reads.get().is_empty() {
+            self.lists.push(reads.remove());
         }
     }
 }
@@ -182,6 +186,25 @@ impl Seeded {
         let mut hasher = self.build_hasher();
         hasher.write(key);
         hasher.finish()
+    }
+}
+
+/// Takes what [`Seeded`] made for the hash that it is.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        // Numbers only come whole, by `write_u64`.
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -300,6 +323,15 @@ mod tests {
         assert_eq!(b.stage.count, MOST);
         b.left(0);
         assert_eq!((b.stage.count, b.stage.open.len()), (0, 0));
+    }
+
+    #[test]
+    fn long_reads_are_not_kept() {
+        let mut b = Bench::new();
+        let key = "k".repeat(LONGEST);
+        assert_eq!(b.ask(&["GET", &key], 0), Verdict::Next);
+        assert_eq!(b.ask(&["GET", &key], 0), Verdict::Next);
+        assert_eq!(b.stage.waiting(), 0);
     }
 
     #[test]
