@@ -151,6 +151,10 @@ impl Line {
             if self.outbox.capacity() > LARGEST_IDLE {
                 self.outbox = Vec::new();
             }
+        } else if self.out_at >= LARGEST_IDLE && self.out_at >= self.outbox.len() / 2 {
+            // A shard slower than its apps may never empty it: the part that has left is let go.
+            self.outbox.drain(..self.out_at);
+            self.out_at = 0;
         }
     }
 
@@ -207,5 +211,16 @@ mod tests {
         let all: Vec<bool> = line.drain().into_iter().map(|(_, sent)| sent).collect();
         assert_eq!(all, [true, false]);
         assert_eq!((line.queued(), line.next_serial()), (0, 2));
+    }
+
+    #[test]
+    fn what_has_left_is_let_go_though_the_shard_never_catches_up() {
+        let mut line = Line::new(0, 0, 0);
+        for _ in 0..100 {
+            line.outbox.extend_from_slice(&[b'x'; 400_000]);
+            line.took(line.queued() - 1);
+            assert_eq!(line.queued(), 1);
+            assert!(line.outbox.len() <= 800_002, "{}", line.outbox.len());
+        }
     }
 }

@@ -205,7 +205,8 @@ impl Session {
         self.output.extend_from_slice(bytes);
     }
 
-    /// Lets go of an output buffer that is all out, so that an idle session owns none.
+    /// Lets go of an output buffer that is all out, so that an idle session owns none; of one that never is, because the
+    /// app reads slower than it asks, the part that has left.
     pub fn release(&mut self, spare: &mut Spare) {
         if self.sent >= self.output.len() {
             self.sent = 0;
@@ -217,6 +218,9 @@ impl Session {
             let mut buffer = std::mem::take(&mut self.output);
             buffer.clear();
             spare.put(buffer);
+        } else if self.sent >= LARGEST_SPARE && self.sent >= self.output.len() / 2 {
+            self.output.drain(..self.sent);
+            self.sent = 0;
         }
     }
 }
@@ -315,6 +319,18 @@ mod tests {
         session.release(&mut spare);
         assert_eq!(session.output.capacity(), 0);
         assert_eq!(spare.buffers.len(), 1);
+    }
+
+    #[test]
+    fn what_has_left_is_let_go_though_the_app_never_catches_up() {
+        let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
+        for _ in 0..100 {
+            session.append(&[b'x'; 100_000], &mut spare);
+            session.sent += session.waiting() - 1;
+            session.release(&mut spare);
+            assert_eq!(session.waiting(), 1);
+            assert!(session.output.len() <= 200_002, "{}", session.output.len());
+        }
     }
 
     #[test]
