@@ -2,7 +2,7 @@
 
 use crate::admin::{self, Backend, Explanation, Readiness};
 use crate::config::{Config, Pool, Workers};
-use crate::downstream::listener::Bound;
+use crate::downstream::listener::{Bound, SocketFile, bind_unix};
 use crate::embedded::{self, Node};
 use crate::metrics::{BuildCounts, EmbeddedCounts, EmbeddedMetrics, Exporter, ProcessCounts};
 use crate::resp::write;
@@ -28,6 +28,8 @@ use tokio_util::task::TaskTracker;
 const DEALT: usize = 1024;
 /// Questions that wait for a worker, at most.
 const QUESTIONS: usize = 16;
+/// Connections to the admin listener that the kernel may hold ready.
+const ADMIN_BACKLOG: i32 = 128;
 /// How often embedded nodes remove what has expired.
 const EXPIRY: Duration = Duration::from_millis(100);
 
@@ -195,10 +197,11 @@ impl Proxy {
                 None => None,
                 Some(address) => {
                     let bad = |error| StartError::Bind { who: "admin".into(), address: address.to_string(), error };
-                    let (listener, at) = bind_admin(address).await.map_err(bad)?;
+                    let (listener, file, at) = bind_admin(address).await.map_err(bad)?;
                     let source = self.source();
                     let shutdown = self.shutdown.clone();
                     tasks.spawn(async move {
+                        let _file = file;
                         if let Err(error) = admin::serve(listener, source, shutdown).await {
                             tracing::error!(%error, "the admin listener ended");
                         }
@@ -247,16 +250,17 @@ fn make_nodes(pool: &Pool) -> Vec<Arc<Node>> {
     }
 }
 
-async fn bind_admin(address: &Address) -> io::Result<(admin::Listener, String)> {
+/// Binds the admin listener; a unix socket's file is removed with what is returned for it.
+async fn bind_admin(address: &Address) -> io::Result<(admin::Listener, Option<SocketFile>, String)> {
     match address {
         Address::Tcp { host, port } => {
             let listener = tokio::net::TcpListener::bind((host.as_str(), *port)).await?;
             let at = listener.local_addr()?.to_string();
-            Ok((listener.into(), at))
+            Ok((listener.into(), None, at))
         }
-        Address::Unix { path, .. } => {
-            let listener = tokio::net::UnixListener::bind(path)?;
-            Ok((listener.into(), path.display().to_string()))
+        Address::Unix { path, mode } => {
+            let (listener, file) = bind_unix(path, *mode, ADMIN_BACKLOG)?;
+            Ok((tokio::net::UnixListener::from_std(listener)?.into(), Some(file), path.display().to_string()))
         }
     }
 }

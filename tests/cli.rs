@@ -196,6 +196,24 @@ fn an_address_in_use_is_71() {
 }
 
 #[test]
+fn an_admin_listener_on_a_unix_socket_can_be_started_again() {
+    let dir = Scratch::new();
+    let socket = dir.file("admin.sock");
+    let text = format!("admin: {socket}\npools: {{a: {{listen: 127.0.0.1:0, servers: embedded:1}}}}\n");
+    let config = dir.write("pool.yaml", &text);
+    let mut killed = Serving::start(&["-c", &config]);
+    killed.signal(Signal::KILL);
+    killed.end();
+    // The file that was left behind is replaced.
+    let mut hotring = Serving::start(&["-c", &config]);
+    let (code, _, complained) = run(&["-c", &config]);
+    assert_eq!(code, 71, "{complained}");
+    hotring.signal(Signal::TERM);
+    assert_eq!(hotring.end().code(), Some(0));
+    assert!(!std::path::Path::new(&socket).exists());
+}
+
+#[test]
 fn bad_configuration_and_bad_arguments_are_64_and_a_missing_file_is_78() {
     let dir = Scratch::new();
     let bad =

@@ -54,16 +54,7 @@ impl Bound {
                 Err(last)
             }
             Address::Unix { path, mode } => {
-                remove_stale(path)?;
-                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-                socket.bind(&SockAddr::unix(path)?)?;
-                let file = SocketFile(path.clone());
-                if let Some(mode) = mode {
-                    fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
-                }
-                socket.listen(backlog)?;
-                socket.set_nonblocking(true)?;
-                Ok(Self::Unix(socket.into(), file))
+                bind_unix(path, *mode, backlog).map(|(listener, file)| Self::Unix(listener, file))
             }
         }
     }
@@ -96,6 +87,27 @@ impl Bound {
             Self::Unix(listener, file) => Listener::Unix(UnixListener::from_std(listener)?, file),
         })
     }
+}
+
+/// Binds a unix socket. Its file goes with the [`SocketFile`]; one that nobody listens on any more is replaced.
+///
+/// # Errors
+/// As `bind(2)` and `listen(2)`; where another process listens there, or the file is no socket.
+pub fn bind_unix(
+    path: &Path,
+    mode: Option<u32>,
+    backlog: i32,
+) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile(path.to_owned());
+    if let Some(mode) = mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok((socket.into(), file))
 }
 
 fn bind_tcp(address: SocketAddr, backlog: i32, reuseport: bool) -> io::Result<std::net::TcpListener> {
