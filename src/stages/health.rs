@@ -43,6 +43,8 @@ pub struct Health {
     shards: Vec<Shard>,
     /// For each connection the failure that keeps it down; `None` while nothing is against it.
     lines: Vec<Option<Failure>>,
+    /// For each connection whether the last that was heard of it is that it answered; one that was never opened has not.
+    answered: Vec<bool>,
 }
 
 impl Health {
@@ -54,6 +56,7 @@ impl Health {
             lanes: u32::from(lanes.max(1)),
             shards: vec![Shard::default(); usize::from(shards)],
             lines: vec![None; usize::from(shards) * usize::from(lanes)],
+            answered: vec![false; usize::from(shards) * usize::from(lanes)],
         }
     }
 
@@ -84,6 +87,9 @@ impl Health {
         if let Some(place) = self.lines.get_mut(line as usize) {
             *place = Some(Failure { cause: Cause::ShardDown, reason: failure.reason });
         }
+        if let Some(answered) = self.answered.get_mut(line as usize) {
+            *answered = false;
+        }
         let number = self.shard_of(line);
         let config = self.config;
         let Some(shard) = self.shards.get_mut(usize::from(number)) else { return };
@@ -98,7 +104,7 @@ impl Health {
     /// Brings back an ejected shard whose time has come, if a connection to it is well.
     fn restore(&mut self, number: u16, now: Micros, notices: &mut Notices) {
         let first = usize::from(number) * self.lanes as usize;
-        let well = self.lines.get(first..first + self.lanes as usize).is_some_and(|l| l.iter().any(Option::is_none));
+        let well = self.answered.get(first..first + self.lanes as usize).is_some_and(|lines| lines.contains(&true));
         if let Some(shard) = self.shards.get_mut(usize::from(number))
             && shard.ejected_until.is_some_and(|until| now >= until)
             && well
@@ -132,6 +138,9 @@ impl Stage for Health {
             Event::Connected(line) => {
                 if let Some(place) = self.lines.get_mut(line as usize) {
                     *place = None;
+                }
+                if let Some(answered) = self.answered.get_mut(line as usize) {
+                    *answered = true;
                 }
                 self.restore(self.shard_of(line), now, notices);
             }
@@ -207,5 +216,18 @@ mod tests {
         assert_eq!(health.state(0), State::Ejected);
         health.tick(1000, &mut notices);
         assert_eq!(notices.restore, [0]);
+    }
+
+    #[test]
+    fn a_connection_that_was_never_opened_does_not_bring_a_shard_back() {
+        let (mut health, mut notices) = (health(true), Notices::default());
+        health.observe(&Event::Connected(0), 0, &mut notices);
+        health.observe(&Event::Failed(0, REFUSED), 1, &mut notices);
+        health.observe(&Event::Failed(0, REFUSED), 2, &mut notices);
+        assert_eq!(health.state(0), State::Ejected);
+        health.tick(5000, &mut notices);
+        assert_eq!((notices.restore.as_slice(), health.state(0)), (&[][..], State::Ejected));
+        health.observe(&Event::Connected(0), 5001, &mut notices);
+        assert_eq!((notices.restore.as_slice(), health.state(0)), (&[0][..], State::Up));
     }
 }
