@@ -160,7 +160,11 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
         failure_limit: upstream.server_failure_limit,
         retry_timeout: upstream.server_retry_timeout.as_micros() as u64,
     };
-    let bulk = pool.downstream.max_request;
+    let bulk = match upstream.servers {
+        // An embedded node takes no longer argument than Redis does: it could not say where the next request begins.
+        Servers::Embedded { .. } => pool.downstream.max_request.min(Limits::default().bulk),
+        Servers::Static(_) => pool.downstream.max_request,
+    };
     PoolConfig {
         name: pool.name.clone(),
         shards: names,

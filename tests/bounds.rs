@@ -3,6 +3,9 @@
 
 mod support;
 
+use hotring::engine::port::{Port, Taken};
+use hotring::engine::{LineId, SessionId};
+use std::path::Path;
 use std::time::Duration;
 use support::{Client, Fake, Hotring, Redis, eventually, key_on, now, pool, shards, wire};
 
@@ -196,4 +199,45 @@ fn sessions_beyond_client_connections_are_refused_in_redis_words() {
             said == b"+PONG\r\n"
         });
     }
+}
+
+#[test]
+fn an_embedded_node_is_not_given_a_longer_argument_than_it_takes() {
+    let hotring =
+        Hotring::start("admin: off\npools: {a: {listen: 127.0.0.1:0, servers: embedded:1, max_request: 2gb}}\n");
+    let mut app = hotring.app();
+    app.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870913\r\n");
+    assert_eq!(app.text(), "-ERR Protocol error: invalid bulk length\r\n");
+    assert_eq!(hotring.app().ask("SET k v"), "+OK\r\n");
+}
+
+/// Takes every byte and wakes nobody.
+struct Sink;
+
+impl Port for Sink {
+    fn to_app(&mut self, _: SessionId, bytes: &[u8]) -> Taken {
+        Taken::Some(bytes.len())
+    }
+
+    fn to_shard(&mut self, _: LineId, bytes: &[u8]) -> Taken {
+        Taken::Some(bytes.len())
+    }
+
+    fn wake(&mut self, _: SessionId) {}
+
+    fn open(&mut self, _: LineId) {}
+}
+
+#[test]
+fn a_timeout_of_hours_ends_too() {
+    let text = pool(&["127.0.0.1:1"], &["timeout: 3h"]);
+    let config = hotring::config::parse(&text, Path::new("test.yaml")).unwrap();
+    let mut engine = hotring::worker::engine(&config, 0, 1, 0);
+    let session = engine.open(0);
+    let minute = 60_000_000;
+    engine.submit(session, &wire(&["GET", "k"]), minute, &mut Sink);
+    for passed in 1..70 {
+        assert!(engine.tick((1 + passed) * minute).is_empty(), "after {passed} minutes");
+    }
+    assert_eq!(engine.tick(72 * minute - 1).len(), 1);
 }

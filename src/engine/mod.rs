@@ -34,6 +34,10 @@ pub type SessionId = u32;
 /// A connection's number on this worker, over all pools.
 pub type LineId = u32;
 
+/// What a longer timeout counts as, in microseconds: a waiter's clock wraps after 71 minutes, and this leaves a minute and a
+/// half to see that it is over.
+pub const LONGEST_TIMEOUT: Micros = 70 * 60 * 1_000_000;
+
 /// What the engine needs to know of a pool.
 pub struct PoolConfig {
     /// Its name.
@@ -48,7 +52,7 @@ pub struct PoolConfig {
     pub limits: Limits,
     /// Most bytes queued to one connection before the sessions that fill it are not read.
     pub outbox: usize,
-    /// How long a reply may take, in microseconds.
+    /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
     /// What apps must send with AUTH.
     pub password: Option<Box<[u8]>>,
@@ -667,7 +671,7 @@ impl Engine {
         for (id, line) in self.lines.iter().enumerate() {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
             let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
-            if u64::from((now as u32).wrapping_sub(front.at)) > timeout {
+            if u64::from((now as u32).wrapping_sub(front.at)) > timeout.min(LONGEST_TIMEOUT) {
                 overdue.push((id as LineId, Failure { cause: Cause::Timeout, reason: pool.timeout_text }));
             }
         }
