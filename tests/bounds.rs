@@ -211,8 +211,8 @@ fn an_embedded_node_is_not_given_a_longer_argument_than_it_takes() {
     assert_eq!(hotring.app().ask("SET k v"), "+OK\r\n");
 }
 
-/// Takes every byte and wakes nobody.
-struct Sink;
+/// Takes so many bytes for a shard at a time, every byte for an app, and wakes nobody.
+struct Sink(usize);
 
 impl Port for Sink {
     fn to_app(&mut self, _: SessionId, bytes: &[u8]) -> Taken {
@@ -220,7 +220,7 @@ impl Port for Sink {
     }
 
     fn to_shard(&mut self, _: LineId, bytes: &[u8]) -> Taken {
-        Taken::Some(bytes.len())
+        if bytes.len() > self.0 { Taken::Full(self.0) } else { Taken::Some(bytes.len()) }
     }
 
     fn wake(&mut self, _: SessionId) {}
@@ -235,9 +235,26 @@ fn a_timeout_of_hours_ends_too() {
     let mut engine = hotring::worker::engine(&config, 0, 1, 0);
     let session = engine.open(0);
     let minute = 60_000_000;
-    engine.submit(session, &wire(&["GET", "k"]), minute, &mut Sink);
+    engine.submit(session, &wire(&["GET", "k"]), minute, &mut Sink(usize::MAX));
     for passed in 1..70 {
         assert!(engine.tick((1 + passed) * minute).is_empty(), "after {passed} minutes");
     }
     assert_eq!(engine.tick(72 * minute - 1).len(), 1);
+}
+
+#[test]
+fn who_waits_for_a_slow_shard_goes_on_before_its_outbox_is_empty() {
+    let text = pool(&["127.0.0.1:1"], &["max_outbox: 64kb"]);
+    let config = hotring::config::parse(&text, Path::new("test.yaml")).unwrap();
+    let mut engine = hotring::worker::engine(&config, 0, 1, 0);
+    engine.connected(0, 0);
+    let session = engine.open(0);
+    let request = wire(&[&b"SET"[..], b"k", &[b'v'; 10_000]]);
+    engine.submit(session, &request.repeat(8), 0, &mut Sink(0));
+    assert!(engine.is_paused(session), "its shard takes nothing");
+    engine.flush(&mut Sink(10_000));
+    assert!(engine.is_paused(session), "more than half waits");
+    engine.shard_writable(0);
+    engine.flush(&mut Sink(50_000));
+    assert!(!engine.is_paused(session) && engine.line(0).unwrap().queued() > 0);
 }

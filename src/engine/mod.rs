@@ -622,7 +622,9 @@ impl Engine {
                 Taken::Gone => break,
             }
         }
-        let room = line.queued() == 0;
+        // At half of the bound and not when all is out: others may keep a slow shard's outbox from ever being empty.
+        let enough = self.pools.get(usize::from(line.pool)).map_or(0, |pool| pool.config.outbox / 2);
+        let room = line.queued() <= enough;
         let paused = if room { std::mem::take(&mut line.paused) } else { Vec::new() };
         let (pool, number) = (line.pool, line.number);
         self.tell(pool, &Event::Left(number));
