@@ -127,7 +127,7 @@ fn counts_are_exact() {
 #[test]
 fn counts_add_up_over_workers_pools_and_many_sessions() {
     let (redis, at) = shards(2);
-    let one = pool(&at, &["^workers: 2", "server_connections: 2"]);
+    let one = pool(&at, &["^workers: 2", "server_connections: 2", "preconnect: true"]);
     let yaml = format!("{one}  second:\n    listen: 127.0.0.1:0\n    servers: embedded:2\n");
     let hotring = Hotring::with_admin(&yaml);
     let sessions: Vec<_> = (0..8)

@@ -18,9 +18,6 @@ const MOST: usize = 1024;
 /// Longest read that can be joined, in bytes of the request; with [`MOST`] it bounds the memory kept to 4 MiB.
 const LONGEST: usize = 4 * 1024;
 
-/// Longest read that can be joined, in bytes: with [`MOST`] it bounds what is kept of them, a copy each.
-const LONGEST: usize = 4 * 1024;
-
 /// Reads that answer differently each time: joining them would make two draws one.
 const BY_CHANCE: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
 
@@ -73,7 +70,6 @@ impl Coalesce {
     /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
     fn can_share(leg: &Leg<'_>) -> bool {
         leg.alone
-            && leg.wire.len() <= LONGEST
             && leg.spec.access == Access::Read
             && matches!(leg.spec.keys, Keys::One)
             && leg.wire.len() <= LONGEST
@@ -343,15 +339,5 @@ mod tests {
         let mut b = Bench { stage: Coalesce::new(false, 4, 7), serial: 0 };
         b.ask(&["GET", "k"], 0);
         assert_eq!(b.ask(&["GET", "k"], 0), Verdict::Next);
-    }
-
-    #[test]
-    fn a_read_with_a_huge_key_is_not_kept() {
-        let mut b = Bench::new();
-        let key = "k".repeat(LONGEST);
-        assert_eq!(b.ask(&["GET", &key], 0), Verdict::Next);
-        assert_eq!(b.ask(&["GET", &key], 0), Verdict::Next);
-        b.left(0);
-        assert!(b.stage.buffers.iter().all(|kept| kept.capacity() <= 2 * LONGEST));
     }
 }
