@@ -348,6 +348,14 @@ impl Port for Sockets {
         }
     }
 
+    fn is_in_process(&self, line: LineId) -> bool {
+        self.shards.get(line as usize).is_some_and(|shard| matches!(shard.socket, Socket::InProcess(_)))
+    }
+
+    fn answer(&mut self) -> Option<(LineId, Vec<u8>)> {
+        self.answers.pop()
+    }
+
     fn open(&mut self, line: LineId) {
         if let Some(wanted) = &self.shard(line).wanted {
             wanted.notify_one();

@@ -211,6 +211,21 @@ fn an_embedded_node_is_not_given_a_longer_argument_than_it_takes() {
     assert_eq!(hotring.app().ask("SET k v"), "+OK\r\n");
 }
 
+#[test]
+fn many_long_replies_of_an_embedded_node_are_not_too_many() {
+    let text = "admin: off\npools: {a: {listen: 127.0.0.1:0, servers: embedded:2, max_output: 4mb}}\n";
+    let hotring = Hotring::with_admin(text);
+    let mut app = hotring.app();
+    store(&mut app, "large", MIB);
+    app.send(&wire(&["GET", "large"]).repeat(64));
+    app.send(&wire(&["MGET", "large", "none", "other"]));
+    for _ in 0..64 {
+        assert_eq!(app.reply().len(), MIB + "$1048576\r\n\r\n".len());
+    }
+    assert_eq!(app.reply().len(), MIB + "*3\r\n$1048576\r\n\r\n$-1\r\n$-1\r\n".len());
+    assert_eq!(hotring.metric("hotring_client_output_limit_kills_total{pool=\"a\"}"), 0.0);
+}
+
 /// Takes so many bytes for a shard at a time, every byte for an app, and wakes nobody.
 struct Sink(usize);
 

@@ -273,14 +273,26 @@ impl Engine {
                 Ok(Scan::Request(request)) => {
                     consumed += request.wire().len();
                     self.request(id, &request, port);
+                    self.take_answers(port);
                 }
                 Ok(Scan::Incomplete { need }) => return Submitted { consumed, then: Then::Read { need } },
                 Ok(Scan::Nothing(len)) => consumed += len,
                 Ok(Scan::Inline { line, len }) => {
                     consumed += len;
                     self.inline_request(id, line, port);
+                    self.take_answers(port);
                 }
                 Err(error) => self.protocol_error(id, error),
+            }
+        }
+    }
+
+    /// Takes what a node in this process has answered, so that the app is not read on while its replies fill its output.
+    #[inline]
+    fn take_answers(&mut self, port: &mut impl Port) {
+        while let Some((line, answers)) = port.answer() {
+            if self.receive(line, &answers, self.now, port).is_err() {
+                debug_assert!(false, "an in-process node broke the protocol");
             }
         }
     }

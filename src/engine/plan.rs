@@ -406,7 +406,11 @@ impl Engine {
         self.in_flight += 1;
         let serial = line.expect(waiter, bytes.len());
         let mut rest = bytes;
-        if bytes.len() >= DIRECT && line.state == State::Up && !line.blocked && line.queued() == 0 {
+        if line.state == State::Up
+            && !line.blocked
+            && line.queued() == 0
+            && (bytes.len() >= DIRECT || port.is_in_process(id))
+        {
             let taken = port.to_shard(id, bytes);
             if let Taken::Some(n) | Taken::Full(n) = taken
                 && n > 0

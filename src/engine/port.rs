@@ -15,6 +15,18 @@ pub trait Port {
 
     /// The connection is wanted: there are requests for it and it is not open.
     fn open(&mut self, line: LineId);
+
+    /// Whether the connection is one to a node in this process. It is given each request by itself: it answers at once, so
+    /// that nothing is won by collecting them, and an app must not be read beyond what its replies leave room for.
+    fn is_in_process(&self, line: LineId) -> bool {
+        let _ = line;
+        false
+    }
+
+    /// What a node in this process has answered, if something waits.
+    fn answer(&mut self) -> Option<(LineId, Vec<u8>)> {
+        None
+    }
 }
 
 /// What became of bytes offered to a socket.
