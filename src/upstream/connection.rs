@@ -51,8 +51,9 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
                 if down {
                     tracing::info!(shard = %plan.server.name, "connected again");
                 }
-                patience.reset();
+                let since = hub.now();
                 let end = serve(&hub, &plan, socket).await;
+                patience.served(Duration::from_micros(hub.now().saturating_sub(since)));
                 hub.with(|_, sockets| sockets.close_shard(plan.line));
                 match end {
                     End::Failed(failure) => failure,
@@ -100,8 +101,12 @@ impl Patience {
         Self { next: Self::FIRST, state: seed }
     }
 
-    fn reset(&mut self) {
-        self.next = Self::FIRST;
+    /// Begins anew after a connection that was worth its wait. One that breaks soon, each time, is not asked for more and
+    /// more: a shard that shakes hands and then fails would be called on, and written of in the log, fifty times a second.
+    fn served(&mut self, time: Duration) {
+        if time >= (self.next * 10).min(Self::LAST) {
+            self.next = Self::FIRST;
+        }
     }
 
     fn next(&mut self) -> Duration {
@@ -297,7 +302,9 @@ pub(super) mod tests {
         let waits: Vec<Duration> = (0..12).map(|_| one.next()).collect();
         assert!(waits[0] <= Patience::FIRST && waits[11] <= Patience::LAST && waits[11] >= Patience::LAST / 2);
         assert!((0..12).any(|i| other.next() != waits[i]));
-        one.reset();
+        one.served(Patience::FIRST);
+        assert!(one.next() >= Patience::LAST / 2, "a connection that broke at once changes nothing");
+        one.served(Patience::LAST);
         assert!(one.next() <= Patience::FIRST);
     }
 }
