@@ -413,11 +413,11 @@ impl Engine {
             };
             let reply = rest.get(..length).unwrap_or_default();
             consumed += length;
-            let waiter = match line.waiters.pop_front() {
-                // A flight none of whose bytes have left cannot have been answered.
-                Some(waiter) if line.base < line.left => waiter,
-                _ => return Err(None),
-            };
+            // A flight none of whose bytes have left cannot have been answered; its waiter must stay to be told.
+            if line.base >= line.left {
+                return Err(None);
+            }
+            let Some(waiter) = line.waiters.pop_front() else { return Err(None) };
             line.base += 1;
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += length as u64;

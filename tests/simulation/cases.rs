@@ -49,6 +49,18 @@ fn sessions_go_on_when_a_shard_answers_early_and_closes() {
     assert_eq!(more.then, Then::Read { need: 1 });
 }
 
+/// An answer to a request that has not left answers nothing, and whoever waits must still be told.
+#[test]
+fn an_answer_before_the_question_costs_nobody_his_own() {
+    let (mut engine, mut wires) = engine(pool(1, 1, false), 1);
+    submit(&mut engine, &mut wires, 0, "GET key");
+    assert!(engine.receive(0, b"+OK\r\n", 0, &mut wires).is_err());
+    engine.fail(0, LOST, 0, &mut wires);
+    engine.flush(&mut wires);
+    assert_eq!(text(&wires.apps[0]), "-ERR shard s0 was lost (connection reset); nothing was sent\r\n");
+    assert_eq!(engine.in_flight(), 0);
+}
+
 /// The session asked for the length first. Were its GET to share the other session's, which is on the wire before that, it
 /// could see an older value than the length it has seen.
 #[test]

@@ -107,7 +107,7 @@ impl World {
             // Unasked.
             6 if end.link == Link::Open
                 && end.outbox.is_empty()
-                && self.engine.line(line as u32).is_some_and(|l| l.waiters.is_empty()) =>
+                && self.engine.line(line as u32).is_some_and(|l| l.base >= l.left) =>
             {
                 end.outbox.extend(b"+OK\r\n");
                 let all = end.outbox.len();
