@@ -141,7 +141,8 @@ fn length(digits: &[u8]) -> Result<Option<usize>, Malformed> {
     if digits == b"-1" {
         return Ok(None);
     }
-    if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
+    let leading_zero = digits.len() > 1 && digits.starts_with(b"0");
+    if digits.is_empty() || leading_zero || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);
     }
     let value = digits.iter().fold(0, |value, digit| value * 10 + usize::from(digit - b'0'));
@@ -257,6 +258,7 @@ mod tests {
             "$99999999\r\n",
             "$-2\r\n",
             "$+1\r\n",
+            "*01\r\n",
             "$\r\n",
             "$1\r\nab\r\n",
             "?\r\n",
