@@ -191,8 +191,8 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
     if !session.authenticated {
         return Err((
             Cause::Auth,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
-             <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> \
+             option can be used to authenticate the client and select the RESP protocol version at the same time"
                 .into(),
         ));
     }

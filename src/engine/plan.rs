@@ -29,6 +29,24 @@ pub(super) struct Scratch {
 /// No part yet.
 const NONE: u16 = u16::MAX;
 
+/// Why a request cannot go to one shard as it is.
+enum Apart {
+    /// A stage refuses a leg.
+    Refused(Refusal, u16),
+    /// Its keys live on several.
+    SeveralShards,
+}
+
+/// The keys at these argument numbers, which rise; one empty key where there are none: a command without keys goes where an
+/// empty key would, which is the only shard there is.
+fn keys_of<'a>(request: &Request<'a>, keys: &[u32]) -> impl Iterator<Item = &'a [u8]> {
+    let none = keys.is_empty().then_some(&b""[..]);
+    let mut wanted = keys.iter().copied().peekable();
+    let named = request.args().enumerate();
+    let found = named.filter_map(move |(index, key)| wanted.next_if(|&k| k as usize == index).map(|_| key));
+    found.take(keys.len()).chain(none)
+}
+
 impl Scratch {
     fn reset(&mut self) {
         for part in &self.parts {
@@ -165,69 +183,52 @@ impl Engine {
         request: &Request<'_>,
         port: &mut impl Port,
     ) {
+        let (line, shard) = match self.common_home(id, spec, keys, request) {
+            Ok(home) => home,
+            Err(Apart::Refused(reason, shard)) => return self.refused(id, reason, shard),
+            Err(Apart::SeveralShards) => {
+                return self.answer_with(id, Some(Cause::CrossShard), |out| write::error(out, CROSS_SHARD.as_bytes()));
+            }
+        };
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let number = session.pool;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-        let alone = keys.len() == 1;
-        let mut chosen: Option<(u32, u16)> = None;
-        let mut wanted = keys.iter().copied().peekable();
-        let mut stop: Option<Result<Refusal, ()>> = None;
-        for (index, key) in request.args().enumerate() {
-            if wanted.next_if(|&k| k as usize == index).is_none() {
-                continue;
-            }
-            let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
-            leg.alone = alone;
-            // A leg of several is decided without joining: stages share only what is alone.
-            if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
-                stop = Some(Ok(reason));
-                chosen = chosen.or(Some((leg.line, leg.shard)));
-                break;
-            }
-            match chosen {
-                None => chosen = Some((leg.line, leg.shard)),
-                Some((line, _)) if line != leg.line => {
-                    stop = Some(Err(()));
-                    break;
-                }
-                Some(_) => {}
-            }
-            if wanted.peek().is_none() {
-                break;
-            }
-        }
-        // Without a key there is only one shard.
-        let (line, shard) = chosen.unwrap_or((u32::from(session.lane), 0));
-        if chosen.is_none() {
-            let mut leg = leg_of(session, spec, b"", request.wire(), self.requests);
-            (leg.line, leg.shard, leg.alone) = (line, shard, false);
-            use crate::stages::Stage;
-            stop = refusal(pool.config.path.health.decide(&mut leg, self.now)).map(Ok);
-        }
-        match stop {
-            Some(Ok(reason)) => return self.refused(id, reason, shard),
-            Some(Err(())) => {
-                return self.answer_with(id, Some(Cause::CrossShard), |out| write::error(out, CROSS_SHARD.as_bytes()));
-            }
-            None => {}
-        }
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
         session.newest = self.requests as u32;
         pool.counts.requests_pending += 1;
         let first_line = pool.first_line;
         let waiter = self.waiter(ticket, spec);
         let serial = self.send(first_line + line, waiter, request.wire(), port);
-        let mut wanted = keys.iter().copied().peekable();
-        if keys.is_empty() {
-            let leg = Leg { line, shard, alone: false, ..Leg::new(spec, b"", request.wire()) };
-            return self.sent(number, &leg, serial);
+        for key in keys_of(request, keys) {
+            let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
+            self.sent(number, &leg, serial);
         }
-        for (index, key) in request.args().enumerate() {
-            if wanted.next_if(|&k| k as usize == index).is_some() {
-                let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
-                self.sent(number, &leg, serial);
+    }
+
+    /// The one connection that all keys of a request agree on.
+    fn common_home(
+        &self,
+        id: SessionId,
+        spec: &'static Spec,
+        keys: &[u32],
+        request: &Request<'_>,
+    ) -> Result<(u32, u16), Apart> {
+        let gone = Err(Apart::Refused(Refusal::NoShard, 0));
+        let Some(session) = self.sessions.get(id as usize) else { return gone };
+        let Some(pool) = self.pools.get(usize::from(session.pool)) else { return gone };
+        let mut chosen = None;
+        for key in keys_of(request, keys) {
+            let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+            // Several legs, or one that is not the usual first argument: stages share only what is alone.
+            leg.alone = false;
+            if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
+                return Err(Apart::Refused(reason, leg.shard));
+            }
+            if *chosen.get_or_insert((leg.line, leg.shard)) != (leg.line, leg.shard) {
+                return Err(Apart::SeveralShards);
             }
         }
+        chosen.ok_or(Apart::Refused(Refusal::NoShard, 0))
     }
 
     /// A command whose keys may live on several shards, and whose reply can be put together exactly.

@@ -1,0 +1,236 @@
+//! The apps' half of the engine: sessions, their bytes in, their replies in turn.
+
+use super::line::Ticket;
+use super::port::{Port, Taken};
+use super::window::{DIRECT, Session};
+use super::{Engine, SessionId, Submitted, Then};
+use crate::error::Cause;
+use crate::metrics::{Full, PoolCounts};
+use crate::resp::{Limits, Request, Scan, request, scan, write};
+use crate::stages::Micros;
+use slab::Slab;
+
+impl Engine {
+    /// An app connected.
+    pub fn open(&mut self, pool: u16) -> SessionId {
+        self.generations = self.generations.wrapping_add(1);
+        let id = self.ids;
+        self.ids += self.id_step;
+        let (lanes, open) = self.pools.get_mut(usize::from(pool)).map_or((1, true), |p| {
+            p.counts.client_connects += 1;
+            p.counts.client_connections += 1;
+            (p.config.lanes.max(1), p.config.password.is_none())
+        });
+        let lane = (id / self.id_step.max(1) % u64::from(lanes)) as u16;
+        self.sessions.insert(Box::new(Session::new(self.generations, pool, lane, id, open))) as SessionId
+    }
+
+    /// An app is gone, or its session has ended. Replies that are still under way will be dropped.
+    pub fn close(&mut self, id: SessionId, broken: bool) {
+        let Some(mut session) = self.sessions.try_remove(id as usize) else { return };
+        if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
+            pool.counts.client_connections -= 1;
+            pool.counts.client_output_bytes -= session.waiting() as u64;
+            pool.counts.requests_pending -= session.unanswered() as u64;
+            if broken {
+                pool.counts.client_err += 1;
+            } else {
+                pool.counts.client_eof += 1;
+            }
+        }
+        session.sent = session.output.len();
+        session.release(&mut self.spare);
+        if self.sessions.is_empty() {
+            self.sessions = Slab::new();
+        }
+    }
+
+    /// The app will send no more. Returns whether the session is done already.
+    pub fn finish(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        session.closing = true;
+        session.is_done()
+    }
+
+    /// Whether the session has nothing left to do: it is ending and all its replies are out, or it was killed.
+    #[must_use]
+    pub fn is_over(&self, id: SessionId) -> bool {
+        self.sessions.get(id as usize).is_none_or(|s| s.killed || (s.closing && s.is_done()))
+    }
+
+    /// Whether the session must not be read now.
+    #[must_use]
+    pub fn is_paused(&self, id: SessionId) -> bool {
+        self.sessions.get(id as usize).is_some_and(|s| s.paused)
+    }
+
+    /// Whether the session reads no more requests.
+    #[must_use]
+    pub fn is_closing(&self, id: SessionId) -> bool {
+        self.sessions.get(id as usize).is_none_or(|s| s.closing)
+    }
+
+    /// The app's socket takes bytes again.
+    pub fn app_writable(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id as usize)
+            && session.blocked
+        {
+            session.blocked = false;
+            mark(&mut self.dirty_sessions, session, id);
+        }
+    }
+
+    /// Bytes of an app: carries out every whole request in them.
+    pub fn submit(&mut self, id: SessionId, bytes: &[u8], now: Micros, port: &mut impl Port) -> Submitted {
+        self.now = now;
+        let mut consumed = 0;
+        loop {
+            let Some(session) = self.sessions.get_mut(id as usize) else {
+                return Submitted { consumed: bytes.len(), then: Then::Close };
+            };
+            let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else {
+                return Submitted { consumed: bytes.len(), then: Then::Close };
+            };
+            if session.closing || session.killed {
+                return Submitted { consumed: bytes.len(), then: Then::Close };
+            }
+            if session.paused || session.is_full(&pool.config.bounds) {
+                if !session.paused {
+                    session.paused = true;
+                    pool.counts.client_pauses[Full::Window] += 1;
+                }
+                return Submitted { consumed, then: Then::Pause };
+            }
+            let limits = if session.authenticated { &pool.config.limits } else { &Limits::UNAUTHENTICATED };
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            match scan(rest, &mut session.resume, limits) {
+                Ok(Scan::Request(request)) => {
+                    consumed += request.wire().len();
+                    self.request(id, &request, port);
+                    self.take_answers(port);
+                }
+                Ok(Scan::Incomplete { need }) => return Submitted { consumed, then: Then::Read { need } },
+                Ok(Scan::Nothing(len)) => consumed += len,
+                Ok(Scan::Inline { line, len }) => {
+                    consumed += len;
+                    self.inline_request(id, line, port);
+                    self.take_answers(port);
+                }
+                Err(error) => self.protocol_error(id, error),
+            }
+        }
+    }
+
+    /// Takes what a node in this process has answered, so that the app is not read on while its replies fill its output.
+    #[inline]
+    fn take_answers(&mut self, port: &mut impl Port) {
+        while let Some((line, answers)) = port.answer() {
+            if self.receive(line, &answers, self.now, port).is_err() {
+                debug_assert!(false, "an in-process node broke the protocol");
+            }
+        }
+    }
+
+    #[cold]
+    fn inline_request(&mut self, id: SessionId, line: &[u8], port: &mut impl Port) {
+        let mut wire = std::mem::take(&mut self.inline);
+        wire.clear();
+        match request::expand_inline(line, &mut wire) {
+            Ok(()) => {
+                if let Some(request) = Request::parse(&wire) {
+                    self.request(id, &request, port);
+                }
+            }
+            Err(error) => self.protocol_error(id, error),
+        }
+        self.inline = wire;
+    }
+
+    #[cold]
+    pub(super) fn protocol_error(&mut self, id: SessionId, error: request::ProtocolError) {
+        self.answer_with(id, Some(Cause::Protocol), |out| write::error(out, format!("ERR {error}").as_bytes()));
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.closing = true;
+        }
+    }
+
+    /// Answers the session's newest request at once, in its turn.
+    pub(super) fn answer_with(&mut self, id: SessionId, cause: Option<Cause>, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut reply = self.spare.take();
+        fill(&mut reply);
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        if let (Some(cause), Some(pool)) = (cause, self.pools.get_mut(usize::from(session.pool))) {
+            pool.counts.errors[cause] += 1;
+        }
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
+            pool.counts.requests_pending += 1;
+        }
+        self.complete(ticket, &reply, None);
+        self.spare.put(reply);
+    }
+
+    /// Puts a reply into its slot, and into the output when its turn has come.
+    #[inline]
+    pub(super) fn complete(&mut self, ticket: Ticket, reply: &[u8], port: Option<&mut dyn Port>) {
+        let session = self.sessions.get_mut(ticket.session as usize);
+        let Some(session) = session.filter(|s| s.generation == ticket.generation) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        pool.counts.replies += 1;
+        pool.counts.reply_bytes += reply.len() as u64;
+        pool.counts.requests_pending -= 1;
+        self.answered += 1;
+        if session.killed {
+            session.skip(ticket.slot, &mut self.spare);
+            return;
+        }
+        pool.counts.client_output_bytes += reply.len() as u64;
+        if session.is_head(ticket.slot) {
+            let mut rest = reply;
+            if reply.len() >= DIRECT
+                && session.output.is_empty()
+                && !session.blocked
+                && let Some(port) = port
+            {
+                match port.to_app(ticket.session, reply) {
+                    Taken::Some(n) => rest = reply.get(n..).unwrap_or_default(),
+                    Taken::Full(n) => {
+                        rest = reply.get(n..).unwrap_or_default();
+                        session.blocked = true;
+                    }
+                    Taken::Gone => rest = &[],
+                }
+            }
+            pool.counts.client_output_bytes -= (reply.len() - rest.len()) as u64;
+            if !rest.is_empty() {
+                session.append(rest, &mut self.spare);
+            }
+            session.advance(&mut self.spare);
+            mark(&mut self.dirty_sessions, session, ticket.session);
+        } else {
+            let mut kept = self.spare.take();
+            kept.extend_from_slice(reply);
+            session.keep(ticket.slot, kept, &mut self.spare);
+        }
+        // One reply never ends a session, however long; a reply that comes while too much waits does.
+        if session.waiting() > pool.config.bounds.output.saturating_add(reply.len()) {
+            kill(session, &mut pool.counts);
+            mark(&mut self.dirty_sessions, session, ticket.session);
+        }
+    }
+}
+
+/// Puts a session on the list of those to be flushed, once.
+#[inline]
+fn mark(dirty: &mut Vec<SessionId>, session: &mut Session, id: SessionId) {
+    if !session.dirty {
+        session.dirty = true;
+        dirty.push(id);
+    }
+}
+
+#[cold]
+fn kill(session: &mut Session, counts: &mut PoolCounts) {
+    session.killed = true;
+    counts.client_output_limit_kills += 1;
+}

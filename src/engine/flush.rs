@@ -1,0 +1,113 @@
+//! What leaves the engine, once for each pass of the worker, and its upkeep.
+
+use super::line::State;
+use super::port::{Port, Taken};
+use super::{Engine, LONGEST_TIMEOUT, LineId, SessionId};
+use crate::error::{Cause, Failure};
+use crate::stages::{Event, Micros};
+
+impl Engine {
+    /// Whether there is something to flush.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !(self.dirty_lines.is_empty() && self.dirty_sessions.is_empty())
+    }
+
+    /// Sends every outbox and every output that has something, each with one call.
+    pub fn flush(&mut self, port: &mut impl Port) {
+        let mut lines = std::mem::take(&mut self.dirty_lines);
+        for id in lines.drain(..) {
+            self.flush_line(id, port);
+        }
+        self.dirty_lines = lines;
+        let mut sessions = std::mem::take(&mut self.dirty_sessions);
+        for id in sessions.drain(..) {
+            self.flush_session(id, port);
+        }
+        self.dirty_sessions = sessions;
+    }
+
+    fn flush_line(&mut self, id: LineId, port: &mut impl Port) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        line.dirty = false;
+        match line.state {
+            State::Up => {}
+            State::Idle => {
+                line.state = State::Opening;
+                port.open(id);
+                return;
+            }
+            State::Opening | State::Down(_) => return,
+        }
+        while !line.blocked && line.queued() > 0 {
+            match port.to_shard(id, line.outbox.get(line.out_at..).unwrap_or_default()) {
+                Taken::Some(0) => break,
+                Taken::Some(n) => line.took(n),
+                Taken::Full(n) => {
+                    if n > 0 {
+                        line.took(n);
+                    }
+                    line.blocked = true;
+                }
+                // The connection's reader will say so; what waits here fails with it.
+                Taken::Gone => break,
+            }
+        }
+        // At half of the bound and not when all is out: others may keep a slow shard's outbox from ever being empty.
+        let enough = self.pools.get(usize::from(line.pool)).map_or(0, |pool| pool.config.outbox / 2);
+        let room = line.queued() <= enough;
+        let paused = if room { std::mem::take(&mut line.paused) } else { Vec::new() };
+        let (pool, number) = (line.pool, line.number);
+        self.tell(pool, &Event::Left(number));
+        if !paused.is_empty() {
+            self.resume(&paused, port);
+        }
+    }
+
+    fn flush_session(&mut self, id: SessionId, port: &mut impl Port) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        session.dirty = false;
+        let before = session.sent;
+        while !session.blocked && !session.killed && session.sent < session.output.len() {
+            match port.to_app(id, session.output.get(session.sent..).unwrap_or_default()) {
+                Taken::Some(0) => break,
+                Taken::Some(n) => session.sent += n,
+                Taken::Full(n) => {
+                    session.sent += n;
+                    session.blocked = true;
+                }
+                Taken::Gone => session.killed = true,
+            }
+        }
+        if session.killed {
+            session.sent = session.output.len();
+        }
+        pool.counts.client_output_bytes -= (session.sent - before) as u64;
+        session.release(&mut self.spare);
+        if session.killed || (session.closing && session.is_done()) {
+            port.wake(id);
+        } else if session.paused && !session.parked && session.has_room(&pool.config.bounds) {
+            session.paused = false;
+            port.wake(id);
+        }
+    }
+
+    /// Upkeep. Returns the connections whose oldest flight has waited longer than its pool's timeout; they must be given
+    /// up, since a late reply could not be told from the next one.
+    pub fn tick(&mut self, now: Micros) -> Vec<(LineId, Failure)> {
+        self.now = now;
+        for pool in &mut self.pools {
+            pool.config.path.tick(now, &mut self.notices);
+        }
+        let mut overdue = Vec::new();
+        for (id, line) in self.lines.iter().enumerate() {
+            let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
+            let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
+            if u64::from((now as u32).wrapping_sub(front.at)) > timeout.min(LONGEST_TIMEOUT) {
+                overdue.push((id as LineId, Failure { cause: Cause::Timeout, reason: pool.timeout_text }));
+            }
+        }
+        overdue
+    }
+}

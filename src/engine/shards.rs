@@ -1,0 +1,208 @@
+//! The shards' half of the engine: their bytes in, and what becomes of their connections.
+
+use super::line::{State, Ticket, Waiter};
+use super::port::Port;
+use super::{Engine, LineId, SessionId};
+use crate::command::Class;
+use crate::error::{Cause, Failure};
+use crate::resp::{ReplyError, Skim, skim};
+use crate::stages::{Event, Micros};
+
+impl Engine {
+    /// Bytes of a shard: completes every whole reply in them. Returns how many were used up, and how many bytes the rest
+    /// needs at least.
+    ///
+    /// # Errors
+    /// The shard sent no reply, or one that nobody asked for; the connection must be given up with [`Engine::fail`].
+    pub fn receive(
+        &mut self,
+        id: LineId,
+        bytes: &[u8],
+        now: Micros,
+        port: &mut impl Port,
+    ) -> Result<(usize, usize), Option<ReplyError>> {
+        self.now = now;
+        let mut consumed = 0;
+        loop {
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok((consumed, 1));
+            }
+            let Some(line) = self.lines.get_mut(id as usize) else { return Err(None) };
+            let length = match skim(rest, &mut line.resume).map_err(Some)? {
+                Skim::Incomplete { need } => return Ok((consumed, need)),
+                Skim::Reply(length) => length,
+            };
+            let reply = rest.get(..length).unwrap_or_default();
+            consumed += length;
+            // A flight none of whose bytes have left cannot have been answered; its waiter must stay to be told.
+            if line.base >= line.left {
+                return Err(None);
+            }
+            let Some(waiter) = line.waiters.pop_front() else { return Err(None) };
+            line.base += 1;
+            line.counts.server_responses += 1;
+            line.counts.server_response_bytes += length as u64;
+            self.in_flight = self.in_flight.saturating_sub(1);
+            let (pool, number) = (line.pool, line.number);
+            if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
+                pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
+                if reply.first() == Some(&b'-') {
+                    pool.counts.shard_errors += 1;
+                }
+            }
+            self.land(pool, &waiter, reply, port);
+        }
+    }
+
+    /// Gives a flight's reply to everyone it is for.
+    #[inline]
+    fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
+        if waiter.part == Waiter::WHOLE {
+            self.clock(pool, waiter.class, waiter.at);
+            if !self.is_awaited(waiter.ticket)
+                && let Some(pool) = self.pools.get_mut(usize::from(pool))
+            {
+                pool.counts.orphans += 1;
+            }
+            self.complete(waiter.ticket, reply, Some(port));
+            let mut next = waiter.link;
+            while next != Waiter::NOBODY {
+                let Some((ticket, at, link)) = self.joined.try_remove(next as usize) else { break };
+                self.clock(pool, waiter.class, at);
+                self.complete(ticket, reply, Some(port));
+                next = link;
+            }
+        } else {
+            let Some(gather) = self.gathers.get_mut(waiter.link as usize) else { return };
+            if gather.take(waiter.part, reply, &mut self.spare) {
+                let gather = self.gathers.remove(waiter.link as usize);
+                let (ticket, at, class) = (gather.ticket, gather.at, gather.class);
+                let mut merged = self.spare.take();
+                gather.finish(&mut merged, &mut self.spare);
+                self.clock(pool, class, at);
+                self.complete(ticket, &merged, Some(port));
+                self.spare.put(merged);
+            }
+        }
+    }
+
+    /// Whether the session that a reply is for is still there.
+    #[inline]
+    fn is_awaited(&self, ticket: Ticket) -> bool {
+        self.sessions.get(ticket.session as usize).is_some_and(|s| s.generation == ticket.generation)
+    }
+
+    /// Notes how long a request took.
+    #[inline]
+    fn clock(&mut self, pool: u16, class: Class, at: u32) {
+        let took = (self.now as u32).wrapping_sub(at);
+        if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
+            pool.counts.request_duration[class].record(took);
+        }
+    }
+
+    /// A connection is being opened.
+    pub fn opening(&mut self, id: LineId) {
+        if let Some(line) = self.lines.get_mut(id as usize)
+            && line.state == State::Idle
+        {
+            line.state = State::Opening;
+        }
+    }
+
+    /// A connection is open and its shard has answered the handshake.
+    pub fn connected(&mut self, id: LineId, now: Micros) {
+        self.now = now;
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        line.state = State::Up;
+        line.counts.server_connects += 1;
+        if line.queued() > 0 && !line.dirty {
+            line.dirty = true;
+            self.dirty_lines.push(id);
+        }
+        let (pool, number) = (line.pool, line.number);
+        self.tell(pool, &Event::Connected(number));
+    }
+
+    /// A connection's socket takes bytes again.
+    pub fn shard_writable(&mut self, id: LineId) {
+        if let Some(line) = self.lines.get_mut(id as usize)
+            && line.blocked
+        {
+            line.blocked = false;
+            if !line.dirty {
+                line.dirty = true;
+                self.dirty_lines.push(id);
+            }
+        }
+    }
+
+    /// The shard ended the connection in peace: nothing was under way. The next request opens it again.
+    ///
+    /// Returns false, and does nothing, when something was under way: that is a failure.
+    pub fn closed(&mut self, id: LineId, now: Micros, port: &mut impl Port) -> bool {
+        self.now = now;
+        let Some(line) = self.lines.get_mut(id as usize) else { return true };
+        if !line.waiters.is_empty() {
+            return false;
+        }
+        line.counts.server_eof += 1;
+        line.state = State::Idle;
+        line.drain();
+        // A shard that answers a request before all of it was sent, and then closes, leaves the rest in the outbox.
+        let paused = std::mem::take(&mut line.paused);
+        let (pool, number) = (line.pool, line.number);
+        self.tell(pool, &Event::Closed(number));
+        self.resume(&paused, port);
+        true
+    }
+
+    /// A connection failed, or could not be opened: everyone who waits on it gets an error.
+    pub fn fail(&mut self, id: LineId, failure: Failure, now: Micros, port: &mut impl Port) {
+        self.now = now;
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        match failure.cause {
+            Cause::Connect => line.counts.server_connect_failures += 1,
+            Cause::Timeout => line.counts.server_timedout += 1,
+            _ => line.counts.server_err += 1,
+        }
+        line.state = State::Down(failure);
+        let lost = line.drain();
+        let paused = std::mem::take(&mut line.paused);
+        let (pool, number, shard) = (line.pool, line.number, line.shard);
+        self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
+        self.tell(pool, &Event::Failed(number, failure));
+        let mut reply = self.spare.take();
+        for (waiter, sent) in lost {
+            reply.clear();
+            if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
+                let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);
+                // Of a split request another part may have run, whatever became of this one.
+                failure.write(name, sent || waiter.part != Waiter::WHOLE, &mut reply);
+                pool.counts.errors[failure.cause] += 1;
+            }
+            self.land(pool, &waiter, &reply, port);
+        }
+        self.spare.put(reply);
+        self.resume(&paused, port);
+    }
+
+    pub(super) fn tell(&mut self, pool: u16, event: &Event<'_>) {
+        if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
+            pool.config.path.observe(event, self.now, &mut self.notices);
+        }
+    }
+
+    /// Lets sessions go on that waited for an outbox.
+    pub(super) fn resume(&mut self, paused: &[(SessionId, u32)], port: &mut impl Port) {
+        for &(id, generation) in paused {
+            let Some(session) = self.sessions.get_mut(id as usize) else { continue };
+            if session.generation == generation && session.parked {
+                session.parked = false;
+                session.paused = false;
+                port.wake(id);
+            }
+        }
+    }
+}
