@@ -282,10 +282,14 @@ struct Books {
 }
 
 struct PoolBook {
+    name: Rc<str>,
     metrics: PoolMetrics,
     /// For each shard its connections.
     shards: Vec<Vec<(LineId, BackendMetrics)>>,
-    ejections: Vec<u64>,
+    /// For each shard how often it was ejected, and whether it is out: what was told last.
+    ejections: Vec<(u64, bool)>,
+    /// The names of the shards, for the log.
+    names: Vec<String>,
 }
 
 /// Makes the connections' tasks and the handles of their metrics.
@@ -294,7 +298,8 @@ fn open_books(hub: &Rc<Hub>, setup: &Setup) -> Books {
     let mut line: LineId = 0;
     for (number, pool) in setup.config.pools.iter().enumerate() {
         let upstream = Rc::new(pool.upstream.clone());
-        let mut books = Vec::new();
+        let name: Rc<str> = pool.name.as_str().into();
+        let (mut books, mut names) = (Vec::new(), Vec::new());
         for (index, shard) in shards(pool).into_iter().enumerate() {
             let lanes = match &upstream.servers {
                 Servers::Embedded { .. } => 1,
@@ -313,6 +318,7 @@ fn open_books(hub: &Rc<Hub>, setup: &Setup) -> Books {
                         if let Some(server) = servers.get(index) {
                             let plan = connection::Plan {
                                 line,
+                                pool: Rc::clone(&name),
                                 server: server.clone(),
                                 config: Rc::clone(&upstream),
                                 seed: setup.seed ^ u64::from(line).wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -325,9 +331,10 @@ fn open_books(hub: &Rc<Hub>, setup: &Setup) -> Books {
                 line += 1;
             }
             books.push(lines);
+            names.push(shard.name);
         }
-        let ejections = vec![0; books.len()];
-        pools.push(PoolBook { metrics: setup.exporter.pool(&pool.name), shards: books, ejections });
+        let ejections = vec![(0, false); books.len()];
+        pools.push(PoolBook { name, metrics: setup.exporter.pool(&pool.name), shards: books, ejections, names });
     }
     Books { pools, worker: setup.exporter.worker(setup.number) }
 }
@@ -470,24 +477,34 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         let mut pool_view = Vec::with_capacity(book.shards.len());
         for (index, lines) in book.shards.iter_mut().enumerate() {
             let shard = index as u16;
-            let (state, ejections) = engine
-                .path(pool)
-                .map_or((ShardState::Up, 0), |path| (path.health.state(shard), path.health.ejections(shard)));
+            let (state, ejections, failures) = engine.path(pool).map_or((ShardState::Up, 0, 0), |path| {
+                (path.health.state(shard), path.health.ejections(shard), path.health.failures(shard))
+            });
             let mut view = ShardView {
                 ejected: state == ShardState::Ejected,
                 down: state != ShardState::Up,
                 ..ShardView::default()
             };
+            let mut ejected_anew = 0;
+            if let Some(told) = book.ejections.get_mut(index) {
+                let (pool, shard) = (&book.name, book.names.get(index).map_or("", String::as_str));
+                ejected_anew = ejections - told.0;
+                // Out and back between two looks are both told.
+                if ejected_anew > 0 {
+                    tracing::warn!(%pool, shard, failures, "ejected");
+                }
+                if !view.ejected && (told.1 || ejected_anew > 0) {
+                    tracing::info!(%pool, shard, "back in the ring");
+                }
+                *told = (ejections, view.ejected);
+            }
             for (lane, (line, metrics)) in lines.iter_mut().enumerate() {
                 let Some(line) = engine.line_mut(*line) else { continue };
                 let counts = line.measure();
                 if lane == 0 {
                     // A shard's own, and not its connections': told with the first.
                     counts.server_ejected.set(u64::from(view.ejected));
-                    if let Some(told) = book.ejections.get_mut(index) {
-                        counts.server_ejects += ejections - *told;
-                        *told = ejections;
-                    }
+                    counts.server_ejects += ejected_anew;
                 }
                 view.connections += counts.server_connections.get();
                 view.in_queue += counts.in_queue.get();

@@ -78,8 +78,8 @@ impl Why {
     pub const fn text(self) -> &'static str {
         match self {
             Why::NeedsConnection(Need::Transaction) => {
-                "ERR hotring does not carry transactions (MULTI, EXEC, DISCARD, WATCH, UNWATCH) yet: they need a server \
-                 connection of their own. Send the commands without MULTI, or one EVAL over keys of one shard"
+                "ERR hotring does not carry transactions (MULTI, EXEC, DISCARD, WATCH, UNWATCH) yet; commands sent after \
+                 this one are carried out one by one. Send them without MULTI, or as one EVAL over keys of one shard"
             }
             Why::NeedsConnection(Need::Blocking) => {
                 "ERR hotring does not carry blocking commands yet: they need a server connection of their own. Use the \

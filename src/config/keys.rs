@@ -64,7 +64,7 @@ pub const KEYS: &[Key] = &[
         "120us",
         "longest rest after a batch where that serves more replies per CPU; at most `1ms`, `off` never rests",
     ),
-    own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and status page; `off` for none"),
+    own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and `/explain`; `off` for none"),
     own(Place::Top, "log", "", "what is logged, see `level` and `format`"),
     own(Place::Top, "pools", "required", "the pools by name: sets of servers with the addresses apps reach them at"),
     own(Place::Log, "level", "info", "least level that is logged: `trace`, `debug`, `info`, `warn`, `error` or `off`"),

@@ -42,7 +42,7 @@ pub struct Config {
     pub workers: Workers,
     /// Longest rest of the paced loop after a batch, at most 1 ms; zero never rests.
     pub max_pause: Duration,
-    /// Where metrics, health and the status page are served, if anywhere.
+    /// Where metrics, health and explanations are served, if anywhere.
     pub admin: Option<Address>,
     /// What is logged and how.
     pub log: Log,

@@ -258,6 +258,7 @@ fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Req
             let name = session.name.as_deref().map(|n| String::from_utf8_lossy(&n.0)).unwrap_or_default().into_owned();
             write::bulk(out, format!("id={} name={name} db=0 resp=2 user=default\n", session.id).as_bytes());
         }
+        // The table refuses all others.
         _ => return Err((Cause::Unsupported, Why::Admin.text().into())),
     }
     Ok(())

@@ -73,6 +73,12 @@ impl Health {
         }
     }
 
+    /// Failures of a shard in a row.
+    #[must_use]
+    pub fn failures(&self, shard: u16) -> u32 {
+        self.shards.get(usize::from(shard)).map_or(0, |s| s.failures)
+    }
+
     /// How often a shard was ejected.
     #[must_use]
     pub fn ejections(&self, shard: u16) -> u64 {

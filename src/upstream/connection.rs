@@ -26,6 +26,8 @@ const LARGEST_IDLE: usize = 512 * 1024;
 pub struct Plan {
     /// Its number.
     pub line: LineId,
+    /// The pool's name.
+    pub pool: Rc<str>,
     /// The shard.
     pub server: Server,
     /// The pool's settings.
@@ -49,7 +51,7 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
         let failure = match open(&plan).await {
             Ok(socket) => {
                 if down {
-                    tracing::info!(shard = %plan.server.name, "connected again");
+                    tracing::info!(pool = %plan.pool, shard = %plan.server.name, "connected again");
                 }
                 let since = hub.now();
                 let end = serve(&hub, &plan, socket).await;
@@ -67,7 +69,7 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
                     }
                     // The ticker has told everyone already.
                     End::GivenUp => {
-                        tracing::warn!(shard = %plan.server.name, address = %plan.server.address, "timed out");
+                        tracing::warn!(pool = %plan.pool, shard = %plan.server.name, address = %plan.server.address, "timed out");
                         down = true;
                         continue;
                     }
@@ -76,7 +78,7 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
             Err(text) => Failure { cause: Cause::Connect, reason: text },
         };
         if !down {
-            tracing::warn!(shard = %plan.server.name, address = %plan.server.address, reason = failure.reason, "lost");
+            tracing::warn!(pool = %plan.pool, shard = %plan.server.name, address = %plan.server.address, reason = failure.reason, "lost");
         }
         down = true;
         let now = hub.now();

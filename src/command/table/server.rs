@@ -5,6 +5,8 @@ use super::row::*;
 
 const CONNECTION: Family = Family::of(category::CONNECTION);
 const CLIENTS: Family = CONNECTION.local(Local::Client);
+/// What reaches beyond the connection it is sent on.
+const ALL_CLIENTS: Family = CONNECTION.refused(Why::Admin);
 const COMMANDS_OF: Family = CONNECTION.local(Local::Command);
 const SERVER: Family = Family::of(0);
 const ADMIN_ONLY: Family = SERVER.refused(Why::Admin);
@@ -60,24 +62,24 @@ pub(super) static COMMANDS: &[Spec] = &[
 ];
 
 static CLIENT: &[Spec] = &[
-    CLIENTS.other("client|caching", 3, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|caching", 3, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|getname", 2, NONE, NOSCRIPT | LOADING | STALE),
-    CLIENTS.other("client|getredir", 2, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|getredir", 2, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.help("client|help"),
     CLIENTS.other("client|id", 2, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|info", 2, NONE, NOSCRIPT | LOADING | STALE),
-    CLIENTS.other("client|kill", -3, NONE, ANY_TIME),
-    CLIENTS.other("client|list", -2, NONE, ANY_TIME),
+    ALL_CLIENTS.other("client|kill", -3, NONE, ANY_TIME),
+    ALL_CLIENTS.other("client|list", -2, NONE, ANY_TIME),
     CLIENTS.other("client|no-evict", 3, NONE, ANY_TIME),
-    CLIENTS.other("client|pause", -3, NONE, ANY_TIME),
-    CLIENTS.other("client|reply", 3, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|pause", -3, NONE, ANY_TIME),
+    ALL_CLIENTS.other("client|reply", 3, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|setname", 3, NONE, NOSCRIPT | LOADING | STALE),
-    CLIENTS.other("client|tracking", -3, NONE, NOSCRIPT | LOADING | STALE),
-    CLIENTS.other("client|trackinginfo", 2, NONE, NOSCRIPT | LOADING | STALE),
-    CLIENTS.other("client|unblock", -3, NONE, ANY_TIME),
-    CLIENTS.other("client|unpause", 2, NONE, ANY_TIME),
-    CLIENTS.other("client|capa", -3, NONE, NOSCRIPT | LOADING | STALE),
-    CLIENTS.other("client|import-source", 3, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|tracking", -3, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|trackinginfo", 2, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|unblock", -3, NONE, ANY_TIME),
+    ALL_CLIENTS.other("client|unpause", 2, NONE, ANY_TIME),
+    ALL_CLIENTS.other("client|capa", -3, NONE, NOSCRIPT | LOADING | STALE),
+    ALL_CLIENTS.other("client|import-source", 3, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|no-touch", 3, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|setinfo", 4, NONE, NOSCRIPT | LOADING | STALE),
 ];
