@@ -4,6 +4,7 @@
 //! no thread), 78 no configuration file.
 
 use crate::config::{self, Config, Format, Level, Problems};
+use crate::engine::Engine;
 use crate::proxy::Proxy;
 use crate::resp::write;
 use crate::units::Address;
@@ -54,19 +55,19 @@ enum Command {
         #[command(flatten)]
         file: File,
     },
-    /// Say by stage what would become of a request for each key
+    /// Say by stage what would become of a request; no server is asked
     Route {
         #[command(flatten)]
         file: File,
         /// The pool, if the file has several
         #[arg(short, long)]
         pool: Option<String>,
-        /// The command that is asked about
-        #[arg(long, default_value = "GET")]
-        command: String,
-        /// The keys
-        #[arg(required = true, value_name = "KEY")]
-        keys: Vec<String>,
+        /// The command that is asked about [default: GET]
+        #[arg(long, value_name = "NAME")]
+        command: Option<String>,
+        /// The command's arguments; for GET keys, each of them asked about by itself
+        #[arg(required_unless_present = "command", allow_negative_numbers = true, value_name = "ARG")]
+        arguments: Vec<String>,
     },
     /// Print the proxy.yaml that does the same as a nutcracker.yml
     Import {
@@ -92,7 +93,9 @@ pub fn main() -> ExitCode {
         None if cli.run.test => check(&cli.run.file.config),
         None => run(&cli.run),
         Some(Command::Check { file }) => check(&file.config),
-        Some(Command::Route { file, pool, command, keys }) => route(&file.config, pool.as_deref(), &command, &keys),
+        Some(Command::Route { file, pool, command, arguments }) => {
+            route(&file.config, pool.as_deref(), command.as_deref().unwrap_or("GET"), &arguments)
+        }
         Some(Command::Import { file }) => import(&file),
     };
     match done {
@@ -152,7 +155,10 @@ fn import(path: &Path) -> Outcome {
     Ok(())
 }
 
-fn route(path: &Path, pool: Option<&str>, command: &str, keys: &[String]) -> Outcome {
+/// What `health` says where no server was asked.
+const NOT_ASKED: &str = "not known: no server was asked; /explain on the admin address knows";
+
+fn route(path: &Path, pool: Option<&str>, command: &str, arguments: &[String]) -> Outcome {
     let config = load(path)?;
     let number = match pool {
         None if config.pools.len() == 1 => Some(0),
@@ -162,11 +168,27 @@ fn route(path: &Path, pool: Option<&str>, command: &str, keys: &[String]) -> Out
     let names: Vec<&str> = config.pools.iter().map(|p| p.name.as_str()).collect();
     let number = number.ok_or_else(|| (BAD, format!("say which pool with --pool: {}", names.join(", "))))?;
     let engine = worker::engine(&config, 0, 1, 0);
-    for key in keys {
-        let mut wire = Vec::new();
-        write::request(&mut wire, &[command.as_bytes(), key.as_bytes()]);
-        let told = engine.explain(number as u16, &wire, 0).map_err(|text| (BAD, text))?;
-        say(&told);
+    let alone = command.eq_ignore_ascii_case("get") && !arguments.is_empty();
+    for arguments in arguments.chunks(if alone { 1 } else { arguments.len().max(1) }) {
+        tell(&engine, number as u16, command, arguments)?;
+    }
+    if arguments.is_empty() {
+        tell(&engine, number as u16, command, &[])?;
+    }
+    Ok(())
+}
+
+/// Explains one request.
+fn tell(engine: &Engine, pool: u16, command: &str, arguments: &[String]) -> Outcome {
+    let request: Vec<&[u8]> =
+        [command].into_iter().chain(arguments.iter().map(String::as_str)).map(str::as_bytes).collect();
+    let mut wire = Vec::new();
+    write::request(&mut wire, &request);
+    for line in engine.explain(pool, &wire, 0).map_err(|text| (BAD, text))?.lines() {
+        match line.strip_prefix("  health     ") {
+            Some(_) => say(&format!("  health     {NOT_ASKED}\n")),
+            None => say(&format!("{line}\n")),
+        }
     }
     Ok(())
 }

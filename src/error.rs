@@ -20,9 +20,10 @@ impl Cause {
             Self::CrossShard => {
                 (CROSS_SHARD, "Give the keys one hash tag (`hash_tag: \"{}\"`), or send one command a key.")
             }
-            Self::Unsupported => {
-                ("ERR hotring …", "A known command that hotring refuses; the text says why and what to do instead. All of them: docs/commands.md.")
-            }
+            Self::Unsupported => (
+                "ERR hotring …",
+                "A known command that hotring refuses; the text says why and what to do instead. All of them: docs/commands.md.",
+            ),
             Self::Auth => ("NOAUTH Authentication required.", "Send AUTH; `WRONGPASS …` if the password is wrong."),
             Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
             Self::ShardDown => {

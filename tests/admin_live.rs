@@ -254,14 +254,14 @@ fn explain_tells_what_happens_then() {
         assert_eq!(code, 200);
         assert!(told.starts_with(&format!("pool main, command get\nkey {key}\n  route ")), "{told}");
         assert!(told.contains("\n  coalesce   no identical read is about to leave\n"), "{told}");
-        assert!(told.contains(&format!("\n  health     shard {shard} is well\n")), "{told}");
-        assert!(told.ends_with(&format!("\n  -> shard {shard} (s{shard}), connection 0\n")), "{told}");
+        assert!(told.contains("\n  health     the shard is well\n"), "{told}");
+        assert!(told.ends_with(&format!("\n  -> s{shard}, connection 0\n-> forwarded to s{shard}\n")), "{told}");
         assert_eq!(app.ask(&format!("SET {key} v")), "+OK\r\n");
         assert_eq!(redis[shard].client().ask(&format!("EXISTS {key}")), ":1\r\n");
     }
     let (_, told) = hotring.page("/explain?command=MSET&key=a&arg=1&key=b&arg=2");
-    assert!(told.starts_with("pool main, command mset\n  split by shard, replies merged\nkey a\n"), "{told}");
-    assert!(told.contains("\nkey b\n") && told.matches("\n  -> shard ").count() == 2, "{told}");
+    assert!(told.starts_with("pool main, command mset\nkey a\n"), "{told}");
+    assert!(told.contains("\nkey b\n") && told.matches("\n  -> s").count() == 2, "{told}");
     assert_eq!(hotring.page("/explain?key=k&command=NONSENSE").0, 400);
     assert_eq!(hotring.page("/explain?key=k&pool=none"), (400, "say which pool: main\n".to_owned()));
     assert_eq!(redis.iter().map(|redis| redis.calls("get")).sum::<u64>(), 0, "asking sends nothing");
@@ -271,6 +271,11 @@ fn explain_tells_what_happens_then() {
     eventually("it is known", || app.ask(&format!("GET {key}")).contains(" is down "));
     let (_, told) = hotring.page(&format!("/explain?key={key}"));
     assert!(told.contains("\n  health     refuse: the shard is down (connection refused)\n"), "{told}");
+    let refused = "-> refused: ERR shard s1 is down (connection refused); nothing was sent\n";
+    assert!(told.ends_with(&format!("\n  {refused}{refused}")), "{told}");
+    // Refused with any number of arguments.
+    let (code, told) = hotring.page("/explain?command=DBSIZE&key=k");
+    assert!(code == 200 && told.contains("\n-> refused: ERR hotring does not run commands over"), "{told}");
 }
 
 #[test]

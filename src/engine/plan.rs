@@ -444,39 +444,63 @@ impl Engine {
 pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> Result<String, String> {
     let Some(place) = engine.pools.get(usize::from(pool)) else { return Err("no such pool".into()) };
     let request = Request::parse(wire).ok_or("not a request")?;
-    let fault_text = |fault: Fault| {
+    let identified = command::identify(&request);
+    // A refused command is refused with any number of arguments: told before what is wrong with their number.
+    let known = match &identified {
+        Ok(spec) | Err(Fault::Arity(spec)) => Some((*spec, command::treatment(spec, &request))),
+        Err(Fault::Unknown) => None,
+    };
+    if let Some((spec, Treatment::Refuse(why))) = known {
+        return Ok(format!("pool {}, command {}\n-> refused: {}\n", place.config.name, spec.name, why.text()));
+    }
+    let spec = identified.map_err(|fault| {
         let mut text = Vec::new();
         fault.write(&request, &mut text);
         String::from_utf8_lossy(&text).into_owned()
-    };
-    let spec = command::identify(&request).map_err(fault_text)?;
+    })?;
     let mut told = format!("pool {}, command {}\n", place.config.name, spec.name);
-    match command::treatment(spec, &request) {
-        Treatment::Local(_) => return Ok(told + "  answered by hotring itself\n"),
-        Treatment::Refuse(why) => {
-            return Ok(told + "  refused: " + why.text() + "\n");
-        }
-        Treatment::Split(_) => told += "  split by shard, replies merged\n",
-        Treatment::Forward => {}
+    let treatment = command::treatment(spec, &request);
+    if matches!(treatment, Treatment::Local(_)) {
+        return Ok(told + "-> answered by hotring itself\n");
     }
     let mut keys = Vec::new();
     command::keys(spec, &request, &mut |index| keys.push(index)).map_err(String::from)?;
-    if keys.is_empty() && matches!(spec.treatment, Treatment::Forward) {
-        return Ok(if place.config.shards.len() > 1 {
-            told + "  refused: " + Why::NoKeys.text() + "\n"
-        } else {
-            told + "  no key: goes to the pool's only shard\n"
+    if keys.is_empty() && matches!(treatment, Treatment::Forward) {
+        return Ok(match place.config.shards.as_slice() {
+            [only] => told + "no key: goes to the pool's only shard\n-> forwarded to " + only + "\n",
+            _ => told + "-> refused: " + Why::NoKeys.text() + "\n",
         });
     }
     let alone = keys.len() == 1;
+    let (mut shards, mut refused) = (Vec::new(), None);
     for key in keys.into_iter().filter_map(|index| request.arg(index)) {
         let mut leg = Leg { alone, ..Leg::new(spec, key, wire) };
         told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
-        for (stage, _, text) in place.config.path.explain(&mut leg, now) {
+        let mut last = Verdict::Next;
+        for (stage, verdict, text) in place.config.path.explain(&mut leg, now) {
             told += &format!("  {stage:<10} {text}\n");
+            last = verdict;
         }
         let shard = place.config.shards.get(usize::from(leg.shard)).map_or("", String::as_str);
-        told += &format!("  -> shard {} ({shard}), connection {}\n", leg.shard, leg.lane);
+        if let Verdict::Refuse(refusal) = last {
+            let mut text = Vec::new();
+            refuse(refusal, shard, &mut text);
+            let text = String::from_utf8_lossy(text.strip_prefix(b"-").unwrap_or(&text)).trim_end().to_owned();
+            told += &format!("  -> refused: {text}\n");
+            refused = refused.or(Some(text));
+        } else {
+            told += &format!("  -> {shard}, connection {}\n", leg.lane);
+        }
+        if !shards.contains(&shard) {
+            shards.push(shard);
+        }
     }
-    Ok(told)
+    // The verdict on the whole: as a request is carried out, keys on several shards come before shards that are down.
+    let verdict = match (shards.as_slice(), refused) {
+        ([_, _, ..], _) if matches!(treatment, Treatment::Forward) => format!("refused: {CROSS_SHARD}"),
+        (_, Some(text)) => format!("refused: {text}"),
+        ([only], None) => format!("forwarded to {only}"),
+        (several, None) => format!("split over {} shards", several.len()),
+    };
+    Ok(told + "-> " + &verdict + "\n")
 }

@@ -84,8 +84,8 @@ impl Stage for Route {
             return verdict.to_string();
         }
         let hashed = self.ring.tagged(leg.key);
-        let tag = if hashed.len() == leg.key.len() { "" } else { " of its hash tag" };
+        let of = if hashed.len() == leg.key.len() { "the key's hash" } else { "the hash of its hash tag" };
         let name = self.placement.shards.get(usize::from(leg.shard)).map_or("", |s| s.name.as_str());
-        format!("position {:#010x}{tag}, home is shard {} ({name})", self.ring.position(leg.key), leg.shard)
+        format!("position {:#010x} ({of}), home is {name}", self.ring.position(leg.key))
     }
 }
