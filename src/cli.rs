@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::proxy::Proxy;
 use crate::resp::write;
 use crate::units::Address;
+use crate::upstream::Servers;
 use crate::worker;
 use clap::{Args, Parser, Subcommand};
 use std::io::{IsTerminal as _, Write as _};
@@ -144,13 +145,31 @@ fn check(path: &Path) -> Outcome {
     for warning in warnings(&config) {
         say(&format!("warning: {warning}\n"));
     }
-    let pools = config.pools.len();
-    say(&format!("{} is valid: {pools} pool{}\n", path.display(), if pools == 1 { "" } else { "s" }));
+    let many = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let (mut servers, mut nodes) = (0, 0);
+    for pool in &config.pools {
+        let shards = worker::shards(pool).len();
+        match pool.upstream.servers {
+            Servers::Embedded { .. } => nodes += shards,
+            Servers::Static(_) => servers += shards,
+        }
+    }
+    let mut told = many(config.pools.len(), "pool");
+    if nodes > 0 {
+        told += &format!(", {}", many(nodes, "embedded node"));
+    }
+    if servers > 0 {
+        told += &format!(", {} (not contacted)", many(servers, "server"));
+    }
+    say(&format!("{} is valid: {told}\n", path.display()));
     Ok(())
 }
 
 fn import(path: &Path) -> Outcome {
-    let text = std::fs::read_to_string(path).map_err(|e| (NO_CONFIG, format!("{}: {e}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let why = if e.kind() == std::io::ErrorKind::NotFound { "no such file".to_owned() } else { e.to_string() };
+        (NO_CONFIG, format!("{}: {why}", path.display()))
+    })?;
     say(&config::import(&text, path).map_err(bad)?);
     Ok(())
 }
@@ -195,9 +214,9 @@ fn tell(engine: &Engine, pool: u16, command: &str, arguments: &[String]) -> Outc
 
 fn run(arguments: &Run) -> Outcome {
     let path = &arguments.file.config;
-    let config = load(path)?;
-    let admin = match arguments.admin.as_deref() {
-        None => config.admin.clone(),
+    let mut config = load(path)?;
+    config.admin = match arguments.admin.as_deref() {
+        None => config.admin,
         Some("off") => None,
         Some(text) => {
             Some(text.parse::<Address>().map_err(|e| (BAD, format!("--admin: read `{text}`, expected {e}")))?)
@@ -208,6 +227,7 @@ fn run(arguments: &Run) -> Outcome {
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
+    let admin = config.admin.clone();
     let greeting = greeting(&config);
     let proxy = Proxy::start(config).map_err(|e| (SYSTEM, format!("hotring: {e}")))?;
     let greet = |proxy: &Proxy, admin: Option<&str>| say(&greeting(proxy, admin));
@@ -222,13 +242,15 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
         .map(|pool| {
             let shards = worker::shards(pool).len();
             let over = match pool.upstream.servers {
-                crate::upstream::Servers::Embedded { .. } => format!("{shards} embedded nodes (no Redis needed)"),
-                crate::upstream::Servers::Static(_) if shards == 1 => "1 server".into(),
-                crate::upstream::Servers::Static(_) => format!("{shards} servers"),
+                Servers::Embedded { .. } => format!("{shards} embedded nodes (no Redis needed)"),
+                Servers::Static(_) if shards == 1 => "1 server".into(),
+                Servers::Static(_) => format!("{shards} servers"),
             };
             (pool.name.clone(), over)
         })
         .collect();
+    let first_is_embedded =
+        config.pools.first().is_some_and(|pool| matches!(pool.upstream.servers, Servers::Embedded { .. }));
     move |proxy, admin| {
         let mut text = format!("hotring {}\n", env!("CARGO_PKG_VERSION"));
         let mut first = None;
@@ -239,7 +261,8 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
         }
         match admin {
             Some(admin) => {
-                text += &format!("  admin             {admin:<24} /metrics /healthz /readyz /config /explain\n")
+                text +=
+                    &format!("  admin             {admin:<24} /metrics /healthz /readyz /config /backends /explain\n")
             }
             None => text += "  admin             off\n",
         }
@@ -255,7 +278,12 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
                 }
                 _ => format!("-s {address}"),
             };
-            text += &format!("try: redis-cli {how} SET greeting hello\n     redis-cli {how} GET greeting\n");
+            // What is in real servers is not for a trial to change.
+            text += &if first_is_embedded {
+                format!("try: redis-cli {how} SET greeting hello\n     redis-cli {how} GET greeting\n")
+            } else {
+                format!("try: redis-cli {how} PING\n")
+            };
         }
         text
     }

@@ -31,7 +31,7 @@ impl Serving {
         let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut greeting: Vec<String> = Vec::new();
-        while !greeting.last().is_some_and(|line| line.contains(" GET greeting")) {
+        while !greeting.last().is_some_and(|line| line.contains(" GET greeting") || line.ends_with(" PING")) {
             let mut line = String::new();
             assert!(output.read_line(&mut line).unwrap() > 0, "it ended after {greeting:?}");
             greeting.push(line.trim_end().to_owned());
@@ -77,8 +77,7 @@ fn serves_greets_and_ends_with_0() {
             format!("hotring {}", env!("CARGO_PKG_VERSION")),
             format!("  pool main         {address:<24} over 2 servers"),
             "  admin             off".to_owned(),
-            format!("try: redis-cli -p {port} SET greeting hello"),
-            format!("     redis-cli -p {port} GET greeting"),
+            format!("try: redis-cli -p {port} PING"),
         ];
         assert_eq!(hotring.greeting, lines);
         let mut app = Client::connect(&address);
@@ -109,7 +108,7 @@ fn needs_no_redis_with_embedded_nodes_and_tells_every_address() {
     assert!(second.starts_with("  pool nodes        [::1]:"), "{second}");
     assert!(third.starts_with("  pool one          127.0.0.1:"), "{third}");
     assert!(admin.starts_with("  admin             127.0.0.1:"), "{admin}");
-    assert!(admin.ends_with("/metrics /healthz /readyz /config /explain"), "{admin}");
+    assert!(admin.ends_with("/metrics /healthz /readyz /config /backends /explain"), "{admin}");
     assert_eq!(tries[0], format!("try: redis-cli -s {path} SET greeting hello"));
     let one = hotring.address("pool one");
     for (n, address) in [path.as_str(), &hotring.address("pool nodes"), &one].into_iter().enumerate() {
@@ -251,9 +250,16 @@ fn check_says_what_is_valid_and_what_is_seldom_meant() {
     let two = dir.write("two.yaml", two);
     for check in [&["check", "-c"][..], &["-t", "-c"]] {
         let said = run(&[check, &[&good]].concat());
-        assert_eq!(said, (0, format!("{good} is valid: 1 pool\n"), String::new()));
+        assert_eq!(said, (0, format!("{good} is valid: 1 pool, 1 embedded node\n"), String::new()));
         let warning = "warning: pool `a`: no `timeout`: a server that hangs holds its requests for ever\n";
-        assert_eq!(run(&[check, &[&two]].concat()), (0, format!("{warning}{two} is valid: 2 pools\n"), String::new()));
+        assert_eq!(
+            run(&[check, &[&two]].concat()),
+            (
+                0,
+                format!("{warning}{two} is valid: 2 pools, 1 embedded node, 1 server (not contacted)\n"),
+                String::new()
+            )
+        );
     }
     let (code, version, _) = run(&["--version"]);
     assert_eq!((code, version), (0, format!("hotring {}\n", env!("CARGO_PKG_VERSION"))));

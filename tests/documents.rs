@@ -89,11 +89,24 @@ fn yaml_examples_load() {
 fn console_examples_are_true() {
     let mut ran = 0;
     for page in pages() {
-        for block in page.blocks().iter().filter(|block| block.info == "console") {
+        let mut yaml = String::new();
+        for block in page.blocks() {
+            if block.info == "yaml" {
+                yaml.clone_from(&block.text);
+            }
+            if block.info != "console" {
+                continue;
+            }
             for example in block.text.split("$ ").skip(1) {
                 let (line, wanted) = example.split_once('\n').unwrap();
                 let arguments = line.strip_prefix("hotring ").unwrap_or_else(|| panic!("{}: {line}", block.place));
-                let done = hotring().args(arguments.split_whitespace()).output().unwrap();
+                let mut command = hotring();
+                command.args(arguments.split_whitespace());
+                if arguments.starts_with("route ") {
+                    // It is about the file that is shown above it.
+                    command.arg("-c").arg(scratch("shown.yaml", &yaml));
+                }
+                let done = command.output().unwrap();
                 let said = String::from_utf8(done.stdout).unwrap();
                 assert_eq!(said.trim_end(), wanted.trim_end(), "{}: {line}", block.place);
                 ran += 1;

@@ -29,11 +29,13 @@ impl Text {
         if !self.all {
             self.line("# Written by `hotring import` from a nutcracker.yml.");
             self.line("# Keys stay on the servers they are on. Comments were not taken over.");
-            self.line("# A nutcracker.yml has no admin listener; 127.0.0.1:9380 would serve metrics and health.");
         }
         let admin = config.admin.as_ref().map_or("off".to_owned(), |address| scalar(&address.to_string()));
         self.top("workers", config.workers.to_string());
         self.top("max_pause", Millis::from(config.max_pause).to_string());
+        if !self.all && config.admin.is_none() {
+            self.line("# For metrics and health write admin: 127.0.0.1:9380");
+        }
         self.top("admin", admin);
         if self.all {
             self.line("log:");

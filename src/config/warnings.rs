@@ -11,10 +11,9 @@ use crate::upstream::config::Servers;
 /// All warnings of a configuration.
 pub(super) fn of(config: &Config) -> Vec<String> {
     let mut out = Vec::new();
-    if config.source.kind == Kind::Nutcracker {
+    if config.source.kind == Kind::Nutcracker && config.admin.is_none() {
         out.push(
-            "a nutcracker.yml has no admin listener: no metrics, no health; `hotring import` makes a proxy.yaml"
-                .to_owned(),
+            "a nutcracker.yml has no admin listener: no metrics, no health; add `--admin 127.0.0.1:9380`".to_owned(),
         );
     }
     for pool in &config.pools {
