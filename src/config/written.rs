@@ -277,6 +277,10 @@ impl<'n, 'r> Fields<'n, 'r> {
             let item = |(i, node)| self.server(node, format!("{key}[{i}]"), nutcracker);
             return Some(ServersWritten::List(items.iter().enumerate().filter_map(item).collect()));
         }
+        if matches!(node.kind, NodeKind::List(_)) {
+            self.report.add(node.id, key, "the list is empty; name at least one server");
+            return None;
+        }
         let embedded = |text: &str| match text.strip_prefix("embedded:").filter(|_| !nutcracker) {
             Some(count) => number(count, 1, MAX_EMBEDDED.into())
                 .map_err(|_| Expected::new(format!("`embedded:N` with N from 1 to {MAX_EMBEDDED}"))),
