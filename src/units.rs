@@ -104,6 +104,9 @@ fn tcp(text: &str) -> Result<Address, Expected> {
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ']') {
         return Err(wrong());
     }
+    if whole(port).is_some_and(|port| port > u16::MAX.into()) {
+        return Err(Expected::new(format!("a port up to 65535: port {port} is above 65535")));
+    }
     let port = whole(port).and_then(|port| u16::try_from(port).ok()).ok_or_else(wrong)?;
     Ok(Address::Tcp { host: host.to_owned(), port })
 }

@@ -98,7 +98,7 @@ fn tcp(text: &str, nutcracker: bool, what: &'static str) -> Result<(Address, Str
     let wrong = || Expected::new(what);
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     if whole(port).is_some_and(|port| port > u16::MAX.into()) {
-        return Err(Expected::new(format!("a port from 1 to 65535: port {port} is above 65535")));
+        return Err(Expected::new(format!("a port up to 65535: port {port} is above 65535")));
     }
     let bare_ipv6 = nutcracker && host.contains(':') && !host.starts_with('[');
     let bracketed = if bare_ipv6 { &text.replacen(host, &format!("[{host}]"), 1) } else { text };
