@@ -159,23 +159,27 @@ impl Engine {
         let mut reply = self.spare.take();
         fill(&mut reply);
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        if let (Some(cause), Some(pool)) = (cause, self.pools.get_mut(usize::from(session.pool))) {
-            pool.counts.errors[cause] += 1;
-        }
+        let number = session.pool;
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
+        if let Some(pool) = self.pools.get_mut(usize::from(number)) {
             pool.counts.requests_pending += 1;
+            if let Some(cause) = cause {
+                pool.counts.errors[cause] += 1;
+            }
         }
-        self.complete(ticket, &reply, None);
+        self.complete(number, ticket, &reply, None);
         self.spare.put(reply);
     }
 
-    /// Puts a reply into its slot, and into the output when its turn has come.
+    /// Puts a reply into its slot, and into the output when its turn has come; drops it when its session is gone.
     #[inline]
-    pub(super) fn complete(&mut self, ticket: Ticket, reply: &[u8], port: Option<&mut dyn Port>) {
+    pub(super) fn complete(&mut self, pool: u16, ticket: Ticket, reply: &[u8], port: Option<&mut dyn Port>) {
+        let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
         let session = self.sessions.get_mut(ticket.session as usize);
-        let Some(session) = session.filter(|s| s.generation == ticket.generation) else { return };
-        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        let Some(session) = session.filter(|s| s.generation == ticket.generation) else {
+            pool.counts.orphans += 1;
+            return;
+        };
         pool.counts.replies += 1;
         pool.counts.reply_bytes += reply.len() as u64;
         pool.counts.requests_pending -= 1;

@@ -105,7 +105,10 @@ impl Engine {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
             let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
             if u64::from((now as u32).wrapping_sub(front.at)) > timeout.min(LONGEST_TIMEOUT) {
-                overdue.push((id as LineId, Failure { cause: Cause::Timeout, reason: pool.timeout_text }));
+                overdue.push((
+                    id as LineId,
+                    Failure { cause: Cause::Timeout, reason: "no answer within the pool's timeout" },
+                ));
             }
         }
         overdue

@@ -67,7 +67,6 @@ struct Pool {
     config: PoolConfig,
     first_line: LineId,
     counts: PoolCounts,
-    timeout_text: &'static str,
 }
 
 /// What became of an app's bytes.
@@ -173,8 +172,7 @@ impl Engine {
                 self.lines.push(Line::new(number, shard, line));
             }
         }
-        let timeout_text = "no answer within the pool's timeout";
-        self.pools.push(Pool { config, first_line: first, counts: PoolCounts::default(), timeout_text });
+        self.pools.push(Pool { config, first_line: first, counts: PoolCounts::default() });
         (number, first..self.lines.len() as LineId)
     }
 

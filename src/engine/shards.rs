@@ -1,6 +1,6 @@
 //! The shards' half of the engine: their bytes in, and what becomes of their connections.
 
-use super::line::{State, Ticket, Waiter};
+use super::line::{State, Waiter};
 use super::port::Port;
 use super::{Engine, LineId, SessionId};
 use crate::command::Class;
@@ -60,17 +60,12 @@ impl Engine {
     fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         if waiter.part == Waiter::WHOLE {
             self.clock(pool, waiter.class, waiter.at);
-            if !self.is_awaited(waiter.ticket)
-                && let Some(pool) = self.pools.get_mut(usize::from(pool))
-            {
-                pool.counts.orphans += 1;
-            }
-            self.complete(waiter.ticket, reply, Some(port));
+            self.complete(pool, waiter.ticket, reply, Some(port));
             let mut next = waiter.link;
             while next != Waiter::NOBODY {
                 let Some((ticket, at, link)) = self.joined.try_remove(next as usize) else { break };
                 self.clock(pool, waiter.class, at);
-                self.complete(ticket, reply, Some(port));
+                self.complete(pool, ticket, reply, Some(port));
                 next = link;
             }
         } else {
@@ -81,16 +76,10 @@ impl Engine {
                 let mut merged = self.spare.take();
                 gather.finish(&mut merged, &mut self.spare);
                 self.clock(pool, class, at);
-                self.complete(ticket, &merged, Some(port));
+                self.complete(pool, ticket, &merged, Some(port));
                 self.spare.put(merged);
             }
         }
-    }
-
-    /// Whether the session that a reply is for is still there.
-    #[inline]
-    fn is_awaited(&self, ticket: Ticket) -> bool {
-        self.sessions.get(ticket.session as usize).is_some_and(|s| s.generation == ticket.generation)
     }
 
     /// Notes how long a request took.
