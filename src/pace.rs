@@ -7,8 +7,8 @@
 //! the better one is kept (hill climbing over paired samples, each between two of the level held).
 //!
 //! Promised: a pause is never longer than `max_pause`, nor than a quarter of the latency there already is; with few
-//! requests in flight there is none; and a level that a request would feel (more than a quarter of its unpaced latency)
-//! is held only while it brings *more replies*, not merely cheaper ones, so that an open loop, whose rate does not
+//! requests in flight there is none; and a level that a request would feel (more than a quarter of its unpaced latency, as
+//! far as can be told) is held only while it brings *more replies*, not merely cheaper ones, so that an open loop, whose rate does not
 //! answer to the level, stays near its unpaced latency. Not promised: the best level (levels that differ by less than
 //! the noise are alike here); sight of any CPU but this thread's; pausing of several workers that share a scarce CPU,
 //! which pays only if they do it together: each judges by its own replies, and they settle near level 0.
@@ -38,9 +38,13 @@ const CROWD: (f32, f32) = (12.0, 10.0);
 /// A pause is at most this part of the present latency: whatever else goes wrong, this bounds the harm.
 const CEILING: f32 = 1.0 / 4.0;
 /// A request meets the pause at most twice, on its way in and on its reply's way out, so an eighth of the unpaced latency
-/// would add at most a quarter; a little less, as a sleep overshoots and the batch it gathers takes its time. Up to this
-/// part, less CPU per reply is reason enough for a pause; beyond, only more replies are.
-const FREE: f32 = 1.0 / 10.0;
+/// would add at most a quarter. Up to this part, less CPU per reply is reason enough for a pause; beyond, only more
+/// replies are.
+const FREE: f32 = 1.0 / 8.0;
+/// A level is free, too, up to `SEEN.0` of the unpaced latency where the latency at that level is seen to be at most
+/// `SEEN.1` times the unpaced one: where CPU is scarce, batches pay back what the pause took. Half of what a pause adds is
+/// seen here, that on the way back; a request that is not read yet is not known to be there.
+const SEEN: (f32, f32) = (1.0 / 5.0, 1.08);
 /// A pause of this part of the latency is taken without asking: it costs 3 % (6 % if met twice), less than the windows
 /// can resolve, and asking about it would make a random walk of it.
 const FLOOR: f32 = 1.0 / 32.0;
@@ -140,6 +144,8 @@ pub struct Pacer {
     unproven: f32,
     /// Latency at level 0; 0 = unknown.
     unpaced: f32,
+    /// Latency in the windows of each level, a running mean; 0 = unknown.
+    seen: [f32; STEPS.len()],
     /// Crowd in the first window at this level, 0 = none yet.
     crowd: f32,
     /// The last window was of another load.
@@ -264,7 +270,9 @@ impl Pacer {
     }
 
     fn free(&self, level: usize) -> bool {
-        self.levels[level] <= self.unpaced * FREE
+        let (pause, seen) = (self.levels[level], self.seen[level]);
+        let paid_back = seen > 0.0 && seen <= self.seen[0] * SEEN.1 && pause <= self.unpaced * SEEN.0;
+        pause <= self.unpaced * FREE || paid_back
     }
 
     /// Drops the open window and whatever it would have been compared with.
@@ -298,6 +306,8 @@ impl Pacer {
     /// The window is over: what it says, and which one comes next.
     fn close(&mut self, spent: f32) {
         let score = Score { rate: self.sum.rate().max(1e-9).ln(), cost: (spent / self.sum.replies.max(1.0)).ln() };
+        let seen = &mut self.seen[self.trial];
+        *seen += (self.sum.latency() - *seen) * if *seen == 0.0 { 1.0 } else { WEIGHT };
         // Where the floor is no shorter, this level is as good as 0.
         if self.effective(self.trial) <= self.effective(0) * APART && self.sum.replies > 0.0 {
             // Nearer the least than the mean: a hiccup of the machine must not pass for room.
@@ -314,7 +324,7 @@ impl Pacer {
         }
         if self.other_load() {
             self.forget();
-            self.unpaced = 0.0;
+            (self.unpaced, self.seen) = (0.0, [0.0; STEPS.len()]);
         } else if self.now >= self.rested {
             return self.compare(score);
         }
@@ -460,19 +470,26 @@ impl Tally {
 mod tests {
     use super::*;
 
-    /// Traffic that answers to nothing: a reply every 10 µs, `crowd` in flight, a flush 50 µs after the last pause.
+    /// Traffic at a fixed rate: a reply every 10 µs, `crowd` in flight, a flush 50 µs after the last pause. With `feels` the
+    /// latency grows by the pause.
     #[derive(Default)]
-    struct Steady(u64, f64);
+    struct Steady {
+        now: u64,
+        cpu: f64,
+        feels: bool,
+    }
 
     impl Steady {
         /// The pauses of some time.
         fn run(&mut self, pacer: &mut Pacer, micros: u64, crowd: u32, cpu_a_pass: f64) -> Vec<u32> {
-            let (mut pauses, end) = (vec![0], self.0 + micros);
-            while self.0 < end {
-                self.0 += 50 + u64::from(*pauses.last().unwrap());
-                self.1 += cpu_a_pass;
-                let o = Observation { now: self.0, replies: self.0 / 10, in_flight: crowd };
-                pauses.push(pacer.after_flush(&o, || self.1 as u64));
+            let (mut pauses, end) = (vec![0], self.now + micros);
+            while self.now < end {
+                let pause = *pauses.last().unwrap();
+                self.now += 50 + u64::from(pause);
+                self.cpu += cpu_a_pass;
+                let in_flight = crowd + if self.feels { pause / 10 } else { 0 };
+                let o = Observation { now: self.now, replies: self.now / 10, in_flight };
+                pauses.push(pacer.after_flush(&o, || self.cpu as u64));
             }
             pauses
         }
@@ -489,11 +506,22 @@ mod tests {
 
     #[test]
     fn at_equal_rates_a_level_is_kept_only_where_the_latency_has_room_for_it() {
-        // 160 µs: no level is free. 1 ms: 60 µs is. 2 ms: all are, and the longest saves most passes.
-        for (crowd, level) in [(16, 0), (100, 60), (200, 120)] {
-            let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
+        // An eighth of the latency is free, and a fifth where the latency is seen not to grow; the longest saves most passes.
+        for (crowd, feels, level) in [
+            (14, true, 0),
+            (14, false, 0),
+            (16, false, 30),
+            (20, true, 0),
+            (40, true, 30),
+            (40, false, 60),
+            (60, true, 60),
+            (90, true, 60),
+            (90, false, 120),
+            (100, true, 120),
+        ] {
+            let (mut pacer, mut load) = (Pacer::new(120, 0), Steady { feels, ..Steady::default() });
             load.run(&mut pacer, 500_000, crowd, 20.0);
-            assert_eq!(pacer.level(), level, "{crowd} in flight");
+            assert_eq!(pacer.level(), level, "{crowd} in flight, felt: {feels}");
         }
     }
 
@@ -502,7 +530,7 @@ mod tests {
         let (mut pacer, mut load) = (Pacer::new(120, 0), Steady::default());
         for _ in 0..1_000 {
             load.run(&mut pacer, 5_000, 30, 20.0);
-            load.0 += 5_000;
+            load.now += 5_000;
         }
         assert_eq!(pacer.level(), 0);
     }
