@@ -39,6 +39,10 @@ impl Cause {
                 "ERR shard … was lost (…); the command may have run",
                 "A write may have happened: read before retrying.",
             ),
+            Self::Exhausted => (
+                "ERR all … dedicated connections to shard … are in use; nothing was sent",
+                "Raise `dedicated_connections`, or have fewer apps block or hold transactions open at a time.",
+            ),
             Self::Garbage => ("ERR shard … broke the protocol (…); the command may have run", "Is it a Redis server?"),
         }
     }
@@ -46,6 +50,12 @@ impl Cause {
 
 /// What Redis Cluster answers, so that clients know it.
 pub const CROSS_SHARD: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+/// For a transaction whose connection broke.
+pub const TRANSACTION_LOST: &str =
+    "EXECABORT Transaction discarded because the connection to its shard was lost; nothing of it was carried out";
+/// For a command that may not be part of a transaction here.
+pub const NOT_IN_TRANSACTION: &str =
+    "ERR hotring does not carry this command within a transaction: it is not about keys of the transaction's shard";
 /// What Redis answers above `maxclients`.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
 /// What Redis answers before AUTH.

@@ -191,6 +191,9 @@ pub struct Sockets {
     shards: Vec<Shard>,
     blocked: Vec<LineId>,
     answers: Vec<(LineId, Vec<u8>)>,
+    /// Connections that are wanted and have no task yet.
+    fresh: Vec<LineId>,
+    caller: Rc<Notify>,
 }
 
 struct App {
@@ -280,6 +283,17 @@ impl Sockets {
         shard.doomed = false;
     }
 
+    /// Who is notified of connections that are wanted and have no task.
+    #[must_use]
+    pub fn caller(&self) -> Rc<Notify> {
+        Rc::clone(&self.caller)
+    }
+
+    /// Takes the connections that are wanted and have no task.
+    pub fn take_fresh(&mut self) -> Vec<LineId> {
+        std::mem::take(&mut self.fresh)
+    }
+
     /// Closes a connection to a shard.
     pub fn close_shard(&mut self, line: LineId) {
         let shard = self.shard(line);
@@ -359,7 +373,14 @@ impl Port for Sockets {
     fn open(&mut self, line: LineId) {
         if let Some(wanted) = &self.shard(line).wanted {
             wanted.notify_one();
+        } else {
+            self.fresh.push(line);
+            self.caller.notify_one();
         }
+    }
+
+    fn give_up(&mut self, line: LineId) {
+        self.doom_shard(line);
     }
 }
 

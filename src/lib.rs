@@ -22,6 +22,7 @@ pub mod stages;
 pub mod command;
 pub mod error;
 
+pub mod lines;
 pub mod metrics;
 pub mod pace;
 pub mod resp;

@@ -44,7 +44,7 @@ const FREE: f32 = 1.0 / 8.0;
 /// A level is free, too, up to `SEEN.0` of the unpaced latency where the latency at that level is seen to be at most
 /// `SEEN.1` times the unpaced one: where CPU is scarce, batches pay back what the pause took. Half of what a pause adds is
 /// seen here, that on the way back; a request that is not read yet is not known to be there.
-const SEEN: (f32, f32) = (1.0 / 5.0, 1.08);
+const SEEN: (f32, f32) = (1.0 / 4.0, 1.12);
 /// A pause of this part of the latency is taken without asking: it costs 3 % (6 % if met twice), less than the windows
 /// can resolve, and asking about it would make a random walk of it.
 const FLOOR: f32 = 1.0 / 32.0;

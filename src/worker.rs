@@ -17,12 +17,13 @@ use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig};
 use crate::error::{Cause, MAX_CLIENTS};
 use crate::hub::{Clock, Hub, Socket, give_up};
+use crate::lines::Lines;
 use crate::metrics::{BackendMetrics, Exporter, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
 use crate::ring::Shard;
 use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, ShardState};
-use crate::upstream::{Servers, connection};
+use crate::upstream::Servers;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, Write};
@@ -174,6 +175,15 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
             output: usize::try_from(pool.downstream.max_output).unwrap_or(usize::MAX),
         },
         limits: Limits { bulk, request: bulk.saturating_mul(2).min(u64::from(u32::MAX)), ..Limits::default() },
+        databases: match upstream.servers {
+            Servers::Embedded { .. } => 1,
+            Servers::Static(_) => upstream.databases,
+        },
+        resp3: upstream.resp3 && matches!(upstream.servers, Servers::Static(_)),
+        own: match upstream.servers {
+            Servers::Embedded { .. } => 0,
+            Servers::Static(_) => upstream.dedicated_connections as usize,
+        },
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
         password: pool.downstream.password.as_ref().map(|p| p.expose().as_bytes().into()),
@@ -227,7 +237,11 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         Pacer::new(setup.config.max_pause.as_micros() as u32, setup.number as u32),
         Rc::clone(&tally),
     ));
-    let books = open_books(&hub, &setup);
+    let books = open_books(&setup);
+    let lines = Lines::new(Rc::clone(&hub), &setup.config, Arc::clone(&setup.nodes), setup.seed, wall_clock);
+    let from_the_start = hub.engine().line_count();
+    (0..from_the_start).for_each(|line| lines.start(line, false));
+    tokio::task::spawn_local(lines.run());
     tokio::task::spawn_local(ticker(Rc::clone(&hub), books, Rc::clone(&tally), Arc::clone(&setup.board)));
     tokio::task::spawn_local(desk(Rc::clone(&hub), setup.questions));
     let limits: Rc<[usize]> =
@@ -279,6 +293,9 @@ async fn finish(hub: &Hub) {
 struct Books {
     pools: Vec<PoolBook>,
     worker: WorkerMetrics,
+    exporter: Arc<Exporter>,
+    /// Connections below this number have their handles.
+    known: LineId,
 }
 
 struct PoolBook {
@@ -292,51 +309,39 @@ struct PoolBook {
     names: Vec<String>,
 }
 
-/// Makes the connections' tasks and the handles of their metrics.
-fn open_books(hub: &Rc<Hub>, setup: &Setup) -> Books {
-    let mut pools = Vec::new();
-    let mut line: LineId = 0;
-    for (number, pool) in setup.config.pools.iter().enumerate() {
-        let upstream = Rc::new(pool.upstream.clone());
-        let name: Rc<str> = pool.name.as_str().into();
-        let (mut books, mut names) = (Vec::new(), Vec::new());
-        for (index, shard) in shards(pool).into_iter().enumerate() {
-            let lanes = match &upstream.servers {
-                Servers::Embedded { .. } => 1,
-                Servers::Static(_) => upstream.server_connections.max(1),
-            };
-            let mut lines = Vec::new();
-            for _ in 0..lanes {
-                match &upstream.servers {
-                    Servers::Embedded { .. } => {
-                        if let Some(node) = setup.nodes.get(number).and_then(|n| n.get(index)) {
-                            let node = Arc::clone(node);
-                            hub.attach(line, Box::new(move |bytes, out| node.serve(bytes, wall_clock(), out)));
-                        }
-                    }
-                    Servers::Static(servers) => {
-                        if let Some(server) = servers.get(index) {
-                            let plan = connection::Plan {
-                                line,
-                                pool: Rc::clone(&name),
-                                server: server.clone(),
-                                config: Rc::clone(&upstream),
-                                seed: setup.seed ^ u64::from(line).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-                            };
-                            tokio::task::spawn_local(connection::run(Rc::clone(hub), plan));
-                        }
-                    }
-                }
-                lines.push((line, setup.exporter.backend(&pool.name, &shard.name)));
-                line += 1;
-            }
-            books.push(lines);
-            names.push(shard.name);
+/// Makes the handles of the metrics.
+fn open_books(setup: &Setup) -> Books {
+    let book = |pool: &Pool| {
+        let names: Vec<String> = shards(pool).into_iter().map(|shard| shard.name).collect();
+        PoolBook {
+            name: pool.name.as_str().into(),
+            metrics: setup.exporter.pool(&pool.name),
+            shards: names.iter().map(|_| Vec::new()).collect(),
+            ejections: vec![(0, false); names.len()],
+            names,
         }
-        let ejections = vec![(0, false); books.len()];
-        pools.push(PoolBook { name, metrics: setup.exporter.pool(&pool.name), shards: books, ejections, names });
+    };
+    Books {
+        pools: setup.config.pools.iter().map(book).collect(),
+        worker: setup.exporter.worker(setup.number),
+        exporter: Arc::clone(&setup.exporter),
+        known: 0,
     }
-    Books { pools, worker: setup.exporter.worker(setup.number) }
+}
+
+impl Books {
+    /// Makes handles for connections that have come since the last time.
+    fn meet(&mut self, engine: &Engine) {
+        for id in self.known..engine.line_count() {
+            let Some(line) = engine.line(id) else { continue };
+            let Some(book) = self.pools.get_mut(usize::from(line.pool)) else { continue };
+            let shard = usize::from(line.shard);
+            if let (Some(lines), Some(name)) = (book.shards.get_mut(shard), book.names.get(shard)) {
+                lines.push((id, self.exporter.backend(&book.name, name)));
+            }
+        }
+        self.known = engine.line_count();
+    }
 }
 
 /// Where accepted connections are dealt from.
@@ -448,7 +453,7 @@ async fn ticker(
             hub.set_idle(false);
         }
         let now = hub.now();
-        let overdue = hub.engine().tick(now);
+        let overdue = hub.with(|engine, sockets| engine.tick(now, sockets));
         for (line, failure) in overdue {
             give_up(&hub, line, failure);
         }
@@ -468,6 +473,7 @@ async fn ticker(
 /// Publishes what was counted since the last time.
 fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
     let mut engine = hub.engine();
+    books.meet(&engine);
     let mut views = Vec::with_capacity(books.pools.len());
     for (number, book) in books.pools.iter_mut().enumerate() {
         let pool = number as u16;

@@ -14,6 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     &["downstream", "upstream", "admin", "embedded"],
     &["config"],
+    &["lines"],
     &["worker"],
     &["proxy"],
     &["cli"],

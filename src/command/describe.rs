@@ -3,7 +3,7 @@
 //! Deliberately absent: tips and key specifications of COMMAND INFO are empty; clients go by the first six elements.
 
 use super::table::{CATEGORIES, FLAGS, flag};
-use super::{Keys, Merge, Spec, Treatment, all};
+use super::{Keys, Merge, Need, Spec, Treatment, all};
 use crate::resp::control::Control;
 
 /// A command in the documentation's table.
@@ -35,6 +35,10 @@ fn row(spec: &'static Spec) -> Row {
         Treatment::Split(Merge::Array) => "split by key, values gathered in order".to_owned(),
         Treatment::Split(Merge::Sum) => "split by key, counts added up".to_owned(),
         Treatment::Split(Merge::AllOk) => "split by key, OK once all shards have said so".to_owned(),
+        Treatment::Broadcast(_) => "sent to all shards".to_owned(),
+        Treatment::Own(Need::Transaction) => "on a connection of the app's own, to the shard of its keys".to_owned(),
+        Treatment::Own(Need::Blocking) => "on a connection of the app's own, if its keys are on one shard".to_owned(),
+        Treatment::Own(Need::Subscription) => "by subscriptions that all apps share".to_owned(),
         Treatment::Local(_) => "answered by hotring".to_owned(),
         Treatment::Refuse(why) => format!("refused: {}", why.in_short()),
     };

@@ -4,7 +4,7 @@
 //! costs O(n), one of [`Keys::One`] nothing. Errors are worded as Redis words them.
 //! Does not: look for errors beyond what hides the keys; the server finds those.
 
-use super::{Access, Keys, Need, Spec, Unless, Why};
+use super::{Access, Keys, Need, Spec, Treatment, Unless, Why};
 use crate::resp::Request;
 
 const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -90,17 +90,20 @@ pub(super) const fn operation(stores: bool, none: &'static str) -> Keys {
     Keys::Counted(Counted { at: if stores { 2 } else { 1 }, stores, words })
 }
 
-/// Refuses XREAD with BLOCK.
+/// XREAD with BLOCK waits.
 pub(super) const NOT_BLOCKING: Unless =
-    Unless { words: "refused with BLOCK", refuses: |request| blocks(request, false) };
-/// Refuses XREADGROUP with BLOCK.
+    Unless { words: "with BLOCK on a connection of the app's own", treats: |request| blocks(request, false) };
+/// XREADGROUP with BLOCK waits.
 pub(super) const GROUP_NOT_BLOCKING: Unless =
-    Unless { words: "refused with BLOCK", refuses: |request| blocks(request, true) };
+    Unless { words: "with BLOCK on a connection of the app's own", treats: |request| blocks(request, true) };
 /// Refuses SORT with patterns: the keys they stand for are known to no one but the shard that does not have them.
-pub(super) const NO_PATTERN: Unless =
-    Unless { words: "refused with a BY or GET pattern that names other keys", refuses: sort_pattern };
+pub(super) const NO_PATTERN: Unless = Unless {
+    words: "refused with a BY or GET pattern that names other keys",
+    treats: |r| sort_pattern(r).map(Treatment::Refuse),
+};
 /// Refuses COPY to another database.
-pub(super) const SAME_DATABASE: Unless = Unless { words: "refused with a DB other than 0", refuses: copy_database };
+pub(super) const SAME_DATABASE: Unless =
+    Unless { words: "refused with a DB other than 0", treats: |r| copy_database(r).map(Treatment::Refuse) };
 
 /// Calls `f` with the index of each key among the arguments (the name is 0), in rising order. An error is a text for the
 /// app, without the `-` before and the line break after it; then `f` was not called. A container's spec is as good as
@@ -230,8 +233,8 @@ fn streams(request: &Request<'_>, group: bool) -> Result<Streams, &'static str> 
     Err(SYNTAX)
 }
 
-fn blocks(request: &Request<'_>, group: bool) -> Option<Why> {
-    streams(request, group).is_ok_and(|streams| streams.blocking).then_some(Why::NeedsConnection(Need::Blocking))
+fn blocks(request: &Request<'_>, group: bool) -> Option<Treatment> {
+    streams(request, group).is_ok_and(|streams| streams.blocking).then_some(Treatment::Own(Need::Blocking))
 }
 
 fn first_only(request: &Request<'_>, f: &mut dyn FnMut(usize)) -> Result<(), &'static str> {

@@ -94,6 +94,10 @@ pub enum Treatment {
     Forward,
     /// Sent in parts to the shards of its keys.
     Split(Merge),
+    /// Sent as it is to every shard.
+    Broadcast(Merge),
+    /// Carried on a connection of the session's own, for it needs the shard to remember something for it alone.
+    Own(Need),
     /// Answered by hotring.
     Local(Local),
     /// Answered with [`Why::text`].
@@ -136,8 +140,6 @@ pub enum Local {
 /// Why a command is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It needs a backend connection of the app's own.
-    NeedsConnection(Need),
     /// Its answer is spread over all shards.
     WholeKeyspace,
     /// It manages scripts or functions, which all shards must have alike.
@@ -178,12 +180,12 @@ pub enum Fault {
     Arity(&'static Spec),
 }
 
-/// Arguments that make a command refused.
+/// Arguments that make a command be treated otherwise.
 #[derive(Clone, Copy, Debug)]
 struct Unless {
     /// For the documentation.
     words: &'static str,
-    refuses: fn(&Request<'_>) -> Option<Why>,
+    treats: fn(&Request<'_>) -> Option<Treatment>,
 }
 
 /// The command or subcommand a request is of, its number of arguments checked.
@@ -201,10 +203,7 @@ pub fn treatment(spec: &'static Spec, request: &Request<'_>) -> Treatment {
     if !spec.subcommands.is_empty() && request.argc() > 1 {
         return Treatment::Refuse(Why::Subcommand);
     }
-    match spec.unless.and_then(|unless| (unless.refuses)(request)) {
-        Some(why) => Treatment::Refuse(why),
-        None => spec.treatment,
-    }
+    spec.unless.and_then(|unless| (unless.treats)(request)).unwrap_or(spec.treatment)
 }
 
 /// Whether the request has as many arguments as its command, or subcommand, takes.
@@ -286,7 +285,7 @@ mod tests {
 
     #[test]
     fn each_command_has_its_treatment() {
-        let blocking = Treatment::Refuse(Why::NeedsConnection(Need::Blocking));
+        let blocking = Treatment::Own(Need::Blocking);
         for (line, expected) in [
             ("GET k", Treatment::Forward),
             ("SINTERSTORE d a b", Treatment::Forward),
@@ -307,8 +306,8 @@ mod tests {
             ("CLUSTER SLOTS", Treatment::Refuse(Why::Cluster)),
             ("SCAN 0", Treatment::Refuse(Why::WholeKeyspace)),
             ("SCRIPT LOAD x", Treatment::Refuse(Why::Scripts)),
-            ("MULTI", Treatment::Refuse(Why::NeedsConnection(Need::Transaction))),
-            ("PUBLISH c m", Treatment::Refuse(Why::NeedsConnection(Need::Subscription))),
+            ("MULTI", Treatment::Own(Need::Transaction)),
+            ("SUBSCRIBE c", Treatment::Own(Need::Subscription)),
             ("BLPOP k 0", blocking),
             ("XREAD COUNT 1 STREAMS block 0", Treatment::Forward),
             ("XREAD COUNT 1 block 0 STREAMS k 0", blocking),

@@ -2,7 +2,7 @@
 //!
 //! Texts begin with their code (`ERR`, mostly), are one line, and have neither the `-` before nor the line break after it.
 
-use super::{Need, Spec, Why, lookup};
+use super::{Spec, Why, lookup};
 use crate::resp::Request;
 
 /// How many bytes of a name, and of the arguments in all, an error repeats.
@@ -59,10 +59,7 @@ fn shown(argument: &[u8], most: usize) -> &[u8] {
 
 impl Why {
     /// Every reason.
-    pub const ALL: [Why; 12] = [
-        Why::NeedsConnection(Need::Transaction),
-        Why::NeedsConnection(Need::Blocking),
-        Why::NeedsConnection(Need::Subscription),
+    pub const ALL: [Why; 9] = [
         Why::WholeKeyspace,
         Why::Scripts,
         Why::Admin,
@@ -77,18 +74,6 @@ impl Why {
     /// The error the app gets: why, and what to do instead.
     pub const fn text(self) -> &'static str {
         match self {
-            Why::NeedsConnection(Need::Transaction) => {
-                "ERR hotring does not carry transactions (MULTI, EXEC, DISCARD, WATCH, UNWATCH) yet; commands sent after \
-                 this one are carried out one by one. Send them without MULTI, or as one EVAL over keys of one shard"
-            }
-            Why::NeedsConnection(Need::Blocking) => {
-                "ERR hotring does not carry blocking commands yet: they need a server connection of their own. Use the \
-                 form of the command that does not wait"
-            }
-            Why::NeedsConnection(Need::Subscription) => {
-                "ERR hotring does not carry publish and subscribe yet: they need a server connection of their own. \
-                 Connect to a server directly for channels"
-            }
             Why::WholeKeyspace => {
                 "ERR hotring does not run commands over the whole keyspace yet: no one shard has all the keys. Run it on \
                  each server directly"
@@ -121,9 +106,6 @@ impl Why {
     /// The reason in few words, for tables.
     pub const fn in_short(self) -> &'static str {
         match self {
-            Why::NeedsConnection(Need::Transaction) => "transactions need a connection of their own, not yet",
-            Why::NeedsConnection(Need::Blocking) => "blocking needs a connection of its own, not yet",
-            Why::NeedsConnection(Need::Subscription) => "channels need a connection of their own, not yet",
             Why::WholeKeyspace => "spans all shards, not yet",
             Why::Scripts => "scripts and functions must be alike on all shards, not yet",
             Why::Admin => "administration",

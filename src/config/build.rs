@@ -84,6 +84,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         Some(ServersWritten::List(list)) => Servers::Static(list.into_iter().map(|server| server.value).collect()),
         None => Servers::Static(Vec::new()),
     };
+    let db = value(written.db.or(written.redis_db), 0);
     Pool {
         name: written.name.value,
         downstream: downstream::Config {
@@ -108,7 +109,11 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             tcpkeepalive: value(written.tcpkeepalive, false),
             user,
             password: server_password,
-            db: value(written.db.or(written.redis_db), 0),
+            db,
+            dedicated_connections: value(written.dedicated_connections, upstream::DEDICATED_CONNECTIONS),
+            // Apps of a pool that has a database of its own are on that one, as with twemproxy.
+            databases: if db == 0 { value(written.databases, u32::from(upstream::DATABASES)) as u16 } else { 1 },
+            resp3: value(written.resp3, true),
             max_outbox: value(written.max_outbox, upstream::MAX_OUTBOX),
         },
         ring: RingConfig {

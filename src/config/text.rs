@@ -80,6 +80,9 @@ impl Text {
         self.key("auto_eject_hosts", upstream.auto_eject_hosts);
         self.key("server_retry_timeout", Millis::from(upstream.server_retry_timeout));
         self.key("server_failure_limit", upstream.server_failure_limit);
+        self.key("dedicated_connections", upstream.dedicated_connections);
+        self.key("databases", upstream.databases);
+        self.key("resp3", upstream.resp3);
         self.key("max_outbox", Size::from(upstream.max_outbox));
         self.key("backlog", downstream.backlog);
         self.key("reuseport", downstream.reuseport);

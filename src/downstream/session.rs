@@ -14,6 +14,8 @@ use std::task::{Context, Poll, ready};
 const TURNS: u32 = 4;
 /// Bytes asked for at least while a request is incomplete: what follows it most likely comes with it.
 const LEAST: usize = 4 * 1024;
+/// Bytes taken in behind a command that waits.
+const MOST_BEHIND: usize = 64 * 1024;
 /// Bytes asked for at most at once, so that memory follows what arrives and not what was announced.
 const MOST: usize = 256 * 1024;
 
@@ -49,7 +51,7 @@ impl<P> Session<P> {
 impl<P> Drop for Session<P> {
     fn drop(&mut self) {
         self.hub.with(|engine, sockets| {
-            engine.close(self.id, self.broken);
+            engine.close(self.id, self.broken, sockets);
             sockets.remove_app(self.id);
         });
     }
@@ -68,25 +70,29 @@ impl<P: Unpin> Future for Session<P> {
 impl<P> Session<P> {
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
-            let (over, paused, closing) = self.hub.with(|engine, sockets| {
+            let (over, paused, closing, waiting) = self.hub.with(|engine, sockets| {
                 sockets.read_by(self.id, cx);
                 if engine.is_blocked(self.id) && sockets.poll_app(self.id, cx).is_ready() {
                     engine.app_writable(self.id);
                 }
-                (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id))
+                let waiting = engine.is_waiting(self.id);
+                (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id), waiting)
             });
             if over {
                 self.read_away(cx);
                 return Poll::Ready(Ok(()));
             }
-            if self.eof || paused || closing {
+            // What a session asks behind a command that waits is taken in up to a bound, so that its leaving is seen.
+            let watched = paused && waiting && !closing && !self.eof && self.tail.len() < MOST_BEHIND;
+            if (self.eof || paused || closing) && !watched {
                 return Poll::Pending;
             }
-            if !self.tail.is_empty() && self.tail.len() >= self.need {
+            if !watched && !self.tail.is_empty() && self.tail.len() >= self.need {
                 self.submit_tail();
                 continue;
             }
-            let count = match if self.tail.is_empty() { self.read_fresh(cx) } else { self.read_more(cx) } {
+            let fresh = self.tail.is_empty() && !watched;
+            let count = match if fresh { self.read_fresh(cx) } else { self.read_more(cx) } {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -95,6 +101,10 @@ impl<P> Session<P> {
             if count == 0 {
                 // The app may have closed its half only: it still gets all it asked for.
                 self.eof = true;
+                if self.hub.engine().is_blocking(self.id) {
+                    // As Redis does: what it waits for goes to others.
+                    return Poll::Ready(Ok(()));
+                }
                 let done = self.hub.with(|engine, _| engine.finish(self.id));
                 return if done { Poll::Ready(Ok(())) } else { Poll::Pending };
             }

@@ -2,6 +2,7 @@
 
 use super::line::Ticket;
 use super::port::{Port, Taken};
+use super::special::mode;
 use super::window::{DIRECT, Session};
 use super::{Engine, SessionId, Submitted, Then};
 use crate::error::Cause;
@@ -26,7 +27,8 @@ impl Engine {
     }
 
     /// An app is gone, or its session has ended. Replies that are still under way will be dropped.
-    pub fn close(&mut self, id: SessionId, broken: bool) {
+    pub fn close(&mut self, id: SessionId, broken: bool, port: &mut impl Port) {
+        self.leave_own(id, port);
         let Some(mut session) = self.sessions.try_remove(id as usize) else { return };
         if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
             pool.counts.client_connections -= 1;
@@ -62,6 +64,19 @@ impl Engine {
     #[must_use]
     pub fn is_paused(&self, id: SessionId) -> bool {
         self.sessions.get(id as usize).is_some_and(|s| s.paused)
+    }
+
+    /// Whether a command of the session waits for something to happen, or for the session's other replies: it is paused, and
+    /// yet whether the app leaves has to be seen.
+    #[must_use]
+    pub fn is_waiting(&self, id: SessionId) -> bool {
+        self.sessions.get(id as usize).is_some_and(|s| s.mode & mode::WAITING != 0)
+    }
+
+    /// Whether a command of the session waits for something to happen.
+    #[must_use]
+    pub fn is_blocking(&self, id: SessionId) -> bool {
+        self.sessions.get(id as usize).and_then(|s| s.special.as_ref()).is_some_and(|s| s.blocked)
     }
 
     /// Whether the session reads no more requests.
@@ -105,15 +120,19 @@ impl Engine {
             let rest = bytes.get(consumed..).unwrap_or_default();
             match scan(rest, &mut session.resume, limits) {
                 Ok(Scan::Request(request)) => {
+                    if !self.request(id, &request, port) {
+                        return Submitted { consumed, then: Then::Pause };
+                    }
                     consumed += request.wire().len();
-                    self.request(id, &request, port);
                     self.take_answers(port);
                 }
                 Ok(Scan::Incomplete { need }) => return Submitted { consumed, then: Then::Read { need } },
                 Ok(Scan::Nothing(len)) => consumed += len,
                 Ok(Scan::Inline { line, len }) => {
+                    if !self.inline_request(id, line, port) {
+                        return Submitted { consumed, then: Then::Pause };
+                    }
                     consumed += len;
-                    self.inline_request(id, line, port);
                     self.take_answers(port);
                 }
                 Err(error) => self.protocol_error(id, error),
@@ -132,18 +151,20 @@ impl Engine {
     }
 
     #[cold]
-    fn inline_request(&mut self, id: SessionId, line: &[u8], port: &mut impl Port) {
+    fn inline_request(&mut self, id: SessionId, line: &[u8], port: &mut impl Port) -> bool {
         let mut wire = std::mem::take(&mut self.inline);
         wire.clear();
+        let mut taken = true;
         match request::expand_inline(line, &mut wire) {
             Ok(()) => {
                 if let Some(request) = Request::parse(&wire) {
-                    self.request(id, &request, port);
+                    taken = self.request(id, &request, port);
                 }
             }
             Err(error) => self.protocol_error(id, error),
         }
         self.inline = wire;
+        taken
     }
 
     #[cold]

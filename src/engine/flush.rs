@@ -1,7 +1,8 @@
 //! What leaves the engine, once for each pass of the worker, and its upkeep.
 
-use super::line::State;
+use super::line::{Owner, State};
 use super::port::{Port, Taken};
+use super::special::mode;
 use super::{Engine, LONGEST_TIMEOUT, LineId, SessionId};
 use crate::error::{Cause, Failure};
 use crate::stages::{Event, Micros};
@@ -32,6 +33,7 @@ impl Engine {
         line.dirty = false;
         match line.state {
             State::Up => {}
+            State::Idle if line.queued() == 0 => return,
             State::Idle => {
                 line.state = State::Opening;
                 port.open(id);
@@ -57,8 +59,10 @@ impl Engine {
         let enough = self.pools.get(usize::from(line.pool)).map_or(0, |pool| pool.config.outbox / 2);
         let room = line.queued() <= enough;
         let paused = if room { std::mem::take(&mut line.paused) } else { Vec::new() };
-        let (pool, number) = (line.pool, line.number);
-        self.tell(pool, &Event::Left(number));
+        if line.owner == Owner::Shared {
+            let (pool, number) = (line.pool, line.number);
+            self.tell(pool, &Event::Left(number));
+        }
         if !paused.is_empty() {
             self.resume(&paused, port);
         }
@@ -89,20 +93,25 @@ impl Engine {
             port.wake(id);
         } else if session.paused && !session.parked && session.has_room(&pool.config.bounds) {
             session.paused = false;
+            session.mode &= !mode::WAITING;
             port.wake(id);
         }
     }
 
     /// Upkeep. Returns the connections whose oldest flight has waited longer than its pool's timeout; they must be given
     /// up, since a late reply could not be told from the next one.
-    pub fn tick(&mut self, now: Micros) -> Vec<(LineId, Failure)> {
+    pub fn tick(&mut self, now: Micros, port: &mut impl Port) -> Vec<(LineId, Failure)> {
         self.now = now;
+        self.age_own(port);
         for pool in &mut self.pools {
             pool.config.path.tick(now, &mut self.notices);
         }
         let mut overdue = Vec::new();
         for (id, line) in self.lines.iter().enumerate() {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
+            if line.patient {
+                continue;
+            }
             let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
             if u64::from((now as u32).wrapping_sub(front.at)) > timeout.min(LONGEST_TIMEOUT) {
                 overdue.push((

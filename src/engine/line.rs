@@ -36,8 +36,32 @@ pub struct Waiter {
 impl Waiter {
     /// `part` of a flight that is a whole request.
     pub const WHOLE: u16 = u16::MAX;
+    /// `part` of a flight that is a whole request and takes as long as it likes, which tells nothing.
+    pub const UNTIMED: u16 = u16::MAX - 2;
+    /// `part` of a flight of the proxy's own, whose reply is for nobody.
+    pub const NOBODYS: u16 = u16::MAX - 1;
     /// `link` of a flight that nobody joined.
     pub const NOBODY: u32 = u32::MAX;
+}
+
+/// What is agreed with a shard on a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dialect {
+    /// The database, as apps count them: 0 is the pool's own.
+    pub db: u16,
+    /// Whether RESP3 is spoken.
+    pub resp3: bool,
+}
+
+/// Whose a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// All sessions'.
+    Shared,
+    /// Nobody's at the moment; for one session at a time.
+    Free,
+    /// This session's, by its number and generation.
+    Session(SessionId, u32),
 }
 
 /// Whether the connection can be used.
@@ -61,6 +85,12 @@ pub struct Line {
     pub shard: u16,
     /// Its number within the pool.
     pub number: u32,
+    /// What is spoken on it.
+    pub dialect: Dialect,
+    /// Whose it is.
+    pub owner: Owner,
+    /// A command on it may wait as long as it likes: no timeout.
+    pub patient: bool,
     /// Whether it can be used.
     pub state: State,
     /// Bytes to send; those before `out_at` have left.
@@ -91,11 +121,14 @@ const LARGEST_IDLE: usize = 256 * 1024;
 impl Line {
     /// A connection that is not open.
     #[must_use]
-    pub fn new(pool: u16, shard: u16, number: u32) -> Self {
+    pub fn new(pool: u16, shard: u16, number: u32, dialect: Dialect) -> Self {
         Self {
             pool,
             shard,
             number,
+            dialect,
+            owner: Owner::Shared,
+            patient: false,
             state: State::Idle,
             outbox: Vec::new(),
             out_at: 0,
@@ -201,7 +234,7 @@ mod tests {
             part: Waiter::WHOLE,
             class: Class::Read,
         };
-        let mut line = Line::new(0, 0, 0);
+        let mut line = Line::new(0, 0, 0, Dialect::default());
         line.outbox.extend_from_slice(b"abc");
         assert_eq!(line.expect(waiter, 3), 0);
         line.took(1);
@@ -215,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_has_left_is_let_go_though_the_shard_never_catches_up() {
-        let mut line = Line::new(0, 0, 0);
+        let mut line = Line::new(0, 0, 0, Dialect::default());
         for _ in 0..100 {
             line.outbox.extend_from_slice(&[b'x'; 400_000]);
             line.took(line.queued() - 1);

@@ -1,8 +1,7 @@
 //! Commands that hotring answers by itself, in Redis' words. They take their turn among the session's replies.
 //!
-//! RESP3 is absent so far: `HELLO 3` is refused with `-NOPROTO`, upon which clients fall back.
+//! What differs between RESP2 and RESP3 is written in the session's protocol.
 
-use super::window::Name;
 use super::{Engine, SessionId};
 use crate::command::{self, Keys, Local, Spec, Why, flag};
 use crate::error::{Cause, NO_AUTH, WRONG_PASS};
@@ -75,7 +74,7 @@ pub(super) fn answer(engine: &mut Engine, id: SessionId, local: Local, spec: &'s
             encode(&Control::Array(parts.iter().map(|n| Control::bulk(n.to_string())).collect()), &mut out);
             Ok(())
         }
-        Local::Select => select(request, &mut out),
+        Local::Select => select(engine, id, request, &mut out),
         Local::Auth => auth(engine, id, request, &mut out),
         Local::Hello => hello(engine, id, request, &mut out),
         Local::Client => client(engine, id, spec, request, &mut out),
@@ -103,24 +102,28 @@ pub(super) fn answer(engine: &mut Engine, id: SessionId, local: Local, spec: &'s
 
 fn reset(engine: &mut Engine, id: SessionId) {
     let Some(session) = engine.sessions.get_mut(id as usize) else { return };
-    session.name = None;
+    (session.special, session.mode, session.resp3, session.base) = (None, 0, false, 0);
     let open = engine.pools.get(usize::from(session.pool)).is_none_or(|p| p.config.password.is_none());
     session.authenticated = open;
 }
 
-fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
-    match command::integer(request.arg(1).unwrap_or_default()) {
-        Some(0) => {
-            write::simple(out, b"OK");
-            Ok(())
-        }
+fn select(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
+    let index = match command::integer(request.arg(1).unwrap_or_default()) {
         Some(index) if i32::try_from(index).is_err() => {
-            Err(syntax("ERR value is out of range, value must between -2147483648 and 2147483647"))
+            return Err(syntax("ERR value is out of range, value must between -2147483648 and 2147483647"));
         }
-        // Another database would be another set of connections to the shards; a shared one must never change its own.
-        Some(_) => Err(syntax("ERR DB index is out of range")),
-        None => Err(syntax("ERR value is not an integer or out of range")),
+        Some(index) => u16::try_from(index).ok(),
+        None => return Err(syntax("ERR value is not an integer or out of range")),
+    };
+    let Some(session) = engine.sessions.get_mut(id as usize) else { return Ok(()) };
+    let databases = engine.pools.get(usize::from(session.pool)).map_or(1, |pool| pool.config.databases);
+    let Some(db) = index.filter(|&db| db < databases) else { return Err(syntax("ERR DB index is out of range")) };
+    if db != session.db() {
+        session.special().db = db;
+        engine.settle(id);
     }
+    write::simple(out, b"OK");
+    Ok(())
 }
 
 fn auth(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
@@ -160,10 +163,14 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
     let args: Vec<&[u8]> = request.args().skip(1).collect();
     let mut rest = args.as_slice();
+    let Some(session) = engine.sessions.get(id as usize) else { return Ok(()) };
+    let may = engine.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.config.resp3);
+    let mut resp3 = session.resp3;
     if let [version, tail @ ..] = rest {
         match command::integer(version) {
             None => return Err(syntax("ERR Protocol version is not an integer or out of range")),
-            Some(2) => {}
+            Some(2) => resp3 = false,
+            Some(3) if may => resp3 = true,
             Some(_) => return Err((Cause::Unsupported, "NOPROTO unsupported protocol version".into())),
         }
         rest = tail;
@@ -197,19 +204,34 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
         ));
     }
     if let Some(name) = name {
-        session.name = name;
+        session.special().name = name;
     }
+    let changed = std::mem::replace(&mut session.resp3, resp3) != resp3;
     let fields = [
         ("server", Control::bulk("redis")),
         ("version", Control::bulk(REDIS_VERSION)),
-        ("proto", Control::Integer(2)),
+        ("proto", Control::Integer(if resp3 { 3 } else { 2 })),
         ("id", Control::Integer(i64::try_from(session.id).unwrap_or(i64::MAX))),
         ("mode", Control::bulk("standalone")),
         ("role", Control::bulk("master")),
         ("modules", Control::Array(vec![])),
     ];
+    let (count, start) = (fields.len(), out.len());
     encode(&Control::Array(fields.into_iter().flat_map(|(k, v)| [Control::bulk(k), v]).collect()), out);
+    if resp3 {
+        let array = write_header(b'*', count * 2);
+        out.splice(start..start + array.len(), write_header(b'%', count));
+    }
+    if changed {
+        engine.settle(id);
+    }
     Ok(())
+}
+
+fn write_header(kind: u8, count: usize) -> Vec<u8> {
+    let mut header = vec![kind];
+    header.extend_from_slice(format!("{count}\r\n").as_bytes());
+    header
 }
 
 /// As much of an argument as Redis shows in an error: up to the first zero byte.
@@ -218,23 +240,23 @@ fn shown(argument: &[u8]) -> &[u8] {
 }
 
 /// A name for CLIENT SETNAME; an empty one takes the name away.
-fn valid_name(name: &[u8]) -> Answer<Option<Box<Name>>> {
+fn valid_name(name: &[u8]) -> Answer<Vec<u8>> {
     if name.iter().any(|b| !(b'!'..=b'~').contains(b)) {
         return Err(syntax("ERR Client names cannot contain spaces, newlines or special characters."));
     }
-    Ok(if name.is_empty() { None } else { Some(Box::new(Name(name.to_vec()))) })
+    Ok(name.to_vec())
 }
 
 fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
     let Some(session) = engine.sessions.get_mut(id as usize) else { return Ok(()) };
     match spec.name {
         "client|setname" => {
-            session.name = valid_name(request.arg(2).unwrap_or_default())?;
+            session.special().name = valid_name(request.arg(2).unwrap_or_default())?;
             write::simple(out, b"OK");
         }
-        "client|getname" => match &session.name {
-            Some(name) => write::bulk(out, &name.0),
-            None => out.extend_from_slice(b"$-1\r\n"),
+        "client|getname" => match session.name() {
+            b"" => out.extend_from_slice(b"$-1\r\n"),
+            name => write::bulk(out, name),
         },
         "client|id" => write::integer(out, i64::try_from(session.id).unwrap_or(i64::MAX)),
         "client|setinfo" => {
@@ -255,7 +277,7 @@ fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Req
             write::simple(out, b"OK");
         }
         "client|info" => {
-            let name = session.name.as_deref().map(|n| String::from_utf8_lossy(&n.0)).unwrap_or_default().into_owned();
+            let name = String::from_utf8_lossy(session.name()).into_owned();
             write::bulk(out, format!("id={} name={name} db=0 resp=2 user=default\n", session.id).as_bytes());
         }
         // The table refuses all others.

@@ -15,9 +15,13 @@ mod flush;
 pub mod line;
 mod local;
 mod merge;
+mod own;
 mod plan;
 pub mod port;
+mod sets;
 mod shards;
+pub mod special;
+mod transaction;
 pub mod window;
 
 use crate::command::Spec;
@@ -25,7 +29,7 @@ use crate::error;
 use crate::metrics::PoolCounts;
 use crate::resp::Limits;
 use crate::stages::{Leg, Micros, Notices, Path, Refusal, Verdict};
-use line::{Line, Ticket};
+use line::{Dialect, Line, Ticket};
 pub use local::{About, REDIS_VERSION};
 use merge::Gather;
 use port::Port;
@@ -55,6 +59,12 @@ pub struct PoolConfig {
     pub limits: Limits,
     /// Most bytes queued to one connection before the sessions that fill it are not read.
     pub outbox: usize,
+    /// Databases that apps may SELECT, from 0.
+    pub databases: u16,
+    /// Whether apps may speak RESP3, and the shards are spoken to in it then.
+    pub resp3: bool,
+    /// Most connections to each shard that sessions have for themselves, as for transactions and blocking commands.
+    pub own: usize,
     /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
     /// What apps must send with AUTH.
@@ -66,6 +76,12 @@ pub struct PoolConfig {
 struct Pool {
     config: PoolConfig,
     first_line: LineId,
+    /// Connections of a set: one for each shard and lane.
+    stride: u32,
+    /// The sets of connections beside the first, which begins at `first_line`.
+    sets: Vec<sets::Set>,
+    /// For each shard the connections that sessions have for themselves.
+    own: Vec<own::Shelf>,
     counts: PoolCounts,
 }
 
@@ -124,6 +140,8 @@ pub struct Engine {
     requests: u64,
     answered: u64,
     in_flight: u32,
+    /// Commands that may wait as long as they like.
+    blocked: u32,
     now: Micros,
     /// What INFO says of the process.
     about: About,
@@ -151,6 +169,7 @@ impl Engine {
             requests: 0,
             answered: 0,
             in_flight: 0,
+            blocked: 0,
             now: 0,
             about: About::default(),
         }
@@ -169,10 +188,19 @@ impl Engine {
         for shard in 0..shards {
             for lane in 0..config.lanes {
                 let line = u32::from(shard) * u32::from(config.lanes) + u32::from(lane);
-                self.lines.push(Line::new(number, shard, line));
+                self.lines.push(Line::new(number, shard, line, Dialect::default()));
             }
         }
-        self.pools.push(Pool { config, first_line: first, counts: PoolCounts::default() });
+        let own = (0..shards).map(|_| own::Shelf::default()).collect();
+        let stride = self.lines.len() as LineId - first;
+        self.pools.push(Pool {
+            config,
+            first_line: first,
+            stride,
+            sets: Vec::new(),
+            own,
+            counts: PoolCounts::default(),
+        });
         (number, first..self.lines.len() as LineId)
     }
 
@@ -185,7 +213,9 @@ impl Engine {
     /// Requests without a reply.
     #[must_use]
     pub fn pending(&self) -> u32 {
-        self.pools.iter().map(|p| p.counts.requests_pending.get() as u32).sum()
+        let pending: u32 = self.pools.iter().map(|p| p.counts.requests_pending.get() as u32).sum();
+        // Those that wait for something to happen tell nothing of the load.
+        pending.saturating_sub(self.blocked)
     }
 
     /// Requests that got a reply since the start, however. With [`Engine::pending`] this tells their latency.
@@ -209,6 +239,12 @@ impl Engine {
     #[must_use]
     pub fn line(&self, id: LineId) -> Option<&Line> {
         self.lines.get(id as usize)
+    }
+
+    /// Connections there have been, over all pools; their numbers are below it.
+    #[must_use]
+    pub fn line_count(&self) -> LineId {
+        self.lines.len() as LineId
     }
 
     /// A connection, to be folded.
@@ -269,7 +305,7 @@ fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
 /// A leg with what the session brings.
 fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [u8], number: u64) -> Leg<'a> {
     let after = (session.open_slots() > 0).then_some(session.newest);
-    Leg { lane: session.lane, number: number as u32, after, ..Leg::new(spec, key, wire) }
+    Leg { lane: session.lane, base: session.base, number: number as u32, after, ..Leg::new(spec, key, wire) }
 }
 
 /// The verdict and, where it is a refusal, what it refuses with.

@@ -3,9 +3,10 @@
 use super::line::{State, Ticket, Waiter};
 use super::merge::Gather;
 use super::port::{Port, Taken};
+use super::special::mode;
 use super::window::DIRECT;
 use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
-use crate::command::{self, Class, Fault, Keys, Merge, Spec, Treatment, Why, flag};
+use crate::command::{self, Class, Fault, Keys, Merge, Need, Spec, Treatment, Why, flag};
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
@@ -15,7 +16,7 @@ use crate::stages::{Event, Flight, Leg, Micros, Refusal, Verdict};
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Argument numbers of the keys.
-    keys: Vec<u32>,
+    pub(super) keys: Vec<u32>,
     /// A split request's legs: where their arguments stand in the request, and the part they belong to.
     legs: Vec<Piece>,
     /// For each part its connection.
@@ -30,11 +31,14 @@ pub(super) struct Scratch {
 const NONE: u16 = u16::MAX;
 
 /// Why a request cannot go to one shard as it is.
-enum Apart {
+#[derive(Debug)]
+pub(super) enum Apart {
     /// A stage refuses a leg.
     Refused(Refusal, u16),
     /// Its keys live on several.
     SeveralShards,
+    /// Its keys cannot be told; the error as Redis words it.
+    Malformed(&'static str),
 }
 
 /// The keys at these argument numbers, which rise; one empty key where there are none: a command without keys goes where an
@@ -71,6 +75,8 @@ struct Piece {
 
 struct Part {
     line: u32,
+    /// The same, as the engine counts them.
+    on: LineId,
     shard: u16,
     legs: u32,
     /// The flight's bytes.
@@ -80,21 +86,48 @@ struct Part {
 }
 
 impl Engine {
-    /// Carries out one request.
+    /// Carries out one request. Returns whether it did: if not, the request has to wait for those before it, and comes again.
     #[inline]
-    pub(super) fn request(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) {
-        self.requests += 1;
-        let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
-        pool.counts.request_bytes += request.wire().len() as u64;
-        let spec = match command::identify(request) {
-            Ok(spec) => spec,
-            Err(fault) => return self.faulty(id, request, &fault),
-        };
-        pool.counts.requests[spec.class] += 1;
-        if !session.authenticated && spec.flags & flag::NO_AUTH == 0 {
-            return self.answer_with(id, Some(Cause::Auth), local::not_authenticated);
+    pub(super) fn request(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        let named = command::identify(request);
+        let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
+        let long_way = session.mode & mode::LONG_WAY != 0;
+        if (settled || long_way) && !self.may_begin(id, named.as_ref().copied(), request) {
+            return false;
         }
+        self.requests += 1;
+        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return true };
+        pool.counts.request_bytes += request.wire().len() as u64;
+        pool.counts.requests[named.as_ref().map_or(Class::Refused, |spec| spec.class)] += 1;
+        let free = named.as_ref().is_ok_and(|spec| spec.flags & flag::NO_AUTH != 0);
+        if !session.authenticated && !free && named.is_ok() {
+            self.answer_with(id, Some(Cause::Auth), local::not_authenticated);
+        } else if !(long_way && self.long_way(id, named.as_ref().copied(), request, port)) {
+            match named {
+                Ok(spec) => self.carry_out(id, spec, request, port),
+                Err(fault) => self.faulty(id, request, &fault),
+            }
+        }
+        true
+    }
+
+    /// What is particular to this session. Returns whether the request was dealt with.
+    #[cold]
+    fn long_way(
+        &mut self,
+        id: SessionId,
+        named: Result<&'static Spec, &Fault>,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) -> bool {
+        let Some(session) = self.sessions.get(id as usize) else { return true };
+        session.mode & mode::PINNED != 0 && self.pinned(id, named, request, port)
+    }
+
+    #[inline]
+    fn carry_out(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
         match command::treatment(spec, request) {
             Treatment::Forward => match spec.keys {
                 Keys::One => {
@@ -104,6 +137,10 @@ impl Engine {
                 _ => self.whole(id, spec, request, port),
             },
             Treatment::Split(merge) => self.split(id, spec, merge, request, port),
+            Treatment::Broadcast(_) => self.whole(id, spec, request, port),
+            Treatment::Own(Need::Transaction) => self.transaction(id, spec, request, port),
+            Treatment::Own(Need::Blocking) => self.block(id, spec, request, port),
+            Treatment::Own(Need::Subscription) => self.unsupported(id, "ERR hotring does not carry channels yet"),
             Treatment::Local(local) => local::answer(self, id, local, spec, request),
             Treatment::Refuse(why) => {
                 self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));
@@ -113,11 +150,7 @@ impl Engine {
 
     /// A request that is no command as Redis knows it.
     #[cold]
-    fn faulty(&mut self, id: SessionId, request: &Request<'_>, fault: &Fault) {
-        let Some(session) = self.sessions.get(id as usize) else { return };
-        if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
-            pool.counts.requests[Class::Refused] += 1;
-        }
+    pub(super) fn faulty(&mut self, id: SessionId, request: &Request<'_>, fault: &Fault) {
         // A browser that was led here: Redis ends such connections, too, before the body can carry commands.
         if request.name().eq_ignore_ascii_case(b"POST") || request.name().eq_ignore_ascii_case(b"Host:") {
             return self.protocol_error(id, ProtocolError::ExpectedBulk(b'H'));
@@ -141,7 +174,7 @@ impl Engine {
         let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
         match pool.config.path.decide(&mut leg, self.now) {
             Verdict::Next => {
-                let line = pool.first_line + leg.line;
+                let line = pool.line(leg.line);
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.requests as u32;
                 pool.counts.requests_pending += 1;
@@ -170,7 +203,7 @@ impl Engine {
         self.plan.keys = keys;
     }
 
-    fn has_several_shards(&self, id: SessionId) -> bool {
+    pub(super) fn has_several_shards(&self, id: SessionId) -> bool {
         let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
         pool.is_some_and(|pool| pool.config.shards.len() > 1)
     }
@@ -185,10 +218,7 @@ impl Engine {
     ) {
         let (line, shard) = match self.common_home(id, spec, keys, request) {
             Ok(home) => home,
-            Err(Apart::Refused(reason, shard)) => return self.refused(id, reason, shard),
-            Err(Apart::SeveralShards) => {
-                return self.answer_with(id, Some(Cause::CrossShard), |out| write::error(out, CROSS_SHARD.as_bytes()));
-            }
+            Err(apart) => return self.cannot(id, apart),
         };
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let number = session.pool;
@@ -196,9 +226,9 @@ impl Engine {
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
         session.newest = self.requests as u32;
         pool.counts.requests_pending += 1;
-        let first_line = pool.first_line;
+        let on = pool.line(line);
         let waiter = self.waiter(ticket, spec);
-        let serial = self.send(first_line + line, waiter, request.wire(), port);
+        let serial = self.send(on, waiter, request.wire(), port);
         for key in keys_of(request, keys) {
             let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
             self.sent(number, &leg, serial);
@@ -206,7 +236,7 @@ impl Engine {
     }
 
     /// The one connection that all keys of a request agree on.
-    fn common_home(
+    pub(super) fn common_home(
         &self,
         id: SessionId,
         spec: &'static Spec,
@@ -280,7 +310,14 @@ impl Engine {
             let Some(part) = plan.part_of.get_mut(line) else { return none };
             if *part == NONE {
                 *part = plan.parts.len() as u16;
-                plan.parts.push(Part { line: leg.line, shard: leg.shard, legs: 0, flight: Vec::new(), serial: 0 });
+                plan.parts.push(Part {
+                    line: leg.line,
+                    on: 0,
+                    shard: leg.shard,
+                    legs: 0,
+                    flight: Vec::new(),
+                    serial: 0,
+                });
             }
             let part = *part;
             if let Some(place) = plan.parts.get_mut(usize::from(part)) {
@@ -313,7 +350,9 @@ impl Engine {
         session.newest = self.requests as u32;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         pool.counts.requests_pending += 1;
-        let first_line = pool.first_line;
+        for part in &mut plan.parts {
+            part.on = pool.line(part.line);
+        }
         let mut waiter = self.waiter(ticket, spec);
         let wire = request.wire();
         if plan.parts.len() > 1 {
@@ -324,7 +363,7 @@ impl Engine {
             }
         }
         if let [part] = plan.parts.as_mut_slice() {
-            part.serial = self.send(first_line + part.line, waiter, wire, port);
+            part.serial = self.send(part.on, waiter, wire, port);
         } else {
             let values = if matches!(merge, Merge::AllOk) { 2 } else { 1 };
             for part in &mut plan.parts {
@@ -339,7 +378,7 @@ impl Engine {
             }
             for (index, part) in plan.parts.iter_mut().enumerate() {
                 waiter.part = index as u16;
-                part.serial = self.send(first_line + part.line, waiter, &part.flight, port);
+                part.serial = self.send(part.on, waiter, &part.flight, port);
                 self.spare.put(std::mem::take(&mut part.flight));
             }
         }
@@ -358,11 +397,9 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
         pool.counts.requests_pending += 1;
-        let first_line = pool.first_line;
+        let (leader, own) = (pool.line(flight.line), pool.line(leg.line));
         let at = self.now as u32;
-        if let Some(leader) =
-            self.lines.get_mut((first_line + flight.line) as usize).and_then(|l| l.joinable(flight.serial))
-        {
+        if let Some(leader) = self.lines.get_mut(leader as usize).and_then(|l| l.joinable(flight.serial)) {
             session.newest = flight.number;
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
             pool.counts.joined_requests += 1;
@@ -370,13 +407,13 @@ impl Engine {
         } else {
             session.newest = self.requests as u32;
             let waiter = self.waiter(ticket, leg.spec);
-            let serial = self.send(first_line + leg.line, waiter, request.wire(), port);
+            let serial = self.send(own, waiter, request.wire(), port);
             self.sent(number, leg, serial);
         }
     }
 
     #[cold]
-    fn refused(&mut self, id: SessionId, reason: Refusal, shard: u16) {
+    pub(super) fn refused(&mut self, id: SessionId, reason: Refusal, shard: u16) {
         let name = self
             .sessions
             .get(id as usize)
@@ -388,7 +425,7 @@ impl Engine {
     }
 
     #[inline]
-    fn waiter(&self, ticket: Ticket, spec: &'static Spec) -> Waiter {
+    pub(super) fn waiter(&self, ticket: Ticket, spec: &'static Spec) -> Waiter {
         Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part: Waiter::WHOLE, class: spec.class }
     }
 
@@ -402,7 +439,7 @@ impl Engine {
 
     /// Appends a flight to a connection's outbox. Returns its serial.
     #[inline]
-    fn send(&mut self, id: LineId, waiter: Waiter, bytes: &[u8], port: &mut impl Port) -> u64 {
+    pub(super) fn send(&mut self, id: LineId, waiter: Waiter, bytes: &[u8], port: &mut impl Port) -> u64 {
         let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
         self.in_flight += 1;
         let serial = line.expect(waiter, bytes.len());

@@ -16,6 +16,12 @@ pub trait Port {
     /// The connection is wanted: there are requests for it and it is not open.
     fn open(&mut self, line: LineId);
 
+    /// The connection is to be closed, whatever is under way on it; the engine has forgotten it all.
+    /// Only connections that sessions have for themselves are given up so; a shell without any has nothing to do.
+    fn give_up(&mut self, line: LineId) {
+        let _ = line;
+    }
+
     /// Whether the connection is one to a node in this process. It is given each request by itself: it answers at once, so
     /// that nothing is won by collecting them, and an app must not be read beyond what its replies leave room for.
     fn is_in_process(&self, line: LineId) -> bool {

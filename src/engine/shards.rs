@@ -1,6 +1,6 @@
 //! The shards' half of the engine: their bytes in, and what becomes of their connections.
 
-use super::line::{State, Waiter};
+use super::line::{Owner, State, Waiter};
 use super::port::Port;
 use super::{Engine, LineId, SessionId};
 use crate::command::Class;
@@ -44,21 +44,30 @@ impl Engine {
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += length as u64;
             self.in_flight = self.in_flight.saturating_sub(1);
-            let (pool, number) = (line.pool, line.number);
+            let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
-                pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
+                if shared {
+                    pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
+                }
                 if reply.first() == Some(&b'-') {
                     pool.counts.shard_errors += 1;
                 }
             }
             self.land(pool, &waiter, reply, port);
+            if !shared {
+                self.own_answered(id);
+            }
         }
     }
 
     /// Gives a flight's reply to everyone it is for.
     #[inline]
     fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
-        if waiter.part == Waiter::WHOLE {
+        if waiter.part == Waiter::UNTIMED {
+            self.complete(pool, waiter.ticket, reply, Some(port));
+        } else if waiter.part == Waiter::NOBODYS {
+            // The proxy asked for its own sake.
+        } else if waiter.part == Waiter::WHOLE {
             self.clock(pool, waiter.class, waiter.at);
             self.complete(pool, waiter.ticket, reply, Some(port));
             let mut next = waiter.link;
@@ -110,8 +119,10 @@ impl Engine {
             line.dirty = true;
             self.dirty_lines.push(id);
         }
-        let (pool, number) = (line.pool, line.number);
-        self.tell(pool, &Event::Connected(number));
+        if line.owner == Owner::Shared {
+            let (pool, number) = (line.pool, line.number);
+            self.tell(pool, &Event::Connected(number));
+        }
     }
 
     /// A connection's socket takes bytes again.
@@ -141,8 +152,12 @@ impl Engine {
         line.drain();
         // A shard that answers a request before all of it was sent, and then closes, leaves the rest in the outbox.
         let paused = std::mem::take(&mut line.paused);
-        let (pool, number) = (line.pool, line.number);
-        self.tell(pool, &Event::Closed(number));
+        let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
+        if shared {
+            self.tell(pool, &Event::Closed(number));
+        } else {
+            self.own_lost(id);
+        }
         self.resume(&paused, port);
         true
     }
@@ -159,16 +174,22 @@ impl Engine {
         line.state = State::Down(failure);
         let lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
-        let (pool, number, shard) = (line.pool, line.number, line.shard);
+        let (pool, number, shard, shared) = (line.pool, line.number, line.shard, line.owner == Owner::Shared);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
-        self.tell(pool, &Event::Failed(number, failure));
+        if shared {
+            self.tell(pool, &Event::Failed(number, failure));
+        } else {
+            // Before anyone is answered: whoever has it must not think that the shard still remembers.
+            self.own_lost(id);
+        }
         let mut reply = self.spare.take();
         for (waiter, sent) in lost {
             reply.clear();
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);
                 // Of a split request another part may have run, whatever became of this one.
-                failure.write(name, sent || waiter.part != Waiter::WHOLE, &mut reply);
+                let split = !matches!(waiter.part, Waiter::WHOLE | Waiter::UNTIMED);
+                failure.write(name, sent || split, &mut reply);
                 pool.counts.errors[failure.cause] += 1;
             }
             self.land(pool, &waiter, &reply, port);

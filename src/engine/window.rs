@@ -1,5 +1,6 @@
 //! A session's window: one slot for each open request, filled in any order, emptied in the order of the requests.
 
+use super::special::{Special, mode};
 use crate::resp::Resume;
 use std::collections::VecDeque;
 
@@ -35,18 +36,24 @@ pub struct Session {
     pub lane: u16,
     /// Bytes on their way to the app; those before `sent` have left.
     pub output: Vec<u8>,
+    /// What most sessions never have.
+    pub special: Option<Box<Special>>,
     /// How many bytes of `output` have left.
     pub sent: usize,
-    /// Replies held in slots, in bytes.
-    pub held: usize,
+    /// Replies held in slots, in bytes; below 4 GiB, as a session that has more waiting than its bound is ended.
+    held: u32,
+    /// Added to the numbers of the connections it uses: those of its protocol and database.
+    pub base: u32,
     /// The number of the newest request whose flight it waits for, on this worker; wraps.
     pub newest: u32,
     /// How far an incomplete request was scanned.
     pub resume: Resume,
     /// Told in CLIENT ID; never used twice.
     pub id: u64,
-    /// Set by CLIENT SETNAME.
-    pub name: Option<Box<Name>>,
+    /// In what its requests and replies differ from those of most sessions; see [`mode`].
+    pub mode: u8,
+    /// Whether it speaks RESP3.
+    pub resp3: bool,
     /// Whether it may send commands.
     pub authenticated: bool,
     /// Its output waits to be flushed.
@@ -70,10 +77,6 @@ pub struct Session {
     early: Option<Box<Early>>,
 }
 
-/// What an app calls its connection (CLIENT SETNAME); boxed, as few do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name(pub Vec<u8>);
-
 /// See [`Session::keep`].
 type Early = VecDeque<Option<Vec<u8>>>;
 
@@ -86,12 +89,15 @@ impl Session {
             pool,
             lane,
             output: Vec::new(),
+            special: None,
             sent: 0,
             held: 0,
+            base: 0,
             newest: 0,
             resume: Resume::default(),
             id,
-            name: None,
+            mode: 0,
+            resp3: false,
             authenticated,
             dirty: false,
             blocked: false,
@@ -122,7 +128,7 @@ impl Session {
     /// Bytes of replies that the app has not been sent yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.output.len() - self.sent + self.held
+        self.output.len() - self.sent + self.held as usize
     }
 
     /// Whether it must not be read now.
@@ -131,10 +137,12 @@ impl Session {
         self.open_slots() >= bounds.open || self.waiting() >= bounds.high_water()
     }
 
-    /// Whether it may be read again after it was full: half of it is free.
+    /// Whether it may be read again after it was full: half of it is free. One whose next request has to wait for all
+    /// before it waits for just that.
     #[must_use]
     pub fn has_room(&self, bounds: &Bounds) -> bool {
-        self.open_slots() <= bounds.open / 2 && self.waiting() <= bounds.high_water() / 2
+        let open = if self.mode & mode::WAITING == 0 { bounds.open / 2 } else { 0 };
+        self.open_slots() <= open && self.waiting() <= bounds.high_water() / 2
     }
 
     /// Whether everything it asked for has left.
@@ -158,7 +166,7 @@ impl Session {
             self.head = self.head.wrapping_add(1);
             let Some(early) = &mut self.early else { return };
             let Some(Some(reply)) = early.pop_front() else { return };
-            self.held -= reply.len();
+            self.held -= reply.len() as u32;
             self.append(&reply, spare);
             spare.put(reply);
         }
@@ -182,7 +190,7 @@ impl Session {
             early.resize_with(index + 1, || None);
         }
         if let Some(place) = early.get_mut(index) {
-            self.held += reply.len();
+            self.held += reply.len() as u32;
             *place = Some(reply);
         }
     }

@@ -262,6 +262,8 @@ label! {
         Lost = "lost",
         /// The shard sent something that is no reply, or a reply nobody asked for.
         Garbage = "garbage",
+        /// All connections that sessions may have for themselves are in use.
+        Exhausted = "exhausted",
     }
 }
 

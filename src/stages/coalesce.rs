@@ -99,6 +99,10 @@ impl Coalesce {
         wire.extend_from_slice(leg.wire);
         reads.push(Read { wire, flight });
         self.count += 1;
+        // Connections of another protocol or database come when they are first used.
+        if self.by_line.len() <= flight.line as usize {
+            self.by_line.resize_with(flight.line as usize + 1, Vec::new);
+        }
         if let Some(line) = self.by_line.get_mut(flight.line as usize) {
             line.push(hash);
         }

@@ -86,10 +86,21 @@ impl Health {
     }
 
     fn shard_of(&self, line: Line) -> u16 {
-        (line / self.lanes) as u16
+        let shards = self.shards.len().max(1) as u32;
+        (line / self.lanes % shards) as u16
+    }
+
+    /// Makes room for a connection of another protocol or database, which comes when it is first used.
+    fn meet(&mut self, line: Line) {
+        let known = line as usize + 1;
+        if self.lines.len() < known {
+            self.lines.resize(known, None);
+            self.answered.resize(known, false);
+        }
     }
 
     fn failed(&mut self, line: Line, failure: Failure, now: Micros, notices: &mut Notices) {
+        self.meet(line);
         if let Some(place) = self.lines.get_mut(line as usize) {
             *place = Some(Failure { cause: Cause::ShardDown, reason: failure.reason });
         }
@@ -142,6 +153,7 @@ impl Stage for Health {
             }
             Event::Failed(line, failure) => self.failed(line, failure, now, notices),
             Event::Connected(line) => {
+                self.meet(line);
                 if let Some(place) = self.lines.get_mut(line as usize) {
                     *place = None;
                 }

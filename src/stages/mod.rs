@@ -21,7 +21,8 @@ use std::fmt;
 /// Microseconds on the worker's clock.
 pub type Micros = u64;
 
-/// A connection to a shard, counted within its pool: `shard * lanes + lane`.
+/// A connection to a shard, counted within its pool: `base + shard * lanes + lane`, where `base` is 0 for the connections
+/// that most sessions use, and a multiple of `shards * lanes` for those of another protocol or database.
 pub type Line = u32;
 
 /// What a request wants of one key; what stages decide on.
@@ -37,6 +38,8 @@ pub struct Leg<'a> {
     pub alone: bool,
     /// Which of a shard's connections the session is bound to.
     pub lane: u16,
+    /// Added to the connection's number: which protocol and database.
+    pub base: Line,
     /// The request's number on this worker, which wraps; also for what is decided by chance.
     pub number: u32,
     /// It may share only flights of requests with this number or a later one: the session has open requests that went
@@ -52,7 +55,7 @@ impl<'a> Leg<'a> {
     /// A leg that has not been routed.
     #[must_use]
     pub fn new(spec: &'static Spec, key: &'a [u8], wire: &'a [u8]) -> Self {
-        Self { spec, key, wire, alone: true, lane: 0, number: 0, after: None, shard: 0, line: 0 }
+        Self { spec, key, wire, alone: true, lane: 0, base: 0, number: 0, after: None, shard: 0, line: 0 }
     }
 }
 

@@ -64,7 +64,7 @@ impl Stage for Route {
         match self.ring.shard_at(position, leg.number) {
             Some(shard) => {
                 leg.shard = shard;
-                leg.line = u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
+                leg.line = leg.base + u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
                 Verdict::Next
             }
             None => Verdict::Refuse(Refusal::NoShard),

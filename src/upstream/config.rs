@@ -21,6 +21,10 @@ pub const SERVER_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SERVER_FAILURE_LIMIT: u32 = 2;
 /// `max_outbox` where nothing is said, in bytes.
 pub const MAX_OUTBOX: u64 = 8 << 20;
+/// `databases` where nothing is said, as in redis.conf.
+pub const DATABASES: u16 = 16;
+/// `dedicated_connections` where nothing is said.
+pub const DEDICATED_CONNECTIONS: u32 = 256;
 /// `maxmemory` of one embedded node where nothing is said, in bytes.
 pub const MAXMEMORY: u64 = 64 << 20;
 
@@ -51,6 +55,12 @@ pub struct Config {
     pub password: Option<Secret>,
     /// The database to `SELECT` after connecting; 0 sends nothing.
     pub db: u32,
+    /// Databases that apps may `SELECT`, counted from 0; 1 where `db` is not 0.
+    pub databases: u16,
+    /// Whether apps may speak RESP3; the servers must then, too.
+    pub resp3: bool,
+    /// Most connections to each server, for each worker, that sessions have for themselves: transactions, blocking commands.
+    pub dedicated_connections: u32,
     /// Bytes that may wait to be sent on one connection before the sessions that fill it are paused.
     pub max_outbox: u64,
 }

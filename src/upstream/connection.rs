@@ -3,6 +3,7 @@
 use super::handshake::{self, Progress};
 use super::{Config, Server};
 use crate::engine::LineId;
+use crate::engine::line::Dialect;
 use crate::engine::port::Taken;
 use crate::error::{Cause, Failure};
 use crate::hub::{Hub, Socket, reason};
@@ -32,13 +33,18 @@ pub struct Plan {
     pub server: Server,
     /// The pool's settings.
     pub config: Rc<Config>,
+    /// What is to be spoken on it.
+    pub dialect: Dialect,
     /// Makes the waits of many sidecars differ.
     pub seed: u64,
 }
 
-/// Keeps a connection for as long as the worker lives.
-pub async fn run(hub: Rc<Hub>, plan: Plan) {
+/// Keeps a connection for as long as the worker lives. `at_once` opens it unasked.
+pub async fn run(hub: Rc<Hub>, plan: Plan, at_once: bool) {
     let wanted = Rc::new(Notify::new());
+    if at_once {
+        wanted.notify_one();
+    }
     hub.on_wanted(plan.line, Rc::clone(&wanted));
     let mut patience = Patience::new(plan.seed);
     let mut down = false;
@@ -85,6 +91,29 @@ pub async fn run(hub: Rc<Hub>, plan: Plan) {
         hub.with(|engine, sockets| engine.fail(plan.line, failure, now, sockets));
         tokio::time::sleep(patience.next()).await;
     }
+}
+
+/// Serves a connection that one session at a time has for itself: opened once, since whatever made it worth having is gone
+/// with it.
+pub async fn run_own(hub: Rc<Hub>, plan: Plan) {
+    hub.engine().opening(plan.line);
+    let failure = match open(&plan).await {
+        Ok(socket) => match serve(&hub, &plan, socket).await {
+            End::Failed(failure) => Some(failure),
+            // Nobody is left to be told.
+            End::Closed | End::GivenUp => None,
+        },
+        Err(text) => Some(Failure { cause: Cause::Connect, reason: text }),
+    };
+    let now = hub.now();
+    hub.with(|engine, sockets| {
+        sockets.close_shard(plan.line);
+        // One that was given up while it was being opened has nobody left, too.
+        if let (Some(failure), true) = (failure, !engine.is_given_up(plan.line)) {
+            engine.fail(plan.line, failure, now, sockets);
+        }
+        engine.ended(plan.line);
+    });
 }
 
 /// Waits between attempts: doubling from 20 ms to 2 s, each between half and all of it, so that many sidecars that lost the
@@ -134,7 +163,7 @@ async fn open(plan: &Plan) -> Result<Socket, &'static str> {
 
 async fn shake_hands(plan: &Plan) -> Result<Socket, &'static str> {
     let mut socket = connect(&plan.server.address, plan.config.tcpkeepalive).await?;
-    let (requests, count) = handshake::requests(&plan.config);
+    let (requests, count) = handshake::requests(&plan.config, plan.dialect);
     // A new socket takes these few bytes at once.
     if socket.offer(&requests) != Taken::Some(requests.len()) {
         return Err("the handshake could not be sent");
@@ -194,10 +223,17 @@ enum End {
 
 async fn serve(hub: &Hub, plan: &Plan, socket: Socket) -> End {
     let now = hub.now();
-    hub.with(|engine, sockets| {
-        sockets.open_shard(plan.line, socket);
-        engine.connected(plan.line, now);
+    let wanted = hub.with(|engine, sockets| {
+        let wanted = !engine.is_given_up(plan.line);
+        if wanted {
+            sockets.open_shard(plan.line, socket);
+            engine.connected(plan.line, now);
+        }
+        wanted
     });
+    if !wanted {
+        return End::GivenUp;
+    }
     let mut replies = Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 };
     poll_fn(|cx| replies.poll(hub, cx)).await
 }
@@ -294,6 +330,9 @@ pub(super) mod tests {
             user: None,
             password: None,
             db: 0,
+            databases: crate::upstream::DATABASES,
+            resp3: true,
+            dedicated_connections: crate::upstream::DEDICATED_CONNECTIONS,
             max_outbox: crate::upstream::MAX_OUTBOX,
         }
     }

@@ -1,14 +1,14 @@
 //! What is said on a new connection before requests: AUTH, SELECT, and a PING that proves that the shard serves.
 
 use super::Config;
-use crate::resp::control::{Control, decode};
-use crate::resp::write;
+use crate::engine::line::Dialect;
+use crate::resp::{ReplyResume, Skim, reply, skim, write};
 
 /// Bytes of a handshake's replies that are read at most.
 pub(super) const LONGEST: usize = 16 * 1024;
 
 /// The requests to send, and how many replies they get.
-pub(super) fn requests(config: &Config) -> (Vec<u8>, usize) {
+pub(super) fn requests(config: &Config, dialect: Dialect) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 1;
     if let Some(password) = &config.password {
@@ -18,8 +18,14 @@ pub(super) fn requests(config: &Config) -> (Vec<u8>, usize) {
         }
         count += 1;
     }
-    if config.db != 0 {
-        write::request(&mut out, &[b"SELECT", config.db.to_string().as_bytes()]);
+    // Apps count from the pool's own database, and have no other one where it is not 0.
+    let db = config.db + u32::from(dialect.db);
+    if db != 0 {
+        write::request(&mut out, &[b"SELECT", db.to_string().as_bytes()]);
+        count += 1;
+    }
+    if dialect.resp3 {
+        write::request(&mut out, &[b"HELLO", b"3"]);
         count += 1;
     }
     write::request(&mut out, &[b"PING"]);
@@ -41,19 +47,19 @@ pub(super) enum Progress {
 pub(super) fn read(replies: &[u8], count: usize) -> Progress {
     let mut rest = replies;
     for number in 0..count {
-        let Some((reply, length)) = decode(rest) else {
-            return match rest.first() {
-                None | Some(b'+' | b'-' | b'$' | b':' | b'*') if replies.len() < LONGEST => Progress::More,
-                _ => Progress::Refused("not a Redis server"),
-            };
+        let length = match skim(rest, &mut ReplyResume::default()) {
+            Ok(Skim::Reply(length)) => length,
+            Ok(Skim::Incomplete { .. }) if replies.len() < LONGEST => return Progress::More,
+            _ => return Progress::Refused("not a Redis server"),
         };
-        if let Control::Error(text) = reply {
+        let (reply, others) = rest.split_at(length);
+        if let Some(text) = reply::error_text(reply) {
             let last = number + 1 == count;
-            if let Some(reason) = refusal(&text, last) {
+            if let Some(reason) = refusal(&String::from_utf8_lossy(text), last) {
                 return Progress::Refused(reason);
             }
         }
-        rest = rest.get(length..).unwrap_or_default();
+        rest = others;
     }
     if rest.is_empty() { Progress::Done } else { Progress::Refused("not a Redis server") }
 }
@@ -68,6 +74,8 @@ fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
         "WRONGPASS" => Some("it refused the password"),
         // An ACL that does not grant PING still serves what it grants.
         "NOPERM" if is_ping => None,
+        "NOPROTO" => Some("it does not speak RESP3"),
+        _ if text.contains("unknown command") => Some("it does not speak RESP3"),
         _ if text.contains("max number of clients") => Some("it has reached its maxclients"),
         _ if text.contains("without any password configured") => Some("it has no password but one is configured"),
         _ if text.contains("DB index") => Some("it has no such database"),
@@ -111,11 +119,11 @@ mod tests {
     #[test]
     fn says_only_what_is_needed() {
         let mut config = super::super::connection::tests::config();
-        assert_eq!(requests(&config), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
+        assert_eq!(requests(&config, Dialect::default()), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
         config.db = 3;
         config.password = Some(crate::units::Secret::new("pw"));
         assert_eq!(
-            requests(&config),
+            requests(&config, Dialect::default()),
             (b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n".to_vec(), 3)
         );
     }

@@ -1,21 +1,11 @@
 //! What replies must be: the server's, byte for byte, but for what is listed here.
 
 use super::generate::Args;
-use hotring::command::{Fault, Keys, Need, Why, identify, integer};
+use hotring::command::{Fault, Keys, Why, identify, integer};
 use hotring::resp::Request;
 
 /// Commands that hotring refuses whatever their arguments are, if only as many as they may be.
 const REFUSED: &[(Why, &str)] = &[
-    (Why::NeedsConnection(Need::Transaction), "multi exec discard watch unwatch"),
-    (
-        Why::NeedsConnection(Need::Blocking),
-        "blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait waitaof",
-    ),
-    (
-        Why::NeedsConnection(Need::Subscription),
-        "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub|channels \
-         pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub",
-    ),
     (Why::WholeKeyspace, "dbsize randomkey scan flushall flushdb keys"),
     (
         Why::Scripts,
@@ -140,10 +130,8 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize) -> Verdict {
     // What only some arguments make refused.
     let has =
         |words: &[&str]| args[1..].iter().any(|arg| words.iter().any(|word| word.as_bytes() == lower(arg).as_bytes()));
-    let blocking = is_refusal(reply, Why::NeedsConnection(Need::Blocking));
-    if blocking || is_refusal(reply, Why::Pattern) || is_refusal(reply, Why::Database) {
+    if is_refusal(reply, Why::Pattern) || is_refusal(reply, Why::Database) {
         return fine(match name {
-            "xread" | "xreadgroup" => blocking && has(&["block"]),
             "sort" | "sort_ro" => {
                 let star = args[2..]
                     .windows(2)

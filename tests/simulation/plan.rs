@@ -77,6 +77,9 @@ impl Plan {
         let health = HealthConfig { eject: self.eject, failure_limit: 2, retry_timeout: 1_000 };
         let (shards, lanes) = (self.shards as u16, self.lanes);
         PoolConfig {
+            databases: 1,
+            resp3: false,
+            own: 0,
             name: format!("pool{number}"),
             shards: names,
             lanes,

@@ -37,7 +37,7 @@ impl World {
         assert!(self.apps.iter().all(Option::is_none), "a session does not end\n{}", self.state());
         assert_eq!(self.engine.session_count(), 0);
         self.now += 1_000_000;
-        assert!(self.engine.tick(self.now).is_empty());
+        assert!(self.engine.tick(self.now, &mut self.net).is_empty());
         let mut kills = 0;
         for pool in 0..self.plan.pools as u16 {
             let path = self.engine.path(pool).expect("a pool");

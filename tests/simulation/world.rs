@@ -345,7 +345,7 @@ impl World {
         end.arrived.clear();
         end.gone = true;
         app.pending.iter().for_each(|pending: &Pending| uncertain(&pending.wish, &mut self.truth));
-        self.engine.close(app.session, broken);
+        self.engine.close(app.session, broken, &mut self.net);
         self.rung |= self.engine.is_dirty();
         self.net.sessions[app.session as usize] = None;
         self.note(|| format!("session {} of app {index} ended", app.session));
@@ -381,7 +381,7 @@ impl World {
         if self.chance.one_in(4) {
             self.now += self.chance.below(5_000) as u64;
         }
-        let overdue = self.engine.tick(self.now);
+        let overdue = self.engine.tick(self.now, &mut self.net);
         for (line, failure) in overdue {
             assert!(self.plan.timeout.is_some());
             self.fails(line as usize, failure);

@@ -301,13 +301,13 @@ pub fn engines(data: &[u8]) {
             11 => engine.app_writable(*id),
             12 => reset(&mut engine, &mut port, &mut buffers, line, now),
             13 => {
-                engine.close(*id, length & 1 == 0);
+                engine.close(*id, length & 1 == 0, &mut port);
                 tail.clear();
                 *id = engine.open(0);
                 port.apps[*id as usize] = Stream::default();
             }
             14 => {
-                let overdue = engine.tick(now);
+                let overdue = engine.tick(now, &mut port);
                 overdue.iter().for_each(|(line, _)| reset(&mut engine, &mut port, &mut buffers, *line as usize, now));
             }
             15 if length & 1 == 0 => {
@@ -323,7 +323,7 @@ pub fn engines(data: &[u8]) {
         assert!(counts.replies <= asked, "{} replies to {asked} requests", counts.replies);
     }
     (0..LINES).for_each(|line| reset(&mut engine, &mut port, &mut buffers, line, now));
-    sessions.iter().for_each(|(id, _)| engine.close(*id, false));
+    sessions.iter().for_each(|(id, _)| engine.close(*id, false, &mut port));
     let held = engine.holdings();
     assert_eq!((engine.in_flight(), engine.session_count(), held.gathers, held.joined), (0, 0, 0, 0));
     let counts = engine.pool_counts(0).expect("the pool");

@@ -9,8 +9,8 @@ const SORT: Family = Family::of(category::SET | category::SORTED_SET | category:
 const CONTAINER: Family = Family::of(0);
 const SCRIPTING: Family = Family::of(category::SCRIPTING);
 const SCRIPTS: Family = SCRIPTING.refused(Why::Scripts);
-const TRANSACTION: Family = Family::of(category::TRANSACTION).refused(Why::NeedsConnection(Need::Transaction));
-const CHANNELS: Family = Family::of(0).refused(Why::NeedsConnection(Need::Subscription));
+const TRANSACTION: Family = Family::of(category::TRANSACTION).own(Need::Transaction);
+const CHANNELS: Family = Family::of(0).own(Need::Subscription);
 
 /// Flags of whatever runs a script.
 const RUNS: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS;

@@ -37,6 +37,8 @@ pub mod flag {
     pub const NO_MULTI: u32 = 1 << 16;
     pub const ALLOW_BUSY: u32 = 1 << 17;
     pub const MOVABLE_KEYS: u32 = 1 << 18;
+    /// Not one of Redis': perhaps to begin only when all that the session asked before is answered. COMMAND does not tell it.
+    pub const SETTLED: u32 = 1 << 31;
 }
 
 /// The names of [`flag`]'s bits.
@@ -281,7 +283,10 @@ mod tests {
             for spec in std::iter::once(container).chain(container.subcommands) {
                 assert!(names.insert(spec.name), "{} twice", spec.name);
                 assert_ne!(spec.arity, 0, "{}", spec.name);
-                let routed = matches!(spec.treatment, Treatment::Forward | Treatment::Split(_));
+                let routed = matches!(
+                    spec.treatment,
+                    Treatment::Forward | Treatment::Split(_) | Treatment::Own(crate::command::Need::Blocking)
+                );
                 if routed && spec.subcommands.is_empty() {
                     assert!(!matches!(spec.keys, Keys::None), "{} has no key to go by", spec.name);
                     assert_ne!(spec.access, Access::Neither, "{}", spec.name);

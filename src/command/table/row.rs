@@ -20,8 +20,8 @@ pub(super) const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 /// Argument 2, after a subcommand.
 pub(super) const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
-/// Refused, for want of a connection of its own: commands that wait.
-pub(super) const BLOCKS: Treatment = Treatment::Refuse(Why::NeedsConnection(Need::Blocking));
+/// Commands that wait, on a connection of the session's own.
+pub(super) const BLOCKS: Treatment = Treatment::Own(Need::Blocking);
 
 /// What the commands of a family have in common.
 #[derive(Clone, Copy)]
@@ -39,6 +39,11 @@ impl Family {
     /// The family, refused.
     pub(super) const fn refused(self, why: Why) -> Self {
         Family { treatment: Treatment::Refuse(why), ..self }
+    }
+
+    /// The family, on a connection of the session's own.
+    pub(super) const fn own(self, need: Need) -> Self {
+        Family { treatment: Treatment::Own(need), ..self }
     }
 
     /// The family, answered by hotring.
@@ -69,6 +74,7 @@ impl Family {
     const fn spec(self, name: &'static str, arity: i16, keys: Keys, flags: u32, access: Access) -> Spec {
         let (categories, treatment) = (self.categories, self.treatment);
         let class = class(access, treatment, categories);
+        let flags = flags | settled(treatment);
         Spec { name, arity, access, keys, treatment, flags, categories, class, subcommands: &[], unless: None }
     }
 }
@@ -91,12 +97,13 @@ impl Spec {
 
     /// The command, treated like this.
     pub(super) const fn treated(self, treatment: Treatment) -> Self {
-        Spec { treatment, class: class(self.access, treatment, self.categories), ..self }
+        let flags = self.flags & !SETTLED | settled(treatment);
+        Spec { treatment, flags, class: class(self.access, treatment, self.categories), ..self }
     }
 
     /// The command, refused for some arguments.
     pub(super) const fn unless(self, unless: Unless) -> Self {
-        Spec { unless: Some(unless), ..self }
+        Spec { unless: Some(unless), flags: self.flags | SETTLED, ..self }
     }
 
     /// A command without Redis' `write` flag that may write all the same.
@@ -110,13 +117,23 @@ impl Spec {
     }
 }
 
+/// The flag of those that begin only when all before them is answered.
+const fn settled(treatment: Treatment) -> u32 {
+    match treatment {
+        Treatment::Own(Need::Transaction | Need::Blocking)
+        | Treatment::Local(Local::Hello | Local::Select | Local::Reset) => SETTLED,
+        _ => 0,
+    }
+}
+
 const fn class(access: Access, treatment: Treatment, categories: u32) -> Class {
     match (treatment, access) {
         (Treatment::Local(_), _) => Class::Local,
         (Treatment::Refuse(_), _) => Class::Refused,
-        (Treatment::Split(_), _) => Class::Multi,
-        (Treatment::Forward, _) if categories & category::SCRIPTING != 0 => Class::Script,
-        (Treatment::Forward, Access::Write) => Class::Write,
-        (Treatment::Forward, _) => Class::Read,
+        (Treatment::Split(_) | Treatment::Broadcast(_), _) => Class::Multi,
+        (Treatment::Own(Need::Transaction | Need::Subscription), _) => Class::Local,
+        (Treatment::Forward | Treatment::Own(_), _) if categories & category::SCRIPTING != 0 => Class::Script,
+        (Treatment::Forward | Treatment::Own(_), Access::Write) => Class::Write,
+        (Treatment::Forward | Treatment::Own(_), _) => Class::Read,
     }
 }

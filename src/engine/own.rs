@@ -1,0 +1,239 @@
+//! Connections that a session has for itself, for as long as a command or a transaction needs the shard to remember it.
+//!
+//! A shelf for each shard keeps what is not in use, clean: nothing is watched, no transaction is open, and all that was
+//! asked on it is answered or its answer awaited for nobody. A session that leaves in the midst of something is tidied up
+//! after (DISCARD, UNWATCH); one that leaves while its command blocks takes the connection with it, as the shard would
+//! else hand an element to nobody.
+//!
+//! Bounded by `dedicated_connections` for each shard and worker. When all are in use, a request that needs one is refused at once:
+//! a queue here would hold transactions behind commands that may block for ever. Those unused for [`REST`] are closed.
+
+use super::line::{Line, Owner, State, Ticket, Waiter};
+use super::port::Port;
+use super::special::{Pin, mode};
+use super::{Engine, LineId, SessionId};
+use crate::command::Spec;
+use crate::error::{Cause, Failure};
+use crate::resp::write;
+use crate::stages::Micros;
+
+/// How long an unused connection is kept, in microseconds.
+const REST: Micros = 10_000_000;
+
+/// A shard's connections that are for one session at a time.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    /// Those that are nobody's, and since when. The last is taken first, so that the first can grow old.
+    free: Vec<(LineId, Micros)>,
+    /// Numbers of those that have ended.
+    ended: Vec<LineId>,
+    /// Those in use or free.
+    live: usize,
+}
+
+impl Engine {
+    /// Connections of all shards that sessions have for themselves now, or had and left open, by pool.
+    #[must_use]
+    pub fn own_connections(&self, pool: u16) -> usize {
+        self.pools.get(usize::from(pool)).map_or(0, |pool| pool.own.iter().map(|shelf| shelf.live).sum())
+    }
+
+    /// A connection to `shard` for this session alone; `None` when there are as many as there may be.
+    pub(super) fn acquire(&mut self, id: SessionId, shard: u16, port: &mut impl Port) -> Option<Pin> {
+        let session = self.sessions.get(id as usize)?;
+        let number = session.pool;
+        let owner = Owner::Session(id, session.generation);
+        let pool = self.pools.get_mut(usize::from(number))?;
+        let dialect = pool.dialect(session.base);
+        let most = pool.config.own;
+        let shelf = pool.own.get_mut(usize::from(shard))?;
+        let alike = |line: LineId| self.lines.get(line as usize).is_some_and(|line| line.dialect == dialect);
+        let line = if let Some(at) = shelf.free.iter().rposition(|&(line, _)| alike(line)) {
+            shelf.free.remove(at).0
+        } else {
+            if shelf.live >= most {
+                // One of another protocol or database makes room.
+                let (other, _) = shelf.free.pop()?;
+                self.dismiss(other, port);
+            }
+            let shelf = self.pools.get_mut(usize::from(number))?.own.get_mut(usize::from(shard))?;
+            shelf.live += 1;
+            shelf.ended.pop().unwrap_or_else(|| {
+                // No stage knows it by a number: health is told by the shared ones, and nobody joins what goes on it.
+                self.lines.push(Line::new(number, shard, u32::MAX, dialect));
+                self.lines.len() as LineId - 1
+            })
+        };
+        let place = self.lines.get_mut(line as usize)?;
+        place.dialect = dialect;
+        place.owner = owner;
+        Some(Pin { line, shard })
+    }
+
+    /// Puts a connection back on its shelf. Whatever is still to come on it comes before what the next session asks.
+    pub(super) fn give_back(&mut self, id: LineId) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        line.owner = Owner::Free;
+        line.patient = false;
+        let (pool, shard, now) = (line.pool, line.shard, self.now);
+        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
+            shelf.free.push((id, now));
+        }
+    }
+
+    /// Ends a connection that is nobody's any more, whatever it waits for.
+    pub(super) fn dismiss(&mut self, id: LineId, port: &mut impl Port) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let open = line.state != State::Idle;
+        let lost = line.drain();
+        line.owner = Owner::Free;
+        line.state = State::Down(Failure { cause: Cause::Lost, reason: "given up" });
+        let (pool, shard) = (line.pool, line.shard);
+        self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
+        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
+            shelf.live = shelf.live.saturating_sub(1);
+            shelf.free.retain(|&(line, _)| line != id);
+        }
+        if open {
+            port.give_up(id);
+        } else {
+            self.ended(id);
+        }
+    }
+
+    /// Whether nobody wants this connection any more though its task still runs.
+    #[must_use]
+    pub fn is_given_up(&self, id: LineId) -> bool {
+        self.lines.get(id as usize).is_none_or(|line| line.owner == Owner::Free && matches!(line.state, State::Down(_)))
+    }
+
+    /// The shell's task for a session's own connection has ended; its number may be used again.
+    pub fn ended(&mut self, id: LineId) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        line.state = State::Idle;
+        line.patient = false;
+        let (pool, shard) = (line.pool, line.shard);
+        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
+            shelf.ended.push(id);
+        }
+    }
+
+    /// A connection that is for one session at a time broke, or its server closed it: it leaves the shelf, and the session
+    /// that has it is told.
+    pub(super) fn own_lost(&mut self, id: LineId) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let owner = std::mem::replace(&mut line.owner, Owner::Free);
+        let blocked = std::mem::take(&mut line.patient);
+        let (pool, shard) = (line.pool, line.shard);
+        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
+            shelf.live = shelf.live.saturating_sub(1);
+            shelf.free.retain(|&(line, _)| line != id);
+        }
+        if blocked {
+            self.blocked = self.blocked.saturating_sub(1);
+        }
+        if let Owner::Session(session, generation) = owner
+            && let Some(session) = self.sessions.get_mut(session as usize)
+            && session.generation == generation
+            && let Some(special) = &mut session.special
+        {
+            special.lost();
+            session.unpin_if_plain();
+        }
+    }
+
+    /// A reply came on a connection of a session's own: perhaps the last it needed it for.
+    pub(super) fn own_answered(&mut self, id: LineId) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let Owner::Session(owner, generation) = line.owner else { return };
+        if !line.waiters.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut line.patient) {
+            self.blocked = self.blocked.saturating_sub(1);
+        }
+        let Some(session) = self.sessions.get_mut(owner as usize).filter(|s| s.generation == generation) else {
+            return;
+        };
+        let Some(special) = &mut session.special else { return };
+        special.blocked = false;
+        if special.leaving || !(special.multi || special.watching) {
+            special.leave();
+            session.unpin_if_plain();
+            self.give_back(id);
+        }
+    }
+
+    /// Sends a request on the session's own connection.
+    pub(super) fn send_own(&mut self, id: SessionId, pin: Pin, spec: &'static Spec, wire: &[u8], port: &mut impl Port) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let number = session.pool;
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        session.newest = self.requests as u32;
+        pool.counts.requests_pending += 1;
+        let waiter = Waiter { part: self.part_on(pin.line), ..self.waiter(ticket, spec) };
+        self.send(pin.line, waiter, wire, port);
+    }
+
+    /// How a reply on this connection is accounted for: one that may wait as long as it likes tells no latency.
+    fn part_on(&self, line: LineId) -> u16 {
+        if self.lines.get(line as usize).is_some_and(|line| line.patient) { Waiter::UNTIMED } else { Waiter::WHOLE }
+    }
+
+    /// Sends a command of the proxy's own on a session's own connection; its reply is for nobody.
+    pub(super) fn send_for_nobody(&mut self, id: SessionId, line: LineId, wire: &[u8], port: &mut impl Port) {
+        let generation = self.sessions.get(id as usize).map_or(0, |s| s.generation);
+        let ticket = Ticket { session: id, generation, slot: 0 };
+        let waiter = Waiter {
+            ticket,
+            at: self.now as u32,
+            link: Waiter::NOBODY,
+            part: Waiter::NOBODYS,
+            class: crate::command::Class::Local,
+        };
+        self.send(line, waiter, wire, port);
+    }
+
+    /// A session that has a connection of its own leaves it: as it ends, or resets itself.
+    pub(super) fn leave_own(&mut self, id: SessionId, port: &mut impl Port) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        session.mode &= !mode::PINNED;
+        let Some(special) = &mut session.special else { return };
+        let (pin, blocked) = (special.pin, special.blocked);
+        let undo: &[&[u8]] = match (special.sent, special.leaving, special.watching) {
+            (true, false, _) => &[b"DISCARD"],
+            (_, _, true) => &[b"UNWATCH"],
+            _ => &[],
+        };
+        special.leave();
+        let Some(pin) = pin else { return };
+        if blocked {
+            self.blocked = self.blocked.saturating_sub(1);
+            self.dismiss(pin.line, port);
+            return;
+        }
+        if !undo.is_empty() {
+            let mut wire = Vec::new();
+            write::request(&mut wire, undo);
+            self.send_for_nobody(id, pin.line, &wire, port);
+        }
+        self.give_back(pin.line);
+    }
+
+    /// Closes what has not been used for long.
+    pub(super) fn age_own(&mut self, port: &mut impl Port) {
+        let now = self.now;
+        for number in 0..self.pools.len() {
+            let Some(pool) = self.pools.get_mut(number) else { return };
+            let old = |&(line, since): &(LineId, Micros)| (now.saturating_sub(since) > REST).then_some(line);
+            let aged: Vec<LineId> = pool.own.iter().flat_map(|shelf| shelf.free.iter().filter_map(old)).collect();
+            for line in aged {
+                // One whose tidying up is still to be answered is not at rest.
+                if self.lines.get(line as usize).is_some_and(|line| line.waiters.is_empty()) {
+                    self.dismiss(line, port);
+                }
+            }
+        }
+    }
+}

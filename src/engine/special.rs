@@ -1,0 +1,114 @@
+//! What few sessions have: a name, a database, a transaction, a connection of their own.
+//!
+//! Kept in a box of its own so that the many that have none of it stay small, and behind one byte of the session
+//! ([`mode`]) so that their requests are asked one question only.
+
+use super::LineId;
+use super::window::Session;
+
+/// In what a session differs from most, as bits of [`Session::mode`]. A session without any takes the short way through
+/// [`request`](super::Engine::request).
+pub mod mode {
+    /// It has a connection of its own, or will have one: a transaction, a watch, a blocking command.
+    pub const PINNED: u8 = 1;
+    /// It waits until all its open requests are answered before the next one is looked at.
+    pub const WAITING: u8 = 1 << 1;
+    /// It is subscribed to channels.
+    pub const LISTENING: u8 = 1 << 2;
+    /// Some of its replies are not wanted (CLIENT REPLY).
+    pub const MUTED: u8 = 1 << 3;
+    /// What it may do is limited by its user.
+    pub const GUARDED: u8 = 1 << 4;
+
+    /// The bits that make a request take the long way.
+    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED;
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Special {
+    /// What the app calls its connection (CLIENT SETNAME); empty for none.
+    pub name: Vec<u8>,
+    /// The name of its library (CLIENT SETINFO).
+    pub lib_name: Vec<u8>,
+    /// The version of its library.
+    pub lib_ver: Vec<u8>,
+    /// The database it is on.
+    pub db: u16,
+    /// Its own connection.
+    pub pin: Option<Pin>,
+    /// It has sent MULTI, and neither EXEC nor DISCARD.
+    pub multi: bool,
+    /// The shard has been sent that MULTI.
+    pub sent: bool,
+    /// EXEC will be refused.
+    pub dirty: bool,
+    /// The connection broke under the transaction.
+    pub lost: bool,
+    /// It watches keys.
+    pub watching: bool,
+    /// The connection broke that watched keys for it.
+    pub watch_lost: bool,
+    /// A command that may wait is on its connection.
+    pub blocked: bool,
+    /// Its connection is given back when the last reply on it is there.
+    pub leaving: bool,
+    /// Commands without keys that wait for the transaction's shard.
+    pub held: Vec<u8>,
+    /// How many.
+    pub held_count: u32,
+}
+
+impl Special {
+    /// Forgets transaction, watch and connection.
+    pub fn leave(&mut self) {
+        (self.pin, self.held, self.held_count) = (None, Vec::new(), 0);
+        (self.multi, self.sent, self.dirty, self.lost) = (false, false, false, false);
+        (self.watching, self.watch_lost, self.blocked, self.leaving) = (false, false, false, false);
+    }
+
+    /// The connection broke: what the shard remembered is gone, and must not seem to be there.
+    pub fn lost(&mut self) {
+        let (multi, watching) = (self.multi && !self.leaving, self.watching && !self.leaving);
+        let dirty = self.dirty;
+        self.leave();
+        (self.multi, self.lost, self.dirty) = (multi, multi, multi && dirty);
+        self.watch_lost = watching;
+    }
+}
+
+/// A connection of a session's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin {
+    /// The connection.
+    pub line: LineId,
+    /// The shard it leads to.
+    pub shard: u16,
+}
+
+impl Session {
+    /// Back on the short way, if nothing is left of a transaction, a watch or a connection of its own.
+    pub fn unpin_if_plain(&mut self) {
+        let plain = self.special.as_ref().is_none_or(|s| s.pin.is_none() && !s.multi && !s.watching && !s.watch_lost);
+        if plain {
+            self.mode &= !mode::PINNED;
+        }
+    }
+
+    /// What is special about it, made if there is nothing yet.
+    pub fn special(&mut self) -> &mut Special {
+        self.special.get_or_insert_default()
+    }
+
+    /// Its name; empty for none.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.special.as_ref().map_or(&[], |special| &special.name)
+    }
+
+    /// The database it is on, as the app counts them.
+    #[must_use]
+    pub fn db(&self) -> u16 {
+        self.special.as_ref().map_or(0, |special| special.db)
+    }
+}
