@@ -38,7 +38,12 @@ impl Lines {
         let (pool, shard, dialect, shared) = {
             let engine = self.hub.engine();
             let Some(line) = engine.line(id) else { return };
-            (usize::from(line.pool), usize::from(line.shard), line.dialect, line.owner == Owner::Shared)
+            (
+                usize::from(line.pool),
+                usize::from(line.shard),
+                line.dialect,
+                matches!(line.owner, Owner::Shared | Owner::Ear),
+            )
         };
         let Some((name, config)) = self.pools.get(pool) else { return };
         match &config.servers {

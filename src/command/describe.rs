@@ -36,6 +36,7 @@ fn row(spec: &'static Spec) -> Row {
         Treatment::Split(Merge::Sum) => "split by key, counts added up".to_owned(),
         Treatment::Split(Merge::AllOk) => "split by key, OK once all shards have said so".to_owned(),
         Treatment::Broadcast(_) => "sent to all shards".to_owned(),
+        Treatment::Publish => "forwarded by its channel".to_owned(),
         Treatment::Own(Need::Transaction) => "on a connection of the app's own, to the shard of its keys".to_owned(),
         Treatment::Own(Need::Blocking) => "on a connection of the app's own, if its keys are on one shard".to_owned(),
         Treatment::Own(Need::Subscription) => "by subscriptions that all apps share".to_owned(),

@@ -96,6 +96,8 @@ pub enum Treatment {
     Split(Merge),
     /// Sent as it is to every shard.
     Broadcast(Merge),
+    /// Sent as it is to the shard where its channel, argument 1, is listened to.
+    Publish,
     /// Carried on a connection of the session's own, for it needs the shard to remember something for it alone.
     Own(Need),
     /// Answered by hotring.

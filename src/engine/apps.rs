@@ -29,6 +29,7 @@ impl Engine {
     /// An app is gone, or its session has ended. Replies that are still under way will be dropped.
     pub fn close(&mut self, id: SessionId, broken: bool, port: &mut impl Port) {
         self.leave_own(id, port);
+        self.stop_listening(id);
         let Some(mut session) = self.sessions.try_remove(id as usize) else { return };
         if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
             pool.counts.client_connections -= 1;
@@ -247,7 +248,7 @@ impl Engine {
 
 /// Puts a session on the list of those to be flushed, once.
 #[inline]
-fn mark(dirty: &mut Vec<SessionId>, session: &mut Session, id: SessionId) {
+pub(super) fn mark(dirty: &mut Vec<SessionId>, session: &mut Session, id: SessionId) {
     if !session.dirty {
         session.dirty = true;
         dirty.push(id);
@@ -255,7 +256,7 @@ fn mark(dirty: &mut Vec<SessionId>, session: &mut Session, id: SessionId) {
 }
 
 #[cold]
-fn kill(session: &mut Session, counts: &mut PoolCounts) {
+pub(super) fn kill(session: &mut Session, counts: &mut PoolCounts) {
     session.killed = true;
     counts.client_output_limit_kills += 1;
 }

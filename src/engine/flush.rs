@@ -107,6 +107,7 @@ impl Engine {
             pool.config.path.tick(now, &mut self.notices);
         }
         let mut overdue = Vec::new();
+        self.listen_closely(&mut overdue);
         for (id, line) in self.lines.iter().enumerate() {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
             if line.patient {

@@ -58,6 +58,8 @@ pub struct Dialect {
 pub enum Owner {
     /// All sessions'.
     Shared,
+    /// The proxy's own, for what shards publish.
+    Ear,
     /// Nobody's at the moment; for one session at a time.
     Free,
     /// This session's, by its number and generation.

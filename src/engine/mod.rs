@@ -11,6 +11,7 @@
 //! One engine belongs to one worker and is never shared. It does not allocate for a request that is answered in order.
 
 mod apps;
+pub mod channels;
 mod flush;
 pub mod line;
 mod local;
@@ -82,6 +83,7 @@ struct Pool {
     sets: Vec<sets::Set>,
     /// For each shard the connections that sessions have for themselves.
     own: Vec<own::Shelf>,
+    channels: channels::Channels,
     counts: PoolCounts,
 }
 
@@ -199,6 +201,7 @@ impl Engine {
             stride,
             sets: Vec::new(),
             own,
+            channels: channels::Channels::default(),
             counts: PoolCounts::default(),
         });
         (number, first..self.lines.len() as LineId)

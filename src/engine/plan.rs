@@ -6,7 +6,7 @@ use super::port::{Port, Taken};
 use super::special::mode;
 use super::window::DIRECT;
 use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
-use crate::command::{self, Class, Fault, Keys, Merge, Need, Spec, Treatment, Why, flag};
+use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatment, Why, flag};
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
@@ -123,7 +123,18 @@ impl Engine {
         port: &mut impl Port,
     ) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
-        session.mode & mode::PINNED != 0 && self.pinned(id, named, request, port)
+        let (mode, pinned) = (session.mode, session.mode & mode::PINNED != 0);
+        if let (Ok(spec), true) = (named, mode & mode::LISTENING != 0)
+            && self.while_listening(id, spec, request)
+        {
+            return true;
+        }
+        if let (Ok(spec), true) = (named, mode & mode::LISTENING != 0)
+            && matches!(spec.treatment, Treatment::Local(Local::Reset))
+        {
+            self.stop_listening(id);
+        }
+        pinned && self.pinned(id, named, request, port)
     }
 
     #[inline]
@@ -140,7 +151,8 @@ impl Engine {
             Treatment::Broadcast(_) => self.whole(id, spec, request, port),
             Treatment::Own(Need::Transaction) => self.transaction(id, spec, request, port),
             Treatment::Own(Need::Blocking) => self.block(id, spec, request, port),
-            Treatment::Own(Need::Subscription) => self.unsupported(id, "ERR hotring does not carry channels yet"),
+            Treatment::Own(Need::Subscription) => self.subscription(id, spec, request, port),
+            Treatment::Publish => self.single(id, spec, request.arg(1).unwrap_or_default(), request, port),
             Treatment::Local(local) => local::answer(self, id, local, spec, request),
             Treatment::Refuse(why) => {
                 self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));

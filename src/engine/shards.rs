@@ -37,7 +37,11 @@ impl Engine {
             consumed += length;
             // A flight none of whose bytes have left cannot have been answered; its waiter must stay to be told.
             if line.base >= line.left {
-                return Err(None);
+                if line.owner != Owner::Ear {
+                    return Err(None);
+                }
+                self.heard(id, reply);
+                continue;
             }
             let Some(waiter) = line.waiters.pop_front() else { return Err(None) };
             line.base += 1;
@@ -119,9 +123,13 @@ impl Engine {
             line.dirty = true;
             self.dirty_lines.push(id);
         }
-        if line.owner == Owner::Shared {
-            let (pool, number) = (line.pool, line.number);
-            self.tell(pool, &Event::Connected(number));
+        match line.owner {
+            Owner::Shared => {
+                let (pool, number) = (line.pool, line.number);
+                self.tell(pool, &Event::Connected(number));
+            }
+            Owner::Ear => self.ear_open(id),
+            Owner::Free | Owner::Session(..) => {}
         }
     }
 
@@ -144,7 +152,7 @@ impl Engine {
     pub fn closed(&mut self, id: LineId, now: Micros, port: &mut impl Port) -> bool {
         self.now = now;
         let Some(line) = self.lines.get_mut(id as usize) else { return true };
-        if !line.waiters.is_empty() {
+        if !line.waiters.is_empty() || line.owner == Owner::Ear {
             return false;
         }
         line.counts.server_eof += 1;
@@ -174,13 +182,13 @@ impl Engine {
         line.state = State::Down(failure);
         let lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
-        let (pool, number, shard, shared) = (line.pool, line.number, line.shard, line.owner == Owner::Shared);
+        let (pool, number, shard, owner) = (line.pool, line.number, line.shard, line.owner);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
-        if shared {
-            self.tell(pool, &Event::Failed(number, failure));
-        } else {
+        match owner {
+            Owner::Shared => self.tell(pool, &Event::Failed(number, failure)),
+            Owner::Ear => self.ear_lost(id, failure),
             // Before anyone is answered: whoever has it must not think that the shard still remembers.
-            self.own_lost(id);
+            Owner::Free | Owner::Session(..) => self.own_lost(id),
         }
         let mut reply = self.spare.take();
         for (waiter, sent) in lost {

@@ -4,7 +4,9 @@
 //! ([`mode`]) so that their requests are asked one question only.
 
 use super::LineId;
+use super::channels::Name;
 use super::window::Session;
+use std::collections::HashSet;
 
 /// In what a session differs from most, as bits of [`Session::mode`]. A session without any takes the short way through
 /// [`request`](super::Engine::request).
@@ -35,6 +37,8 @@ pub struct Special {
     pub lib_ver: Vec<u8>,
     /// The database it is on.
     pub db: u16,
+    /// What it is subscribed to.
+    pub listens: HashSet<Name>,
     /// Its own connection.
     pub pin: Option<Pin>,
     /// It has sent MULTI, and neither EXEC nor DISCARD.

@@ -248,6 +248,7 @@ impl Engine {
                 return self.spoil(id, port);
             }
             Treatment::Broadcast(_) => Ok(Some(0)),
+            Treatment::Publish => self.common_home(id, spec, &[1], request).map(|(_, shard)| Some(shard)),
             Treatment::Forward | Treatment::Split(_) | Treatment::Own(Need::Blocking) => self.home(id, spec, request),
         };
         let pin = match (home, pin) {

@@ -188,6 +188,18 @@ pub fn integer(reply: &[u8]) -> Option<i64> {
     }
 }
 
+/// The bytes of a bulk reply.
+#[must_use]
+pub fn bulk(reply: &[u8]) -> Option<&[u8]> {
+    match (reply.first(), header(reply, 1)) {
+        (Some(b'$'), Header::Value(length, at)) => {
+            let end = at.checked_add(usize::try_from(length).ok()?)?;
+            reply.get(at..end)
+        }
+        _ => None,
+    }
+}
+
 /// The text of an error reply, without `-` and the line end.
 #[must_use]
 pub fn error_text(reply: &[u8]) -> Option<&[u8]> {

@@ -1,6 +1,6 @@
 //! Commands on keys of any type, scripts and functions, transactions, publish and subscribe.
 
-use super::super::{Merge, Need, Spec, Why, key};
+use super::super::{Merge, Need, Spec, Treatment, Why, key};
 use super::row::*;
 
 const KEYSPACE: Family = Family::of(category::KEYSPACE);
@@ -62,9 +62,9 @@ pub(super) static COMMANDS: &[Spec] = &[
     TRANSACTION.other("unwatch", 1, NONE, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY),
     TRANSACTION.other("watch", -2, ALL, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY),
     CHANNELS.other("psubscribe", -2, NONE, PUBSUB | NOSCRIPT | LOADING | STALE),
-    CHANNELS.other("publish", 3, NONE, PUBSUB | LOADING | STALE | FAST),
+    CHANNELS.other("publish", 3, NONE, PUBSUB | LOADING | STALE | FAST).treated(Treatment::Publish),
     CHANNELS.other("punsubscribe", -1, NONE, PUBSUB | NOSCRIPT | LOADING | STALE),
-    CHANNELS.other("spublish", 3, ONE, PUBSUB | LOADING | STALE | FAST),
+    CHANNELS.other("spublish", 3, ONE, PUBSUB | LOADING | STALE | FAST).treated(Treatment::Publish),
     CHANNELS.other("ssubscribe", -2, ALL, PUBSUB | NOSCRIPT | LOADING | STALE),
     CHANNELS.other("subscribe", -2, NONE, PUBSUB | NOSCRIPT | LOADING | STALE),
     CHANNELS.other("sunsubscribe", -1, ALL, PUBSUB | NOSCRIPT | LOADING | STALE),

@@ -120,8 +120,7 @@ impl Spec {
 /// The flag of those that begin only when all before them is answered.
 const fn settled(treatment: Treatment) -> u32 {
     match treatment {
-        Treatment::Own(Need::Transaction | Need::Blocking)
-        | Treatment::Local(Local::Hello | Local::Select | Local::Reset) => SETTLED,
+        Treatment::Own(_) | Treatment::Local(Local::Hello | Local::Select | Local::Reset) => SETTLED,
         _ => 0,
     }
 }
@@ -133,6 +132,7 @@ const fn class(access: Access, treatment: Treatment, categories: u32) -> Class {
         (Treatment::Split(_) | Treatment::Broadcast(_), _) => Class::Multi,
         (Treatment::Own(Need::Transaction | Need::Subscription), _) => Class::Local,
         (Treatment::Forward | Treatment::Own(_), _) if categories & category::SCRIPTING != 0 => Class::Script,
+        (Treatment::Publish, _) => Class::Write,
         (Treatment::Forward | Treatment::Own(_), Access::Write) => Class::Write,
         (Treatment::Forward | Treatment::Own(_), _) => Class::Read,
     }

@@ -1,0 +1,508 @@
+//! Publish and subscribe: what many apps listen to is listened to once for each worker and shard.
+//!
+//! Each shard has an *ear*, a connection that is opened with the first subscription and then kept. A channel is subscribed
+//! at its home shard, the one a key of its name would live on, and there PUBLISH sends it; a pattern, and the channels by
+//! which a server tells of its own keys (`__keyspace@…`, `__keyevent@…`), at every shard. So a message is heard once,
+//! whoever listens. What is published to a shard directly, past hotring, is heard only if it was that channel's home.
+//!
+//! An app is told that it is subscribed when the shards have said so, and from then on gets every message; behind a
+//! reconnect everything is subscribed again, and what was published meanwhile is lost, as Redis would lose it. A shard that
+//! is down refuses subscriptions and does not end those there are.
+//!
+//! Bounded: an app that does not read is ended as by its replies (`max_output`); an ear is read as fast as it is sent to.
+
+use super::apps::{kill, mark};
+use super::line::{Dialect, Line, Owner, State, Ticket};
+use super::port::Port;
+use super::special::mode;
+use super::{Engine, LineId, SessionId, refuse};
+use crate::command::{Local, Spec, Treatment};
+use crate::error::{Cause, Failure};
+use crate::resp::reply::{Elements, bulk};
+use crate::resp::{Request, write};
+use crate::stages::{Leg, Micros, Refusal, Verdict};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// What is subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A channel.
+    Channel,
+    /// All channels of a pattern.
+    Pattern,
+    /// A channel of sharded publish and subscribe.
+    Sharded,
+}
+
+/// A name to listen to.
+pub type Name = (Kind, Box<[u8]>);
+
+/// What is listened to in a pool, and by whom.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    topics: HashMap<Name, Topic>,
+    /// By shard.
+    ears: Vec<Option<Ear>>,
+    /// SUBSCRIBE commands that wait for shards, by number.
+    asked: HashMap<u64, Asked>,
+    number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Topic {
+    listeners: Vec<(SessionId, u32)>,
+    /// Shards where it is to be subscribed, and those that have said it is.
+    shards: Vec<u16>,
+    confirmed: Vec<u16>,
+    /// Who waits for the rest of them.
+    waiting: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Ear {
+    line: LineId,
+    /// What was asked of the shard and not answered yet, in order.
+    awaiting: VecDeque<Name>,
+    heard: Micros,
+    pinged: bool,
+}
+
+/// A SUBSCRIBE that waits.
+#[derive(Debug)]
+struct Asked {
+    ticket: Ticket,
+    names: Vec<Name>,
+    left: usize,
+}
+
+impl Kind {
+    fn words(self) -> (&'static [u8], &'static [u8]) {
+        match self {
+            Self::Channel => (b"subscribe", b"unsubscribe"),
+            Self::Pattern => (b"psubscribe", b"punsubscribe"),
+            Self::Sharded => (b"ssubscribe", b"sunsubscribe"),
+        }
+    }
+}
+
+/// Whether a server tells of its own keys on this channel.
+fn tells_of_keys(channel: &[u8]) -> bool {
+    channel.starts_with(b"__keyspace@") || channel.starts_with(b"__keyevent@")
+}
+
+/// The count that Redis tells with a subscription: sharded ones are counted by themselves.
+fn count(names: &HashSet<Name>, kind: Kind) -> i64 {
+    let sharded = kind == Kind::Sharded;
+    names.iter().filter(|(other, _)| (*other == Kind::Sharded) == sharded).count() as i64
+}
+
+/// Begins a message of `parts` parts.
+fn message(out: &mut Vec<u8>, resp3: bool, parts: usize) {
+    let at = out.len();
+    write::array(out, parts);
+    if let (true, Some(first)) = (resp3, out.get_mut(at)) {
+        *first = b'>';
+    }
+}
+
+impl Engine {
+    /// SUBSCRIBE and the like.
+    pub(super) fn subscription(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) {
+        let (kind, on) = match spec.name {
+            "subscribe" => (Kind::Channel, true),
+            "psubscribe" => (Kind::Pattern, true),
+            "ssubscribe" => (Kind::Sharded, true),
+            "unsubscribe" => (Kind::Channel, false),
+            "punsubscribe" => (Kind::Pattern, false),
+            _ => (Kind::Sharded, false),
+        };
+        let names: Vec<Name> = request.args().skip(1).map(|name| (kind, name.into())).collect();
+        if on { self.subscribe(id, names, port) } else { self.unsubscribe(id, kind, names) }
+    }
+
+    /// What a session that speaks RESP2 may do while it listens. Returns whether the request was dealt with.
+    pub(super) fn while_listening(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>) -> bool {
+        let Some(session) = self.sessions.get(id as usize) else { return true };
+        if session.resp3 {
+            return false;
+        }
+        match spec.treatment {
+            Treatment::Own(crate::command::Need::Subscription) | Treatment::Local(Local::Quit | Local::Reset) => false,
+            Treatment::Local(Local::Ping) if request.argc() <= 2 => {
+                let text = request.arg(1).unwrap_or_default();
+                self.answer_with(id, None, |out| {
+                    write::array(out, 2);
+                    write::bulk(out, b"pong");
+                    write::bulk(out, text);
+                });
+                true
+            }
+            _ => {
+                let text = format!(
+                    "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                     this context",
+                    spec.name
+                );
+                self.answer_with(id, Some(Cause::Syntax), |out| write::error(out, text.as_bytes()));
+                true
+            }
+        }
+    }
+
+    fn subscribe(&mut self, id: SessionId, names: Vec<Name>, port: &mut impl Port) {
+        let Some(session) = self.sessions.get(id as usize) else { return };
+        let pool = session.pool;
+        let mut homes = Vec::with_capacity(names.len());
+        for name in &names {
+            match self.listened_at(pool, name) {
+                Ok(shards) => homes.push(shards),
+                Err((reason, shard)) => return self.refused(id, reason, shard),
+            }
+        }
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        place.counts.requests_pending += 1;
+        // It waits for shards, not for work: it tells nothing of the load.
+        let channels = &mut place.channels;
+        channels.number += 1;
+        let number = channels.number;
+        let (mut left, mut wanted) = (0, Vec::new());
+        for (name, shards) in names.iter().zip(homes) {
+            let topic = channels.topics.entry(name.clone()).or_insert_with(|| {
+                wanted.push(name.clone());
+                Topic { shards, ..Topic::default() }
+            });
+            if topic.confirmed.len() < topic.shards.len() && !topic.waiting.contains(&number) {
+                topic.waiting.push(number);
+                left += 1;
+            }
+        }
+        channels.asked.insert(number, Asked { ticket, names, left });
+        for name in wanted {
+            self.listen(pool, &name, port);
+        }
+        if left == 0 {
+            self.subscribed(pool, number);
+        }
+    }
+
+    /// The shards at which a name is subscribed.
+    fn listened_at(&self, pool: u16, (kind, name): &Name) -> Result<Vec<u16>, (Refusal, u16)> {
+        let Some(place) = self.pools.get(usize::from(pool)) else { return Err((Refusal::NoShard, 0)) };
+        let shards: Vec<u16> = if *kind == Kind::Pattern || tells_of_keys(name) {
+            (0..place.config.shards.len() as u16).collect()
+        } else {
+            let Some(spec) = crate::command::lookup(b"publish") else { return Err((Refusal::NoShard, 0)) };
+            let mut leg = Leg { alone: false, ..Leg::new(spec, name, b"") };
+            match place.config.path.decide(&mut leg, self.now) {
+                Verdict::Refuse(reason) => return Err((reason, leg.shard)),
+                Verdict::Next | Verdict::Join(_) => vec![leg.shard],
+            }
+        };
+        for &shard in &shards {
+            let ear = place.channels.ears.get(usize::from(shard)).and_then(Option::as_ref);
+            if let Some(State::Down(failure)) = ear.and_then(|ear| self.lines.get(ear.line as usize)).map(|l| l.state) {
+                return Err((Refusal::Down(Failure { cause: Cause::ShardDown, ..failure }), shard));
+            }
+        }
+        Ok(shards)
+    }
+
+    /// Asks the shards for a name's messages.
+    fn listen(&mut self, pool: u16, name: &Name, port: &mut impl Port) {
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let shards = place.channels.topics.get(name).map(|topic| topic.shards.clone()).unwrap_or_default();
+        for shard in shards {
+            let line = self.ear(pool, shard);
+            match self.lines.get_mut(line as usize).map(|line| &mut line.state) {
+                Some(State::Up) => self.ask_ear(pool, shard, name, name.0.words().0, true),
+                // All that is listened to is asked for when it is open.
+                Some(state @ State::Idle) => {
+                    *state = State::Opening;
+                    port.open(line);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A shard's ear.
+    fn ear(&mut self, pool: u16, shard: u16) -> LineId {
+        let next = self.lines.len() as LineId;
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return next };
+        let ears = &mut place.channels.ears;
+        if ears.len() <= usize::from(shard) {
+            ears.resize_with(usize::from(shard) + 1, || None);
+        }
+        let Some(ear) = ears.get_mut(usize::from(shard)) else { return next };
+        let now = self.now;
+        let ear = ear.get_or_insert_with(|| Ear { line: next, awaiting: VecDeque::new(), heard: now, pinged: false });
+        if ear.line == next {
+            self.lines.push(Line { owner: Owner::Ear, ..Line::new(pool, shard, u32::MAX, Dialect::default()) });
+        }
+        ear.line
+    }
+
+    /// Says something to a shard's ear.
+    fn ask_ear(&mut self, pool: u16, shard: u16, name: &Name, word: &[u8], answered: bool) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) else { return };
+        let Some(line) = self.lines.get_mut(ear.line as usize) else { return };
+        if line.state != State::Up {
+            return;
+        }
+        write::request(&mut line.outbox, &[word, &name.1]);
+        if answered {
+            ear.awaiting.push_back(name.clone());
+        }
+        if !line.dirty {
+            line.dirty = true;
+            self.dirty_lines.push(ear.line);
+        }
+    }
+
+    /// An ear is open: everything is asked for, anew perhaps.
+    pub(super) fn ear_open(&mut self, id: LineId) {
+        let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        if let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) {
+            (ear.heard, ear.pinged) = (self.now, false);
+        }
+        let here = |(name, topic): (&Name, &Topic)| topic.shards.contains(&shard).then(|| name.clone());
+        let names: Vec<Name> = place.channels.topics.iter().filter_map(here).collect();
+        for name in names {
+            self.ask_ear(pool, shard, &name, name.0.words().0, true);
+        }
+    }
+
+    /// An ear broke: whoever waits for it is told.
+    pub(super) fn ear_lost(&mut self, id: LineId, failure: Failure) {
+        let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        if let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) {
+            ear.awaiting.clear();
+        }
+        let mut waiting = Vec::new();
+        for topic in place.channels.topics.values_mut().filter(|topic| topic.shards.contains(&shard)) {
+            topic.confirmed.retain(|&other| other != shard);
+            waiting.append(&mut topic.waiting);
+        }
+        let mut text = Vec::new();
+        refuse(
+            Refusal::Down(failure),
+            place.config.shards.get(usize::from(shard)).map_or("", String::as_str),
+            &mut text,
+        );
+        for number in waiting {
+            self.not_subscribed(pool, number, &text);
+        }
+    }
+
+    /// What a shard says to an ear.
+    pub(super) fn heard(&mut self, id: LineId, frame: &[u8]) {
+        let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) else { return };
+        (ear.heard, ear.pinged) = (self.now, false);
+        let Some(mut parts) = Elements::of(frame) else {
+            // An error: the oldest subscription that waits is not allowed, say.
+            if frame.first() == Some(&b'-')
+                && let Some(name) = ear.awaiting.pop_front()
+            {
+                let waiting = place.channels.topics.remove(&name).map(|topic| topic.waiting).unwrap_or_default();
+                for number in waiting {
+                    self.not_subscribed(pool, number, frame);
+                }
+            }
+            return;
+        };
+        let (Some(word), Some(name)) = (parts.next().and_then(bulk), parts.next()) else { return };
+        let kind = match word {
+            b"message" | b"subscribe" => Kind::Channel,
+            b"pmessage" | b"psubscribe" => Kind::Pattern,
+            b"smessage" | b"ssubscribe" => Kind::Sharded,
+            _ => return,
+        };
+        let name: Name = (kind, bulk(name).unwrap_or_default().into());
+        if word.ends_with(b"message") {
+            return self.deliver(pool, &name, frame);
+        }
+        if ear.awaiting.front() == Some(&name) {
+            ear.awaiting.pop_front();
+        }
+        let Some(topic) = place.channels.topics.get_mut(&name) else { return };
+        if !topic.confirmed.contains(&shard) {
+            topic.confirmed.push(shard);
+        }
+        if topic.confirmed.len() < topic.shards.len() {
+            return;
+        }
+        for number in std::mem::take(&mut topic.waiting) {
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+            let Some(asked) = place.channels.asked.get_mut(&number) else { continue };
+            asked.left = asked.left.saturating_sub(1);
+            if asked.left == 0 {
+                self.subscribed(pool, number);
+            }
+        }
+    }
+
+    /// All shards have said that a SUBSCRIBE's names are subscribed.
+    fn subscribed(&mut self, pool: u16, number: u64) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(Asked { ticket, names, .. }) = place.channels.asked.remove(&number) else { return };
+        let session = self.sessions.get_mut(ticket.session as usize);
+        let Some(session) = session.filter(|s| s.generation == ticket.generation) else {
+            return self.forget_unheard(pool, names);
+        };
+        session.mode |= mode::LISTENING;
+        let resp3 = session.resp3;
+        let listens = &mut session.special().listens;
+        let mut reply = self.spare.take();
+        for name in names {
+            let (kind, bytes) = (name.0, name.1.clone());
+            if listens.insert(name.clone())
+                && let Some(topic) = place.channels.topics.get_mut(&name)
+            {
+                topic.listeners.push((ticket.session, ticket.generation));
+            }
+            message(&mut reply, resp3, 3);
+            write::bulk(&mut reply, kind.words().0);
+            write::bulk(&mut reply, &bytes);
+            write::integer(&mut reply, count(listens, kind));
+        }
+        self.complete(pool, ticket, &reply, None);
+        self.spare.put(reply);
+    }
+
+    /// A SUBSCRIBE cannot be carried out.
+    fn not_subscribed(&mut self, pool: u16, number: u64, error: &[u8]) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(Asked { ticket, names, .. }) = place.channels.asked.remove(&number) else { return };
+        place.counts.errors[Cause::ShardDown] += 1;
+        self.complete(pool, ticket, error, None);
+        self.forget_unheard(pool, names);
+    }
+
+    /// UNSUBSCRIBE and the like, from all if no name is given.
+    fn unsubscribe(&mut self, id: SessionId, kind: Kind, names: Vec<Name>) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let (pool, generation, resp3) = (session.pool, session.generation, session.resp3);
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let listens = &mut session.special().listens;
+        let mut names = names;
+        let all = names.is_empty();
+        if all {
+            names = listens.iter().filter(|(other, _)| *other == kind).cloned().collect();
+        }
+        let mut reply = Vec::new();
+        if names.is_empty() {
+            message(&mut reply, resp3, 3);
+            write::bulk(&mut reply, kind.words().1);
+            reply.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" });
+            write::integer(&mut reply, count(listens, kind));
+        }
+        for name in &names {
+            if listens.remove(name)
+                && let Some(topic) = place.channels.topics.get_mut(name)
+            {
+                topic.listeners.retain(|&listener| listener != (id, generation));
+            }
+            message(&mut reply, resp3, 3);
+            write::bulk(&mut reply, kind.words().1);
+            write::bulk(&mut reply, &name.1);
+            write::integer(&mut reply, count(listens, kind));
+        }
+        if listens.is_empty() {
+            session.mode &= !mode::LISTENING;
+        }
+        self.answer_with(id, None, |out| out.extend_from_slice(&reply));
+        self.forget_unheard(pool, names);
+    }
+
+    /// A session listens to nothing any more: it ends, or resets itself.
+    pub(super) fn stop_listening(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let (pool, generation) = (session.pool, session.generation);
+        session.mode &= !mode::LISTENING;
+        let Some(special) = &mut session.special else { return };
+        let names: Vec<Name> = std::mem::take(&mut special.listens).into_iter().collect();
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        for name in &names {
+            if let Some(topic) = place.channels.topics.get_mut(name) {
+                topic.listeners.retain(|&listener| listener != (id, generation));
+            }
+        }
+        self.forget_unheard(pool, names);
+    }
+
+    /// Ends the subscriptions of those names that nobody listens to.
+    fn forget_unheard(&mut self, pool: u16, names: Vec<Name>) {
+        for name in names {
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+            let channels = &mut place.channels;
+            let idle = channels.topics.get(&name).is_some_and(|t| t.listeners.is_empty() && t.waiting.is_empty());
+            if !idle {
+                continue;
+            }
+            let Some(topic) = channels.topics.remove(&name) else { continue };
+            for shard in topic.shards {
+                self.ask_ear(pool, shard, &name, name.0.words().1, false);
+            }
+        }
+    }
+
+    /// Gives a message to everyone who listens.
+    fn deliver(&mut self, pool: u16, name: &Name, frame: &[u8]) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(topic) = place.channels.topics.get(name) else { return };
+        for &(id, generation) in &topic.listeners {
+            let Some(session) = self.sessions.get_mut(id as usize) else { continue };
+            if session.generation != generation || session.killed {
+                continue;
+            }
+            let at = session.output.len();
+            session.append(frame, &mut self.spare);
+            if let (true, Some(first)) = (session.resp3, session.output.get_mut(at)) {
+                *first = b'>';
+            }
+            place.counts.client_output_bytes += frame.len() as u64;
+            if session.waiting() > place.config.bounds.output.saturating_add(frame.len()) {
+                kill(session, &mut place.counts);
+            }
+            mark(&mut self.dirty_sessions, session, id);
+        }
+    }
+
+    /// Finds the ears whose shard has been silent: asks it, and names those that did not answer in time.
+    pub(super) fn listen_closely(&mut self, overdue: &mut Vec<(LineId, Failure)>) {
+        for place in &mut self.pools {
+            let Some(timeout) = place.config.timeout else { continue };
+            for ear in place.channels.ears.iter_mut().flatten() {
+                let Some(line) = self.lines.get_mut(ear.line as usize) else { continue };
+                let silent = self.now.saturating_sub(ear.heard);
+                if line.state != State::Up {
+                    continue;
+                }
+                if !ear.pinged && silent > timeout {
+                    (ear.pinged, ear.heard) = (true, self.now);
+                    write::request(&mut line.outbox, &[b"PING"]);
+                    if !line.dirty {
+                        line.dirty = true;
+                        self.dirty_lines.push(ear.line);
+                    }
+                } else if ear.pinged && silent > timeout {
+                    let failure = Failure { cause: Cause::Timeout, reason: "no answer within the pool's timeout" };
+                    overdue.push((ear.line, failure));
+                }
+            }
+        }
+    }
+}
