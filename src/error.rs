@@ -53,6 +53,9 @@ pub const CROSS_SHARD: &str = "CROSSSLOT Keys in request don't hash to the same 
 /// For a transaction whose connection broke.
 pub const TRANSACTION_LOST: &str =
     "EXECABORT Transaction discarded because the connection to its shard was lost; nothing of it was carried out";
+/// For WAIT in a pool of several shards.
+pub const ONE_SHARD_ONLY: &str =
+    "ERR hotring carries WAIT only where a pool has one shard: the replicas of several cannot be told in one number";
 /// For a command that may not be part of a transaction here.
 pub const NOT_IN_TRANSACTION: &str =
     "ERR hotring does not carry this command within a transaction: it is not about keys of the transaction's shard";

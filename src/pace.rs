@@ -511,10 +511,10 @@ mod tests {
             (12, false, 30),
             (20, true, 0),
             (24, false, 60),
-            (40, true, 30),
+            (34, true, 30),
             (60, true, 60),
             (60, false, 120),
-            (90, true, 60),
+            (76, true, 60),
             (100, true, 120),
         ] {
             let (mut pacer, mut load) = (Pacer::new(120, 0), Steady { feels, ..Steady::default() });

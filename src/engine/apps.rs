@@ -41,7 +41,7 @@ impl Engine {
                 pool.counts.client_eof += 1;
             }
         }
-        session.sent = session.output.len();
+        session.took(session.output.len());
         session.release(&mut self.spare);
         if self.sessions.is_empty() {
             self.sessions = Slab::new();

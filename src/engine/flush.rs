@@ -72,22 +72,22 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
         session.dirty = false;
-        let before = session.sent;
-        while !session.blocked && !session.killed && session.sent < session.output.len() {
-            match port.to_app(id, session.output.get(session.sent..).unwrap_or_default()) {
+        let before = session.sent();
+        while !session.blocked && !session.killed && session.sent() < session.output.len() {
+            match port.to_app(id, session.output.get(session.sent()..).unwrap_or_default()) {
                 Taken::Some(0) => break,
-                Taken::Some(n) => session.sent += n,
+                Taken::Some(n) => session.took(n),
                 Taken::Full(n) => {
-                    session.sent += n;
+                    session.took(n);
                     session.blocked = true;
                 }
                 Taken::Gone => session.killed = true,
             }
         }
         if session.killed {
-            session.sent = session.output.len();
+            session.took(session.output.len());
         }
-        pool.counts.client_output_bytes -= (session.sent - before) as u64;
+        pool.counts.client_output_bytes -= (session.sent() - before) as u64;
         session.release(&mut self.spare);
         if session.killed || (session.closing && session.is_done()) {
             port.wake(id);

@@ -323,10 +323,18 @@ impl Engine {
     pub(super) fn block(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
         let shard = match self.home(id, spec, request) {
             Ok(Some(shard)) => shard,
+            // WAIT: each shard would tell of its own replicas.
+            Ok(None) if self.has_several_shards(id) => return self.unsupported(id, error::ONE_SHARD_ONLY),
             Ok(None) => 0,
             Err(apart) => return self.cannot(id, apart),
         };
         let Some(pin) = self.acquire(id, shard, port) else { return self.exhausted(id, shard) };
+        if matches!(spec.keys, Keys::None) {
+            // It asks for what went before on its own connection: this makes that all that went before at the shard.
+            let mut wire = Vec::new();
+            write::request(&mut wire, &[b"PING"]);
+            self.send_for_nobody(id, pin.line, &wire, port);
+        }
         if let Some(session) = self.sessions.get_mut(id as usize) {
             session.mode |= mode::PINNED;
             session.special().pin = Some(pin);

@@ -38,8 +38,8 @@ pub struct Session {
     pub output: Vec<u8>,
     /// What most sessions never have.
     pub special: Option<Box<Special>>,
-    /// How many bytes of `output` have left.
-    pub sent: usize,
+    /// How many bytes of `output` have left; below 4 GiB, as what waits is bounded.
+    sent: u32,
     /// Replies held in slots, in bytes; below 4 GiB, as a session that has more waiting than its bound is ended.
     held: u32,
     /// Added to the numbers of the connections it uses: those of its protocol and database.
@@ -125,10 +125,23 @@ impl Session {
         self.open as usize
     }
 
+    /// How many bytes of `output` have left.
+    #[must_use]
+    #[inline]
+    pub fn sent(&self) -> usize {
+        self.sent as usize
+    }
+
+    /// The app's socket took bytes of `output`, at most all of them.
+    #[inline]
+    pub fn took(&mut self, count: usize) {
+        self.sent = (self.sent() + count).min(self.output.len()) as u32;
+    }
+
     /// Bytes of replies that the app has not been sent yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.output.len() - self.sent + self.held as usize
+        self.output.len() - self.sent() + self.held as usize
     }
 
     /// Whether it must not be read now.
@@ -216,7 +229,7 @@ impl Session {
     /// Lets go of an output buffer that is all out, so that an idle session owns none; of one that never is, because the
     /// app reads slower than it asks, the part that has left.
     pub fn release(&mut self, spare: &mut Spare) {
-        if self.sent >= self.output.len() {
+        if self.sent() >= self.output.len() {
             self.sent = 0;
             if self.open == 0
                 && let Some(places) = self.early.take()
@@ -226,8 +239,8 @@ impl Session {
             let mut buffer = std::mem::take(&mut self.output);
             buffer.clear();
             spare.put(buffer);
-        } else if self.sent >= LARGEST_SPARE && self.sent >= self.output.len() / 2 {
-            self.output.drain(..self.sent);
+        } else if self.sent() >= LARGEST_SPARE && self.sent() >= self.output.len() / 2 {
+            self.output.drain(..self.sent());
             self.sent = 0;
         }
     }
@@ -323,7 +336,7 @@ mod tests {
     fn an_idle_session_owns_no_buffer() {
         let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
         session.append(b"reply", &mut spare);
-        session.sent = 5;
+        session.took(5);
         session.release(&mut spare);
         assert_eq!(session.output.capacity(), 0);
         assert_eq!(spare.buffers.len(), 1);
@@ -334,7 +347,7 @@ mod tests {
         let (mut session, mut spare) = (Session::new(0, 0, 0, 1, true), Spare::default());
         for _ in 0..100 {
             session.append(&[b'x'; 100_000], &mut spare);
-            session.sent += session.waiting() - 1;
+            session.took(session.waiting() - 1);
             session.release(&mut spare);
             assert_eq!(session.waiting(), 1);
             assert!(session.output.len() <= 200_002, "{}", session.output.len());
