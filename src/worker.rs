@@ -154,8 +154,13 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
         Servers::Static(_) => u16::try_from(upstream.server_connections).unwrap_or(u16::MAX).max(1),
     };
     let names = shards.iter().map(|s| s.name.clone()).collect();
-    let placement =
-        Placement { shards, hash: pool.ring.hash, distribution: pool.ring.distribution, hash_tag: pool.ring.hash_tag };
+    let placement = Placement {
+        shards,
+        hash: pool.ring.hash,
+        distribution: pool.ring.distribution,
+        hash_tag: pool.ring.hash_tag,
+        pins: pins(pool),
+    };
     let health = HealthConfig {
         eject: upstream.auto_eject_hosts,
         failure_limit: upstream.server_failure_limit,
@@ -193,6 +198,13 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
             health: Health::new(health, count, lanes),
         },
     }
+}
+
+/// What is pinned, by the shards' numbers.
+fn pins(pool: &Pool) -> Vec<(Box<[u8]>, u16)> {
+    let shards = shards(pool);
+    let number = |name: &str| shards.iter().position(|shard| shard.name == name).map(|at| at as u16);
+    pool.ring.pins.iter().filter_map(|(start, name)| Some((start.as_bytes().into(), number(name)?))).collect()
 }
 
 /// A pool's shards, as the ring wants them.

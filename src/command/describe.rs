@@ -136,7 +136,10 @@ mod tests {
         let does = |name: &str| rows().find(|row| row.name == name).map(|row| row.does);
         assert_eq!(does("get").as_deref(), Some("forwarded by its key"));
         assert_eq!(does("xinfo stream").as_deref(), Some("forwarded by its key"));
-        assert_eq!(does("xread").as_deref(), Some("forwarded if its keys are on one shard; with BLOCK on a connection of the app's own"));
+        assert_eq!(
+            does("xread").as_deref(),
+            Some("forwarded if its keys are on one shard; with BLOCK on a connection of the app's own")
+        );
         assert_eq!(does("del").as_deref(), Some("split by key, counts added up"));
         assert_eq!(does("scan").as_deref(), Some("refused: spans all shards, not yet"));
         assert_eq!(does("object"), None);

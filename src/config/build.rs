@@ -120,6 +120,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             hash: value(written.hash, KeyHash::Fnv1a_64),
             distribution: value(written.distribution, Distribution::Ketama),
             hash_tag: written.hash_tag.map(|written| written.value),
+            pins: Vec::new(),
         },
         coalesce: value(written.coalesce, false),
     }

@@ -217,7 +217,7 @@ impl Engine {
 
     pub(super) fn has_several_shards(&self, id: SessionId) -> bool {
         let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
-        pool.is_some_and(|pool| pool.config.shards.len() > 1)
+        pool.is_some_and(|pool| pool.config.path.route.only().is_none())
     }
 
     fn whole_with(

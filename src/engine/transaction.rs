@@ -160,7 +160,8 @@ impl Engine {
         let Some(special) = &mut session.special else { return };
         if !special.held.is_empty() && !special.dirty && special.pin.is_none() && !special.lost && !special.watch_lost {
             // Nothing named a key: any shard will do, and the first is one that a reader of the documentation can know.
-            if self.pin_to(id, 0, port).is_none() {
+            let first = self.first_shard(id);
+            if self.pin_to(id, first, port).is_none() {
                 self.leave_own(id, port);
                 return;
             }
@@ -194,7 +195,7 @@ impl Engine {
 
     fn watch(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
         let shard = match self.home(id, spec, request) {
-            Ok(shard) => shard.unwrap_or(0),
+            Ok(shard) => shard.unwrap_or_else(|| self.first_shard(id)),
             Err(apart) => return self.cannot(id, apart),
         };
         let pin = match self.special(id).and_then(|special| special.pin) {
@@ -247,7 +248,7 @@ impl Engine {
                 self.unsupported(id, error::NOT_IN_TRANSACTION);
                 return self.spoil(id, port);
             }
-            Treatment::Broadcast(_) => Ok(Some(0)),
+            Treatment::Broadcast(_) => Ok(Some(self.first_shard(id))),
             Treatment::Publish => self.common_home(id, spec, &[1], request).map(|(_, shard)| Some(shard)),
             Treatment::Forward | Treatment::Split(_) | Treatment::Own(Need::Blocking) => self.home(id, spec, request),
         };
@@ -266,7 +267,8 @@ impl Engine {
                     }
                     return self.answer_with(id, None, |out| write::simple(out, b"QUEUED"));
                 }
-                self.pin_to(id, 0, port)
+                let first = self.first_shard(id);
+                self.pin_to(id, first, port)
             }
             (Ok(None), Some(pin)) => Some(pin),
             (Ok(Some(shard)), None) => self.pin_to(id, shard, port),
@@ -325,7 +327,7 @@ impl Engine {
             Ok(Some(shard)) => shard,
             // WAIT: each shard would tell of its own replicas.
             Ok(None) if self.has_several_shards(id) => return self.unsupported(id, error::ONE_SHARD_ONLY),
-            Ok(None) => 0,
+            Ok(None) => self.first_shard(id),
             Err(apart) => return self.cannot(id, apart),
         };
         let Some(pin) = self.acquire(id, shard, port) else { return self.exhausted(id, shard) };
@@ -375,6 +377,12 @@ impl Engine {
         };
         self.plan.keys = keys;
         home
+    }
+
+    /// The shard for what names no key: the one where all keys live, or the first.
+    pub(super) fn first_shard(&self, id: SessionId) -> u16 {
+        let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
+        pool.and_then(|pool| pool.config.path.route.only()).unwrap_or(0)
     }
 
     /// Tells why a request cannot go to one shard.

@@ -14,9 +14,28 @@ pub struct Placement {
     pub distribution: Distribution,
     /// What counts of a key.
     pub hash_tag: Option<[u8; 2]>,
+    /// Keys that begin so live on that shard, whatever the ring says and whether it is ejected or not; of several beginnings
+    /// the longest counts.
+    pub pins: Vec<(Box<[u8]>, u16)>,
 }
 
 impl Placement {
+    /// The shard where a key is pinned to.
+    fn pinned(&self, key: &[u8]) -> Option<u16> {
+        let fitting = self.pins.iter().filter(|(beginning, _)| key.starts_with(beginning));
+        fitting.max_by_key(|(beginning, _)| beginning.len()).map(|&(_, shard)| shard)
+    }
+
+    /// The one shard where all keys live, if it is pinned or there is only one.
+    #[must_use]
+    pub fn only(&self) -> Option<u16> {
+        match (self.shards.len(), self.pins.as_slice()) {
+            (1, _) => Some(0),
+            (_, [(beginning, shard)]) if beginning.is_empty() => Some(*shard),
+            _ => None,
+        }
+    }
+
     /// The ring over the shards that are live.
     #[must_use]
     pub fn ring(&self, live: &[bool]) -> Ring {
@@ -57,11 +76,19 @@ impl Route {
     }
 }
 
+impl Route {
+    /// See [`Placement::only`].
+    #[must_use]
+    pub fn only(&self) -> Option<u16> {
+        self.placement.only()
+    }
+}
+
 impl Stage for Route {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
-        let position = self.ring.position(leg.key);
-        match self.ring.shard_at(position, leg.number) {
+        let home = if self.placement.pins.is_empty() { None } else { self.placement.pinned(leg.key) };
+        match home.or_else(|| self.ring.shard_at(self.ring.position(leg.key), leg.number)) {
             Some(shard) => {
                 leg.shard = shard;
                 leg.line = leg.base + u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
@@ -86,6 +113,9 @@ impl Stage for Route {
         let hashed = self.ring.tagged(leg.key);
         let of = if hashed.len() == leg.key.len() { "the key's hash" } else { "the hash of its hash tag" };
         let name = self.placement.shards.get(usize::from(leg.shard)).map_or("", |s| s.name.as_str());
+        if self.placement.pinned(leg.key).is_some() {
+            return format!("pinned to {name}");
+        }
         format!("position {:#010x} ({of}), home is {name}", self.ring.position(leg.key))
     }
 }

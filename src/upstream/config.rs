@@ -135,4 +135,6 @@ pub struct RingConfig {
     pub distribution: Distribution,
     /// The characters around the part of a key that is hashed, such as `{` and `}`.
     pub hash_tag: Option<[u8; 2]>,
+    /// Beginnings of keys, each with the name of the server where such keys live whatever the ring says.
+    pub pins: Vec<(String, String)>,
 }

@@ -69,6 +69,7 @@ impl Plan {
     pub fn pool(&self, number: usize) -> PoolConfig {
         let names: Vec<String> = (0..self.shards).map(|shard| format!("s{shard}")).collect();
         let placement = Placement {
+            pins: Vec::new(),
             shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
             hash: KeyHash::Fnv1a_64,
             distribution: if number == 0 { Distribution::Ketama } else { Distribution::Modula },

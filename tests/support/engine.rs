@@ -43,6 +43,7 @@ impl Port for Wires {
 pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
     let names: Vec<String> = (0..shards).map(|shard| format!("s{shard}")).collect();
     let placement = Placement {
+        pins: Vec::new(),
         shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
         hash: KeyHash::Fnv1a_64,
         distribution: Distribution::Ketama,
