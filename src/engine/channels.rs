@@ -167,6 +167,9 @@ impl Engine {
         }
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        // What is asked behind it depends on whether it listens then.
+        session.mode |= mode::LISTENING;
+        session.special().subscribing = true;
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         place.counts.requests_pending += 1;
         // It waits for shards, not for work: it tells nothing of the load.
@@ -362,8 +365,8 @@ impl Engine {
         let Some(session) = session.filter(|s| s.generation == ticket.generation) else {
             return self.forget_unheard(pool, names);
         };
-        session.mode |= mode::LISTENING;
         let resp3 = session.resp3;
+        session.special().subscribing = false;
         let listens = &mut session.special().listens;
         let mut reply = self.spare.take();
         for name in names {
@@ -387,6 +390,14 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let Some(Asked { ticket, names, .. }) = place.channels.asked.remove(&number) else { return };
         place.counts.errors[Cause::ShardDown] += 1;
+        let session = self.sessions.get_mut(ticket.session as usize);
+        if let Some(session) = session.filter(|s| s.generation == ticket.generation) {
+            let special = session.special();
+            special.subscribing = false;
+            if special.listens.is_empty() {
+                session.mode &= !mode::LISTENING;
+            }
+        }
         self.complete(pool, ticket, error, None);
         self.forget_unheard(pool, names);
     }

@@ -37,6 +37,8 @@ pub struct Special {
     pub lib_ver: Vec<u8>,
     /// The database it is on.
     pub db: u16,
+    /// A SUBSCRIBE of it waits for shards.
+    pub subscribing: bool,
     /// What it is subscribed to.
     pub listens: HashSet<Name>,
     /// Its own connection.

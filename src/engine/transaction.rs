@@ -41,7 +41,8 @@ impl Engine {
         let turns = named.is_ok_and(|spec| {
             spec.flags & flag::SETTLED != 0 && !matches!(command::treatment(spec, request), Treatment::Forward)
         });
-        let waits = if session.mode & mode::PINNED != 0 { !within } else { turns };
+        let subscribing = session.special.as_ref().is_some_and(|s| s.subscribing);
+        let waits = subscribing || if session.mode & mode::PINNED != 0 { !within } else { turns };
         if waits {
             session.paused = true;
             session.mode |= mode::WAITING;

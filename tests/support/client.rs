@@ -157,14 +157,14 @@ fn reply_length(bytes: &[u8]) -> Option<usize> {
     let line = bytes.windows(2).position(|two| two == b"\r\n")? + 2;
     let number = || std::str::from_utf8(&bytes[1..line - 2]).unwrap().parse::<i64>().unwrap();
     match bytes[0] {
-        b'+' | b'-' | b':' => Some(line),
-        b'$' => match usize::try_from(number()) {
+        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => Some(line),
+        b'$' | b'=' | b'!' => match usize::try_from(number()) {
             Ok(length) => Some(line + length + 2).filter(|&end| end <= bytes.len()),
             Err(_) => Some(line),
         },
-        b'*' => {
+        kind @ (b'*' | b'~' | b'>' | b'%') => {
             let mut end = line;
-            for _ in 0..number() {
+            for _ in 0..number() * if kind == b'%' { 2 } else { 1 } {
                 end += reply_length(&bytes[end..])?;
             }
             Some(end)
