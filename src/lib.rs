@@ -17,11 +17,13 @@ pub mod hub;
 
 pub mod engine;
 
+pub mod acl;
 pub mod stages;
 
 pub mod command;
 pub mod error;
 
+pub mod glob;
 pub mod lines;
 pub mod metrics;
 pub mod pace;

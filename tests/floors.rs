@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FLOORS: &[&[&str]] = &[
-    &["resp", "ring", "metrics", "units", "pace"],
+    &["resp", "ring", "metrics", "units", "pace", "glob"],
     &["command", "error"],
-    &["stages"],
+    &["stages", "acl"],
     &["engine"],
     &["hub"],
     &["downstream", "upstream", "admin", "embedded"],
@@ -30,6 +30,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("serde_yaml", "src/config/"),
     ("metrics_exporter_prometheus", "src/metrics/"),
     ("moka", "src/embedded/"),
+    ("sha2", "src/acl/"),
     ("axum", "src/admin/"),
     ("clap", "src/cli.rs"),
 ];

@@ -60,7 +60,7 @@ pub fn describe(spec: &Spec) -> Control {
         Control::Integer(first.into()),
         Control::Integer(last.into()),
         Control::Integer(step.into()),
-        names(CATEGORIES, categories(spec), "@"),
+        names(CATEGORIES, spec.categories(), "@"),
         Control::Array(vec![]),
         Control::Array(vec![]),
         Control::Array(spec.subcommands.iter().map(describe).collect()),
@@ -80,25 +80,37 @@ fn shown_flags(spec: &Spec) -> u32 {
     spec.flags | if spec.has_movable_keys() { flag::MOVABLE_KEYS } else { 0 }
 }
 
-/// The categories of a command: its own, and those that Redis derives from its flags.
-fn categories(spec: &Spec) -> u32 {
-    use super::table::category;
-    let has = |bit: u32| spec.flags & bit != 0;
-    let mut set = spec.categories;
-    for (applies, implied) in [
-        (has(flag::WRITE), category::WRITE),
-        (has(flag::READONLY) && set & category::SCRIPTING == 0, category::READ),
-        (has(flag::ADMIN), category::ADMIN | category::DANGEROUS),
-        (has(flag::PUBSUB), category::PUBSUB),
-        (has(flag::FAST), category::FAST),
-        (!has(flag::FAST), category::SLOW),
-        (has(flag::BLOCKING), category::BLOCKING),
-    ] {
-        if applies {
-            set |= implied;
+impl Spec {
+    /// The ACL categories of a command, bits of [`category`]: its own, and those that Redis derives from its flags.
+    pub fn categories(&self) -> u32 {
+        use super::table::category;
+        let has = |bit: u32| self.flags & bit != 0;
+        let mut set = self.categories;
+        for (applies, implied) in [
+            (has(flag::WRITE), category::WRITE),
+            (has(flag::READONLY) && set & category::SCRIPTING == 0, category::READ),
+            (has(flag::ADMIN), category::ADMIN | category::DANGEROUS),
+            (has(flag::PUBSUB), category::PUBSUB),
+            (has(flag::FAST), category::FAST),
+            (!has(flag::FAST), category::SLOW),
+            (has(flag::BLOCKING), category::BLOCKING),
+        ] {
+            if applies {
+                set |= implied;
+            }
         }
+        set
     }
-    set
+}
+
+/// The bit that stands for an ACL category in [`Spec::categories`], by its name without `@`, in whatever case.
+pub fn category(name: &str) -> Option<u32> {
+    CATEGORIES.iter().position(|known| known.eq_ignore_ascii_case(name)).map(|bit| 1 << bit)
+}
+
+/// The names of all ACL categories, without `@`, in the order of their bits.
+pub fn category_names() -> &'static [&'static str] {
+    CATEGORIES
 }
 
 fn names(all: &[&str], set: u32, prefix: &str) -> Control {

@@ -17,7 +17,7 @@ use crate::resp::Request;
 
 pub use crate::metrics::Class;
 
-pub use describe::{Row, describe, help, rows};
+pub use describe::{Row, category, category_names, describe, help, rows};
 pub use key::{Counted, Movable, Words, each_key, integer, keys};
 pub use table::{all, flag, lookup};
 pub use words::{unknown, wrong_arity};

@@ -14,7 +14,6 @@ mod commands;
 mod counters;
 mod eviction;
 mod expiry;
-mod glob;
 mod hashes;
 mod keys;
 mod long_double;

@@ -7,10 +7,10 @@
 use bytes::Bytes;
 
 use super::commands::{Call, Outcome};
-use super::glob;
 use super::number::integer;
 use super::reply::{self, Refusal};
 use super::value::Value;
+use crate::glob;
 
 /// How many positions a scan visits unless told.
 const DEFAULT_COUNT: usize = 10;

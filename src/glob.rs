@@ -1,11 +1,12 @@
-//! Redis' glob patterns, for `KEYS`, `SCAN` and `HSCAN`: `*`, `?`, `[a-z]`, `[^a]` and `\` before a literal.
+//! Redis' glob patterns, for `KEYS`, `SCAN` and `HSCAN` and for the keys and channels of users: `*`, `?`, `[a-z]`, `[^a]` and
+//! `\` before a literal.
 //!
 //! Promises time of at most pattern times text: only the last `*` is ever gone back to, which suffices because a later
 //! star can take whatever an earlier one could have.
 
 /// Whether all of `text` matches all of `pattern`. As in Redis no pattern but the empty one matches the empty text; the
 /// commands treat a lone `*` as no pattern at all.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if text.is_empty() {
         return pattern.is_empty();
     }
