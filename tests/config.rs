@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hotring::acl::Users;
 use hotring::config::{self, Config, KEYS, Kind, Place, Problems, Workers};
 use hotring::ring::{Distribution, KeyHash};
 use hotring::units::{Address, MASK};
@@ -162,6 +163,7 @@ fn every_key_of_the_list_is_known() {
             Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::Auth => format!("pools: {{main: {{server_auth: {{{}: [x]}}}}}}\nz", key.name),
+            Place::User => format!("pools: {{main: {{users: {{app: {{{}: [x]}}}}}}}}\nz", key.name),
         };
         let text = format!("{at}: [x]\n");
         let said = problems(&text);
@@ -223,6 +225,8 @@ fn the_example_uncommented_loads() {
     assert_eq!(private.upstream.user.as_deref(), Some("hotring"));
     assert_eq!(private.downstream.password.as_ref().map(|p| p.expose()), Some("change-me-too"));
     assert_eq!(private.downstream.listen.len(), 2);
+    let users: Vec<&str> = private.downstream.users.iter().map(|user| user.name.as_str()).collect();
+    assert_eq!(users, ["app", "reader"]);
     assert_eq!(servers(&all, 2)[1].name, "private-b");
     assert_eq!(all.warnings(), [""; 0]);
     // The keys of `sessions` are defaults too, but for the hash tag.
@@ -235,7 +239,7 @@ fn the_example_uncommented_loads() {
     assert_eq!(all, least);
     for key in KEYS.iter().filter(|key| key.place != Place::Auth) {
         // Told of in words: `redis` is for twemproxy's files, `db` another name, `redis_auth` both other passwords.
-        if matches!(key.name, "redis" | "db" | "redis_auth") {
+        if matches!(key.name, "redis" | "db" | "redis_auth" | "password_env" | "password_file") {
             continue;
         }
         assert!(
@@ -268,14 +272,18 @@ pools:
     client_auth: {password: "hush-3"}
     eviction: lfu
     coalesce: true
+    users:
+      app: {passwords: ["hush-4", "hush-5"], rules: " +@all  ~a\\:* "}
+      "1:": {nopass: true, rules: +get, read_only: true}
 "#;
     let config = parse(text);
     let masked = config.masked_yaml();
     assert!(!masked.contains("hush"), "{masked}");
     assert!(!format!("{config:?}").contains("hush"));
-    assert_eq!(masked.matches(MASK).count(), 3);
+    assert_eq!(masked.matches(MASK).count(), 5);
+    assert!(masked.contains(r#"rules: "+@all ~a\\:*""#), "{masked}");
     // Secrets aside, it means the same.
-    let same = parse(&text.replace("hush-1", MASK).replace("hush-2", MASK).replace("hush-3", MASK));
+    let same = parse(&(1..=5).fold(text.to_owned(), |text, n| text.replace(&format!("hush-{n}"), MASK)));
     assert_eq!(parse(&masked), same, "{masked}");
 }
 
@@ -296,8 +304,48 @@ pools:
 }
 
 #[test]
+fn users_have_passwords_from_everywhere() {
+    let text = "
+pools:
+  a:
+    listen: 127.0.0.1:1
+    servers: embedded:1
+    users:
+      app:
+        rules: '+@all ~*'
+        passwords: [two, three]
+        password_env: CARGO_PKG_NAME
+        password: one
+        password_file: password
+      hashed: {password: 'sha256:2BD806C97F0E00AF1A1FC3328FA763A9269723C8DB8FAC4F93AF71DB186D6E90', rules: +get}
+      default: {nopass: true, rules: +ping}
+";
+    let config = config::parse(text, &root().join("tests/config/proxy.yaml")).unwrap_or_else(|e| panic!("{e}"));
+    let downstream = &config.pools[0].downstream;
+    let app: Vec<&str> = downstream.users[0].passwords.iter().map(|p| p.expose()).collect();
+    assert_eq!(app, ["one", "two", "three", "hotring", "from a file"]);
+    assert_eq!(config.warnings(), [""; 0]);
+    let users = Users::new(&downstream.users, downstream.password.as_ref()).unwrap();
+    for (name, password, known) in
+        [("app", "three", true), ("app", "hotring", true), ("app", "four", false), ("hashed", "alice", true)]
+    {
+        assert_eq!(
+            users.authenticate(Some(name.as_bytes()), password.as_bytes()).is_some(),
+            known,
+            "{name} {password}"
+        );
+    }
+    assert_eq!(users.opening().map(|user| user.name().to_owned()).as_deref(), Some("default"));
+}
+
+#[test]
 fn messages_show_no_secret() {
     for text in [
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, users: hush}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, users: {x: hush}}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, users: {x: {passwords: hush, rules: '>hush'}}}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, users: {x: {password: 'sha256:hush', rules: '#hush'}}}}",
+        "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, users: {x: {passwords: ['#hush'], rules: '<hush !hush'}}}}",
         "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, client_auth: hush}}",
         "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, server_auth: {user: x, password: hush, password_env: hush}}}",
         "pools: {a: {listen: '127.0.0.1:1', servers: embedded:1, redis_auth: hush, client_auth: {password: hush}}}",
@@ -321,6 +369,7 @@ fn warnings_are_told() {
         ("servers: ['a:1:1'], distribution: random", "no home"),
         ("servers: ['a:1:1'], hash: crc32", "15 bits"),
         ("servers: embedded:1, db: 1", "one database"),
+        ("servers: embedded:1, users: {x: {password: x, rules: on}}", "may do everything"),
         ("servers: embedded:1, server_auth: {password: x}", "ask for no password"),
     ] {
         let said = said(rest);

@@ -166,3 +166,16 @@ fn a_copy_of_a_command_is_no_command() {
     let user = User::new(&account("+@all ~a &*")).expect("rules");
     assert_eq!(user.check(copy, &request), Err(Denied::Command));
 }
+
+#[test]
+fn no_request_however_short_is_a_panic() {
+    let user = User::new(&account("+@all -get +get|x %R~a* &b*")).expect("rules");
+    for spec in command::all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
+        for length in 1..8 {
+            let mut args: Vec<&str> = spec.name.split('|').collect();
+            args.resize(length, "GET");
+            let wire = wire(&args.join(" "));
+            let _ = user.check(spec, &Request::parse(&wire).expect("a request"));
+        }
+    }
+}

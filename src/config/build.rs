@@ -11,6 +11,7 @@ use std::path::Path;
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{ADMIN, Config, Kind, Log, MAX_PAUSE, Pool, Source, Workers, servers};
+use crate::acl;
 use crate::downstream::config::{self as downstream, BACKLOG, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Secret};
@@ -48,6 +49,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_redis(&written, kind, report);
     check_embedded(&written, report);
     check_servers(&written, report);
+    check_users(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
         for (name, other) in other {
@@ -96,6 +98,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             max_output: value(written.max_output, MAX_OUTPUT),
             max_request: value(written.max_request, MAX_REQUEST),
             password: client_password,
+            users: written.users.into_iter().map(|user| user.value).collect(),
         },
         upstream: upstream::Config {
             servers,
@@ -201,6 +204,17 @@ fn check_servers(pool: &PoolWritten, report: &mut Report) {
     if let (true, Some(last)) = (modula && weights > servers::MAX_WEIGHT.into(), list.last()) {
         let said = format!("weights add up to {weights}, expected at most {} with `modula`", servers::MAX_WEIGHT);
         report.add(last.at, format!("{}.servers", pool.key), said);
+    }
+}
+
+/// The user `default` has one place where its password stands.
+fn check_users(pool: &PoolWritten, report: &mut Report) {
+    let Some(default) = pool.users.iter().find(|user| user.value.name == acl::DEFAULT) else { return };
+    let client_auth = pool.client_auth.as_ref().map(|auth| ("client_auth", auth.at));
+    let redis_auth = pool.redis_auth.as_ref().map(|auth| ("redis_auth", auth.at));
+    for (name, at) in client_auth.into_iter().chain(redis_auth) {
+        let said = "for apps this is the password of the user `default`, who is given under `users` too";
+        report.twice(at, default.at, format!("{}.{name}", pool.key), said);
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Place {
     Server,
     /// Under `server_auth` or, but for `user`, under `client_auth`.
     Auth,
+    /// Under `users`, in a user.
+    User,
 }
 
 impl Place {
@@ -43,6 +45,7 @@ impl Place {
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
             Self::Auth => "under `server_auth` or `client_auth`",
+            Self::User => "in a user under `users`",
         }
     }
 }
@@ -141,6 +144,13 @@ pub const KEYS: &[Key] = &[
     twemproxy("redis_auth", "", "password sent to the servers and demanded from apps"),
     own(Place::Pool, "server_auth", "", "user and password sent to the servers"),
     own(Place::Pool, "client_auth", "", "password demanded from apps"),
+    own(
+        Place::Pool,
+        "users",
+        "",
+        "users by name with what each may do; one named `default` is who has not sent AUTH, and without it that is a user \
+         who may do everything",
+    ),
     twemproxy("redis_db", "0", "database that is selected at the servers"),
     own(Place::Pool, "db", "0", "the same as `redis_db`"),
     own(Place::Server, "address", "required", "where the server listens: `host:port` or `/path`"),
@@ -155,6 +165,24 @@ pub const KEYS: &[Key] = &[
         "",
         "file that holds the password, relative to this one; a newline at its end is cut",
     ),
+    own(
+        Place::User,
+        "password",
+        "",
+        "a password of the user: plain, or `sha256:` and its SHA-256 in 64 hexadecimal digits",
+    ),
+    own(Place::User, "passwords", "", "a list of passwords, each of which is taken, so that one can replace another"),
+    own(Place::User, "password_env", "", "environment variable that holds a password"),
+    own(Place::User, "password_file", "", "file that holds a password"),
+    own(Place::User, "nopass", "false", "take any password; `default` then needs none"),
+    own(
+        Place::User,
+        "rules",
+        "required",
+        "what the user may do in the words of Redis' ACL: `+@read`, `-flushall`, `+config|get`, `~app:*`, `%R~app:*`, \
+         `&news:*`, `on`, `off` and so on; later ones win",
+    ),
+    own(Place::User, "read_only", "false", "deny all commands that may write, whatever the rules say"),
 ];
 
 /// The names of the keys at a place.

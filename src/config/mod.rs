@@ -12,6 +12,7 @@ mod nutcracker;
 mod problems;
 mod servers;
 mod text;
+mod users;
 mod warnings;
 mod written;
 mod yaml;

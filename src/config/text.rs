@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
 use super::{Config, Pool, servers};
+use crate::acl::Account;
 use crate::units::{MASK, Millis, Secret, Size};
 use crate::upstream::config::Servers;
 
@@ -93,6 +94,7 @@ impl Text {
         self.key("max_request", Size::from(downstream.max_request));
         self.key("coalesce", pool.coalesce);
         self.auth(pool);
+        self.users(&pool.downstream.users);
         self.key("redis_db", upstream.db);
     }
 
@@ -114,6 +116,22 @@ impl Text {
             let secret = self.secret(secret);
             self.line("    client_auth:");
             self.line(&format!("      password: {secret}"));
+        }
+    }
+
+    fn users(&mut self, users: &[Account]) {
+        if !users.is_empty() {
+            self.line("    users:");
+        }
+        for user in users {
+            self.line(&format!("      {}:", quoted(&user.name)));
+            if !user.passwords.is_empty() {
+                let passwords: Vec<String> = user.passwords.iter().map(|secret| self.secret(secret)).collect();
+                self.line(&format!("        passwords: [{}]", passwords.join(", ")));
+            }
+            self.line(&format!("        nopass: {}", user.nopass));
+            self.line(&format!("        rules: {}", quoted(&user.rules)));
+            self.line(&format!("        read_only: {}", user.read_only));
         }
     }
 

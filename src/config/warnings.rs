@@ -4,6 +4,7 @@
 //! and weights is not told here but by the ring.
 
 use super::{Config, Kind, Pool};
+use crate::acl;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::Address;
 use crate::upstream::config::Servers;
@@ -32,6 +33,14 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
     }
     if downstream.reuseport && downstream.listen.iter().all(|address| matches!(address, Address::Unix { .. })) {
         out.push("`reuseport` does nothing for a Unix socket".to_owned());
+    }
+    let default = downstream.users.iter().any(|user| user.name == acl::DEFAULT);
+    if !downstream.users.is_empty() && !default && downstream.password.is_none() {
+        out.push(
+            "`users` without `default` and without `client_auth`: an app that does not send AUTH may do everything; \
+             `default: {nopass: true, rules: \"off\"}` shuts it out"
+                .to_owned(),
+        );
     }
     match &upstream.servers {
         Servers::Embedded { .. } => {

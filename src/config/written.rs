@@ -12,6 +12,7 @@ use super::keys::{self, Place};
 use super::problems::{Report, quoted};
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, Workers, nutcracker, servers};
+use crate::acl::Account;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server};
@@ -75,6 +76,7 @@ pub(super) struct PoolWritten {
     pub(super) redis_auth: Option<Written<Secret>>,
     pub(super) server_auth: Option<Written<Auth>>,
     pub(super) client_auth: Option<Written<Auth>>,
+    pub(super) users: Vec<Written<Account>>,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
 }
@@ -192,23 +194,24 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         redis_auth: pool.secret("redis_auth"),
         server_auth: pool.auth("server_auth", dir),
         client_auth: pool.auth("client_auth", dir),
+        users: pool.users(dir),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
     })
 }
 
 /// The entries of a map while they are read.
-struct Fields<'n, 'r> {
+pub(super) struct Fields<'n, 'r> {
     entries: &'n [(Node, Node)],
-    key: String,
+    pub(super) key: String,
     /// The node that stands for the map when one of its keys is missing.
-    at: usize,
-    report: &'r mut Report,
+    pub(super) at: usize,
+    pub(super) report: &'r mut Report,
 }
 
 impl<'n, 'r> Fields<'n, 'r> {
     /// Opens a map; tells of keys that are unknown or stand twice, or that it is no map.
-    fn open(node: &'n Node, key: String, known: &[&'static str], report: &'r mut Report) -> Option<Self> {
+    pub(super) fn open(node: &'n Node, key: String, known: &[&'static str], report: &'r mut Report) -> Option<Self> {
         let Some(entries) = node.entries() else {
             report.unfit(node, &key, &Expected::new(format!("a map with `{}`", known.join("`, `"))));
             return None;
@@ -231,15 +234,15 @@ impl<'n, 'r> Fields<'n, 'r> {
         Some(Self { entries, key, at: node.id, report })
     }
 
-    fn stands_at(&mut self, at: usize) {
+    pub(super) fn stands_at(&mut self, at: usize) {
         self.at = at;
     }
 
-    fn get(&self, name: &str) -> Option<&'n Node> {
+    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
         self.entries.iter().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value)
     }
 
-    fn require(&mut self, name: &str, expected: &str) -> Option<&'n Node> {
+    pub(super) fn require(&mut self, name: &str, expected: &str) -> Option<&'n Node> {
         let node = self.get(name);
         if node.is_none() {
             self.report.add(self.at, join(&self.key, name), format!("missing, expected {expected}"));
@@ -249,7 +252,7 @@ impl<'n, 'r> Fields<'n, 'r> {
 
     /// The value of a key that is a scalar. `parse` must refuse an empty text: that is what it is shown in place of
     /// anything else, to hear what was expected.
-    fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Expected>) -> Option<Written<T>> {
+    pub(super) fn value<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Expected>) -> Option<Written<T>> {
         let node = self.get(name)?;
         let key = join(&self.key, name);
         scalar(node, &key, self.report, parse)
@@ -309,15 +312,9 @@ impl<'n, 'r> Fields<'n, 'r> {
         Some(Written { value: servers::server(address, label, weight, alias), at: node.id })
     }
 
-    fn secret(&mut self, name: &str) -> Option<Written<Secret>> {
+    pub(super) fn secret(&mut self, name: &str) -> Option<Written<Secret>> {
         let node = self.get(name)?;
-        match node.text().filter(|text| !text.is_empty()) {
-            Some(text) => Some(Written { value: Secret::new(text), at: node.id }),
-            None => {
-                self.report.unfit_secret(node, &join(&self.key, name), &Expected::new("a password"));
-                None
-            }
-        }
+        secret(node, &join(&self.key, name), self.report)
     }
 
     fn auth(&mut self, name: &str, dir: &Path) -> Option<Written<Auth>> {
@@ -353,11 +350,11 @@ impl<'n, 'r> Fields<'n, 'r> {
     }
 }
 
-fn join(key: &str, name: &str) -> String {
+pub(super) fn join(key: &str, name: &str) -> String {
     if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
 }
 
-fn refuse_twice(entries: &[(Node, Node)], key: &str, report: &mut Report) {
+pub(super) fn refuse_twice(entries: &[(Node, Node)], key: &str, report: &mut Report) {
     let mut seen = std::collections::HashMap::new();
     for (name, _) in entries {
         let Some(text) = name.text() else { continue };
@@ -383,7 +380,18 @@ fn scalar<T>(
     }
 }
 
-fn flag(text: &str) -> Result<bool, Expected> {
+/// A scalar that is not for everybody's eyes.
+pub(super) fn secret(node: &Node, key: &str, report: &mut Report) -> Option<Written<Secret>> {
+    match node.text().filter(|text| !text.is_empty()) {
+        Some(text) => Some(Written { value: Secret::new(text), at: node.id }),
+        None => {
+            report.unfit_secret(node, key, &Expected::new("a password"));
+            None
+        }
+    }
+}
+
+pub(super) fn flag(text: &str) -> Result<bool, Expected> {
     text.parse().map_err(|_| Expected::new("`true` or `false`"))
 }
 
@@ -458,7 +466,7 @@ fn user(text: &str) -> Result<String, Expected> {
     if text.is_empty() { Err(Expected::new("a user name")) } else { Ok(text.to_owned()) }
 }
 
-fn from_env(name: &str) -> Result<Secret, Expected> {
+pub(super) fn from_env(name: &str) -> Result<Secret, Expected> {
     // The standard library refuses such names by panicking or by never finding them.
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Expected::new("the name of an environment variable"));
@@ -469,7 +477,7 @@ fn from_env(name: &str) -> Result<Secret, Expected> {
     }
 }
 
-fn from_file(name: &str, dir: &Path) -> Result<Secret, Expected> {
+pub(super) fn from_file(name: &str, dir: &Path) -> Result<Secret, Expected> {
     if name.is_empty() {
         return Err(Expected::new("the path of a file"));
     }

@@ -2,6 +2,7 @@
 //!
 //! Promises: plain values, already checked when they come from a file. Does not promise that an address can be bound.
 
+use crate::acl::Account;
 use crate::units::{Address, Secret};
 
 /// `backlog` where nothing is said, as twemproxy has it.
@@ -33,4 +34,7 @@ pub struct Config {
     pub max_request: u64,
     /// What apps must `AUTH` with; `None` asks for nothing.
     pub password: Option<Secret>,
+    /// Who apps may be and what they may do, in the order of the file, names unique. Without one named `default` that user
+    /// may do everything, with `password` or, if there is none, without.
+    pub users: Vec<Account>,
 }

@@ -16,6 +16,7 @@ pub(crate) fn keys() -> String {
         (Place::Pool, "In a pool:"),
         (Place::Server, "In an entry of `servers` that is a map:"),
         (Place::Auth, "Under `server_auth` and, but for `user`, under `client_auth`:"),
+        (Place::User, "Under `users`, in a user:"),
     ] {
         text += &format!("{title}\n\n| Key | Default | Meaning |\n| --- | --- | --- |\n");
         for key in KEYS.iter().filter(|key| key.place == place) {
