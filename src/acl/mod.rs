@@ -202,11 +202,14 @@ impl User {
 
     /// Whether the user may send this request. `spec` is what [`command::identify`] gave.
     ///
-    /// As in Redis a script is judged by the keys it declares. A request so malformed that its keys cannot be told (see
+    /// A script is judged by the keys it declares. What it calls is not seen here: Redis holds the calls of a script to the
+    /// rules of its caller too, hotring's server holds them to those of hotring's own user. A user that must not get around
+    /// its rules is denied `@scripting`. A request so malformed that its keys cannot be told (see
     /// [`command::keys`]) is let through to be answered with its own error; it must not be forwarded.
     ///
     /// Limits: `%R~` and `%W~` are exact for the commands of Redis 7.0. For later ones a write needs both, a read `%R~`,
-    /// which may deny more than the server would.
+    /// which may deny more than the server would. That Redis denies BY and GET of SORT to whoever may not read all keys is
+    /// not done here, since hotring refuses patterns to everyone.
     ///
     /// # Errors
     /// What is denied; [`Denied::write`] has the words.
