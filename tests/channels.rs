@@ -226,7 +226,7 @@ fn an_app_that_does_not_read_is_ended_and_holds_up_nobody() {
     eventually("it is ended", || {
         publisher.ask(&format!("PUBLISH c {text}"));
         assert_eq!(app.text(), message("c", &text));
-        hotring.metric("hotring_client_output_limit_kills_total{pool=\"a\"}") > 0.0
+        hotring.metric("hotring_client_output_limit_kills_total{pool=\"main\"}") > 0.0
     });
     assert_eq!(app.ask("PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
 }
