@@ -25,6 +25,10 @@ impl Cause {
                 "A known command that hotring refuses; the text says why and what to do instead. All of them: docs/commands.md.",
             ),
             Self::Auth => ("NOAUTH Authentication required.", "Send AUTH; `WRONGPASS …` if the password is wrong."),
+            Self::Denied => (
+                "NOPERM this user has no permissions to …",
+                "Redis' own words: the rules of the app's user (`users:`) do not allow the command, a key or a channel.",
+            ),
             Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
             Self::ShardDown => {
                 ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")

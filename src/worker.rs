@@ -9,6 +9,7 @@
 //! desk       one: answers questions from the admin listener
 //! ```
 
+use crate::acl::Users;
 use crate::config::{Config, Pool};
 use crate::downstream::listener::{Accepted, Bound, Listener};
 use crate::downstream::session::Session;
@@ -191,7 +192,8 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
         },
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
-        password: pool.downstream.password.as_ref().map(|p| p.expose().as_bytes().into()),
+        // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
+        users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         path: Path {
             route: Route::new(placement, lanes),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Client, Hotring, Redis, Scratch, eventually, shards_with, wire};
+use support::{Client, Hotring, Redis, Scratch, eventually, shards, shards_with, wire};
 
 const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
 const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
@@ -159,4 +159,46 @@ fn a_server_that_wants_another_password_is_told_of() {
     assert_eq!(direct.ask("AUTH right"), "+OK\r\n");
     assert_eq!(direct.call(&["CONFIG", "SET", "requirepass", ""]), b"+OK\r\n");
     eventually("the shard is back", || app.ask("SET k v") == "+OK\r\n");
+}
+
+#[test]
+fn users_do_what_their_rules_allow_in_redis_words() {
+    let (_redis, at) = shards(3);
+    let users = [
+        "users:",
+        "  app: { password: one, rules: '+@all -@dangerous ~app:* &app.*' }",
+        "  reader: { passwords: [two, three], rules: '+@all ~*', read_only: true }",
+        "  default: { nopass: true, rules: '+ping +hello +auth' }",
+    ];
+    let hotring = Hotring::over(&at, &users);
+    let mut app = hotring.app();
+    let denied = |what: &str| format!("-NOPERM this user has no permissions to {what}\r\n");
+    assert_eq!(app.ask("PING"), "+PONG\r\n");
+    assert_eq!(app.ask("GET app:1"), denied("run the 'get' command"));
+    assert!(app.ask("AUTH app two").starts_with("-WRONGPASS "));
+    assert_eq!(app.ask("AUTH app one"), "+OK\r\n");
+    assert_eq!(app.ask("SET app:1 v"), "+OK\r\n");
+    assert_eq!(app.ask("SET other v"), denied("access one of the keys used as arguments"));
+    assert_eq!(app.ask("MGET app:1 other"), denied("access one of the keys used as arguments"));
+    assert_eq!(app.ask("FLUSHALL"), denied("run the 'flushall' command"));
+    assert_eq!(app.ask("SUBSCRIBE other"), denied("access one of the channels used as arguments"));
+    // A transaction is spoilt by it, before and behind its first key.
+    for first in ["GET app:1", "PING"] {
+        assert_eq!(app.ask("MULTI"), "+OK\r\n");
+        assert_eq!(app.ask(first), "+QUEUED\r\n");
+        assert_eq!(app.ask("GET other"), denied("access one of the keys used as arguments"));
+        assert_eq!(app.ask("EXEC"), "-EXECABORT Transaction discarded because of previous errors.\r\n");
+    }
+    for password in ["two", "three"] {
+        assert_eq!(app.ask(&format!("AUTH reader {password}")), "+OK\r\n");
+        assert_eq!(app.ask("GET app:1"), "$1\r\nv\r\n");
+        assert_eq!(app.ask("DEL app:1"), denied("run the 'del' command"));
+    }
+    assert_eq!(app.ask("RESET"), "+RESET\r\n");
+    assert_eq!(app.ask("GET app:1"), denied("run the 'get' command"));
+    // Nobody else's session has changed meanwhile.
+    let mut other = hotring.app();
+    assert_eq!(other.ask("GET app:1"), denied("run the 'get' command"));
+    assert_eq!(other.ask("HELLO 2 AUTH app one SETNAME x").as_bytes()[0], b'*');
+    assert_eq!(other.ask("GET app:1"), "$1\r\nv\r\n");
 }

@@ -89,7 +89,7 @@ impl Denied {
 /// For whoever carries requests: a new session is [`Users::opening`], or nobody; nobody may only send commands with
 /// Redis' `no_auth` flag. AUTH and `HELLO ... AUTH` ask [`Users::authenticate`], RESET goes back to [`Users::opening`].
 /// Each request that [`command::identify`] knows is put to [`User::check`] before anything else is done with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Users(BTreeMap<Box<[u8]>, Arc<User>>);
 
 impl Users {

@@ -17,13 +17,15 @@ impl Engine {
         self.generations = self.generations.wrapping_add(1);
         let id = self.ids;
         self.ids += self.id_step;
-        let (lanes, open) = self.pools.get_mut(usize::from(pool)).map_or((1, true), |p| {
+        let lanes = self.pools.get_mut(usize::from(pool)).map_or(1, |p| {
             p.counts.client_connects += 1;
             p.counts.client_connections += 1;
-            (p.config.lanes.max(1), p.config.password.is_none())
+            p.config.lanes.max(1)
         });
         let lane = (id / self.id_step.max(1) % u64::from(lanes)) as u16;
-        self.sessions.insert(Box::new(Session::new(self.generations, pool, lane, id, open))) as SessionId
+        let number = self.sessions.insert(Box::new(Session::new(self.generations, pool, lane, id, true))) as SessionId;
+        self.be_nobody(number);
+        number
     }
 
     /// An app is gone, or its session has ended. Replies that are still under way will be dropped.

@@ -4,7 +4,7 @@
 
 use super::{Engine, SessionId};
 use crate::command::{self, Keys, Local, Spec, Why, flag};
-use crate::error::{Cause, NO_AUTH, WRONG_PASS};
+use crate::error::{Cause, NO_AUTH};
 use crate::resp::control::{Control, encode};
 use crate::resp::{Request, write};
 use crate::stages::Micros;
@@ -103,8 +103,7 @@ pub(super) fn answer(engine: &mut Engine, id: SessionId, local: Local, spec: &'s
 fn reset(engine: &mut Engine, id: SessionId) {
     let Some(session) = engine.sessions.get_mut(id as usize) else { return };
     (session.special, session.mode, session.resp3, session.base) = (None, 0, false, 0);
-    let open = engine.pools.get(usize::from(session.pool)).is_none_or(|p| p.config.password.is_none());
-    session.authenticated = open;
+    engine.be_nobody(id);
 }
 
 fn select(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
@@ -132,32 +131,9 @@ fn auth(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Vec
         (3, Some(user), Some(password)) => (Some(user), password),
         _ => return Err(syntax("ERR syntax error")),
     };
-    log_in(engine, id, user, password)?;
+    engine.log_in(id, user, password)?;
     write::simple(out, b"OK");
     Ok(())
-}
-
-fn log_in(engine: &mut Engine, id: SessionId, user: Option<&[u8]>, password: &[u8]) -> Answer {
-    let Some(session) = engine.sessions.get_mut(id as usize) else { return Ok(()) };
-    let Some(pool) = engine.pools.get(usize::from(session.pool)) else { return Ok(()) };
-    let default = user.is_none_or(|u| u == b"default");
-    match &pool.config.password {
-        None if user.is_none() => Err(syntax(
-            "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
-             configuration is correct?",
-        )),
-        None if default => Ok(()),
-        Some(wanted) if default && same(wanted, password) => {
-            session.authenticated = true;
-            Ok(())
-        }
-        _ => Err((Cause::Auth, WRONG_PASS.into())),
-    }
-}
-
-/// Compares without telling by its time how much was right.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
 }
 
 fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Vec<u8>) -> Answer {
@@ -179,7 +155,7 @@ fn hello(engine: &mut Engine, id: SessionId, request: &Request<'_>, out: &mut Ve
     while let [option, tail @ ..] = rest {
         rest = match tail {
             [user, password, tail @ ..] if option.eq_ignore_ascii_case(b"AUTH") => {
-                log_in(engine, id, Some(user), password)?;
+                engine.log_in(id, Some(user), password)?;
                 tail
             }
             [wanted, tail @ ..] if option.eq_ignore_ascii_case(b"SETNAME") => {
@@ -278,7 +254,9 @@ fn client(engine: &mut Engine, id: SessionId, spec: &'static Spec, request: &Req
         }
         "client|info" => {
             let name = String::from_utf8_lossy(session.name()).into_owned();
-            write::bulk(out, format!("id={} name={name} db=0 resp=2 user=default\n", session.id).as_bytes());
+            let (session, db, resp) = (session.id, session.db(), if session.resp3 { 3 } else { 2 });
+            let user = engine.user_name(id);
+            write::bulk(out, format!("id={session} name={name} db={db} resp={resp} user={user}\n").as_bytes());
         }
         // The table refuses all others.
         _ => return Err((Cause::Unsupported, Why::Admin.text().into())),

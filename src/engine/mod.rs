@@ -23,8 +23,10 @@ mod sets;
 mod shards;
 pub mod special;
 mod transaction;
+mod users;
 pub mod window;
 
+use crate::acl::Users;
 use crate::command::Spec;
 use crate::error;
 use crate::metrics::PoolCounts;
@@ -35,6 +37,7 @@ pub use local::{About, REDIS_VERSION};
 use merge::Gather;
 use port::Port;
 use slab::Slab;
+use std::sync::Arc;
 use window::{Bounds, Session, Spare};
 
 /// A session's number; used again after it ended.
@@ -68,8 +71,8 @@ pub struct PoolConfig {
     pub own: usize,
     /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
-    /// What apps must send with AUTH.
-    pub password: Option<Box<[u8]>>,
+    /// Who may do what.
+    pub users: Arc<Users>,
     /// The stages.
     pub path: Path,
 }

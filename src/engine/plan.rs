@@ -103,7 +103,7 @@ impl Engine {
         pool.counts.requests[named.as_ref().map_or(Class::Refused, |spec| spec.class)] += 1;
         let free = named.as_ref().is_ok_and(|spec| spec.flags & flag::NO_AUTH != 0);
         if !session.authenticated && !free && named.is_ok() {
-            self.answer_with(id, Some(Cause::Auth), local::not_authenticated);
+            self.tell_to_log_in(id);
         } else if !(long_way && self.long_way(id, named.as_ref().copied(), request, port)) {
             match named {
                 Ok(spec) => self.carry_out(id, spec, request, port),
@@ -124,6 +124,13 @@ impl Engine {
     ) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
         let (mode, pinned) = (session.mode, session.mode & mode::PINNED != 0);
+        if let (Ok(spec), true) = (named, mode & mode::GUARDED != 0)
+            && !self.may(id, spec, request)
+        {
+            // What may not be done spoils a transaction, too.
+            self.spoil(id, port);
+            return true;
+        }
         if let (Ok(spec), true) = (named, mode & mode::LISTENING != 0)
             && self.while_listening(id, spec, request)
         {

@@ -6,7 +6,9 @@
 use super::LineId;
 use super::channels::Name;
 use super::window::Session;
+use crate::acl::User;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// In what a session differs from most, as bits of [`Session::mode`]. A session without any takes the short way through
 /// [`request`](super::Engine::request).
@@ -37,6 +39,8 @@ pub struct Special {
     pub lib_ver: Vec<u8>,
     /// The database it is on.
     pub db: u16,
+    /// Its user, if that is not the one that may do all and needs no password.
+    pub user: Option<Arc<User>>,
     /// A SUBSCRIBE of it waits for shards.
     pub subscribing: bool,
     /// What it is subscribed to.

@@ -312,8 +312,8 @@ impl Engine {
     }
 
     /// Sees to it that EXEC will be refused.
-    fn spoil(&mut self, id: SessionId, port: &mut impl Port) {
-        let Some(special) = self.special(id) else { return };
+    pub(super) fn spoil(&mut self, id: SessionId, port: &mut impl Port) {
+        let Some(special) = self.special(id).filter(|special| special.multi) else { return };
         special.dirty = true;
         if let (Some(pin), true) = (special.pin, special.sent) {
             let mut wire = Vec::new();

@@ -248,6 +248,8 @@ label! {
         Unsupported = "unsupported",
         /// The app has not sent AUTH, or sent the wrong password.
         Auth = "auth",
+        /// The app's user may not run the command, or not on these keys or channels.
+        Denied = "denied",
         /// Above `client_connections`; the connection ends.
         MaxClients = "max_clients",
         /// The shard is down: its connection is lost or refused, and is being tried again. Nothing was sent.

@@ -1,11 +1,14 @@
 //! What one run is like: how many of everything, how narrow, how unlucky.
 
 use super::chance::Chance;
+use hotring::acl::Users;
 use hotring::engine::PoolConfig;
 use hotring::engine::window::Bounds;
 use hotring::resp::Limits;
 use hotring::ring::{Distribution, KeyHash, Shard};
 use hotring::stages::{Coalesce, Health, HealthConfig, Micros, Path, Placement, Route};
+use hotring::units::Secret;
+use std::sync::Arc;
 
 /// What one run is like.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +91,9 @@ impl Plan {
             limits: Limits::default(),
             outbox: self.outbox,
             timeout: self.timeout,
-            password: self.password.then(|| (*b"secret").into()),
+            users: Arc::new(
+                Users::new(&[], self.password.then(|| Secret::new("secret")).as_ref()).expect("a password"),
+            ),
             path: Path {
                 route: Route::new(placement, lanes),
                 coalesce: Coalesce::new(self.coalesce, self.shards * usize::from(lanes), 7),

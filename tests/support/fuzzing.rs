@@ -254,7 +254,8 @@ pub fn engines(data: &[u8]) {
     config.limits = LIMITS;
     config.timeout = Some(1000);
     if kind & 6 == 6 {
-        config.password = Some((*b"pw").into());
+        let password = hotring::units::Secret::new("pw");
+        config.users = std::sync::Arc::new(hotring::acl::Users::new(&[], Some(&password)).expect("a password"));
     }
     let mut engine = Engine::new(1, 1);
     engine.add_pool(config);
