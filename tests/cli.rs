@@ -316,10 +316,13 @@ fn route_tells_the_shard_that_a_live_process_uses() {
         (&["SINTER", &b, &b], "\n-> forwarded to s1\n"),
         (&["LRANGE", &b, "0", "-1"], "\n-> forwarded to s1\n"),
         (&["ECHO", "k"], "\n-> answered by hotring itself\n"),
-        (&["FLUSHALL", "k"], "\n-> refused: ERR hotring does not run commands over the whole keyspace"),
-        (&["DBSIZE"], "\n-> refused: ERR hotring does not run commands over the whole keyspace"),
-        (&["MULTI", "k"], "\n-> refused: ERR hotring does not carry transactions"),
-        (&["BLPOP", "k"], "\n-> refused: ERR hotring does not carry blocking commands"),
+        (&["DBSIZE"], "\n-> sent to all shards\n"),
+        (&["MULTI"], "\n-> carried on a connection of the app's own, to the shard of the keys that follow\n"),
+        (&["BLPOP", &b, "0"], "\n-> carried to s1 on a connection of the app's own\n"),
+        (&["BLPOP", &a, &b, "0"], "\n-> refused: CROSSSLOT"),
+        (&["SUBSCRIBE", "k"], "\n-> subscribed where it is published"),
+        (&["PUBLISH", &b, "k"], "\n-> forwarded to s1\n"),
+        (&["SHUTDOWN"], "\n-> refused: ERR hotring does not carry administration"),
     ] {
         let (code, said, complained) = run(&[&["route", "-c", &config, "--command"], request].concat());
         assert!(code == 0 && said.contains(answer), "{said}{complained}");

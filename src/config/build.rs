@@ -50,6 +50,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_embedded(&written, report);
     check_servers(&written, report);
     check_users(&written, report);
+    check_pins(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
         for (name, other) in other {
@@ -123,7 +124,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             hash: value(written.hash, KeyHash::Fnv1a_64),
             distribution: value(written.distribution, Distribution::Ketama),
             hash_tag: written.hash_tag.map(|written| written.value),
-            pins: Vec::new(),
+            pins: written.pins.into_iter().map(|(start, server)| (start, server.value)).collect(),
         },
         coalesce: value(written.coalesce, false),
     }
@@ -204,6 +205,20 @@ fn check_servers(pool: &PoolWritten, report: &mut Report) {
     if let (true, Some(last)) = (modula && weights > servers::MAX_WEIGHT.into(), list.last()) {
         let said = format!("weights add up to {weights}, expected at most {} with `modula`", servers::MAX_WEIGHT);
         report.add(last.at, format!("{}.servers", pool.key), said);
+    }
+}
+
+/// What is pinned is pinned to a server of the pool.
+fn check_pins(pool: &PoolWritten, report: &mut Report) {
+    let names: Vec<String> = match &pool.servers {
+        Some(ServersWritten::List(servers)) => servers.iter().map(|server| server.value.name.clone()).collect(),
+        Some(ServersWritten::Embedded(count)) => (1..=*count).map(|n| format!("embedded-{n}")).collect(),
+        None => return,
+    };
+    for (start, server) in pool.pins.iter().filter(|(_, server)| !names.contains(&server.value)) {
+        let at = if start.is_empty() { String::new() } else { format!(".{start}") };
+        let said = format!("`{}` is no server of this pool, expected one of `{}`", server.value, names.join("`, `"));
+        report.add(server.at, format!("{}.pin{at}", pool.key), said);
     }
 }
 

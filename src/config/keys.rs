@@ -151,6 +151,12 @@ pub const KEYS: &[Key] = &[
         "users by name with what each may do; one named `default` is who has not sent AUTH, and without it that is a user \
          who may do everything",
     ),
+    own(
+        Place::Pool,
+        "pin",
+        "",
+        "a server where all keys live, or servers by how keys begin, such as `{\"celery:\": s1}`; the longest beginning counts",
+    ),
     twemproxy("redis_db", "0", "database that is selected at the servers"),
     own(Place::Pool, "db", "0", "the same as `redis_db`"),
     own(Place::Server, "address", "required", "where the server listens: `host:port` or `/path`"),

@@ -95,6 +95,12 @@ impl Text {
         self.key("coalesce", pool.coalesce);
         self.auth(pool);
         self.users(&pool.downstream.users);
+        if !ring.pins.is_empty() {
+            self.line("    pin:");
+        }
+        for (start, server) in &ring.pins {
+            self.line(&format!("      {}: {}", quoted(start), quoted(server)));
+        }
         self.key("redis_db", upstream.db);
     }
 

@@ -77,6 +77,8 @@ pub(super) struct PoolWritten {
     pub(super) server_auth: Option<Written<Auth>>,
     pub(super) client_auth: Option<Written<Auth>>,
     pub(super) users: Vec<Written<Account>>,
+    /// Beginnings of keys, each with a server's name.
+    pub(super) pins: Vec<(String, Written<String>)>,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
 }
@@ -195,6 +197,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_auth: pool.auth("server_auth", dir),
         client_auth: pool.auth("client_auth", dir),
         users: pool.users(dir),
+        pins: pool.pins(),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
     })
@@ -261,6 +264,27 @@ impl<'n, 'r> Fields<'n, 'r> {
     fn fields(&mut self, name: &str, place: Place) -> Option<Fields<'n, '_>> {
         let node = self.get(name)?;
         Fields::open(node, join(&self.key, name), &keys::names(place), self.report)
+    }
+
+    /// One server for all keys, or servers by how keys begin.
+    fn pins(&mut self) -> Vec<(String, Written<String>)> {
+        let Some(node) = self.get("pin") else { return Vec::new() };
+        let key = join(&self.key, "pin");
+        let expected = "the name of a server, or a map from how keys begin to such names";
+        let server = |text: &str| if text.is_empty() { Err(Expected::new(expected)) } else { Ok(text.to_owned()) };
+        let Some(entries) = node.entries().filter(|entries| !entries.is_empty()) else {
+            return scalar(node, &key, self.report, server).map(|name| (String::new(), name)).into_iter().collect();
+        };
+        refuse_twice(entries, &key, self.report);
+        let mut pins = Vec::new();
+        for (start, name) in entries {
+            let Some(text) = start.text() else {
+                self.report.unfit(start, &key, &Expected::new("how keys begin"));
+                continue;
+            };
+            pins.extend(scalar(name, &join(&key, text), self.report, server).map(|name| (text.to_owned(), name)));
+        }
+        pins
     }
 
     fn listen(&mut self, node: &'n Node, nutcracker: bool) -> Vec<Written<Address>> {

@@ -62,7 +62,7 @@ struct Topic {
 struct Ear {
     line: LineId,
     /// What was asked of the shard and not answered yet, in order.
-    awaiting: VecDeque<Name>,
+    expected: VecDeque<Name>,
     heard: Micros,
     pinged: bool,
 }
@@ -246,7 +246,7 @@ impl Engine {
         }
         let Some(ear) = ears.get_mut(usize::from(shard)) else { return next };
         let now = self.now;
-        let ear = ear.get_or_insert_with(|| Ear { line: next, awaiting: VecDeque::new(), heard: now, pinged: false });
+        let ear = ear.get_or_insert_with(|| Ear { line: next, expected: VecDeque::new(), heard: now, pinged: false });
         if ear.line == next {
             self.lines.push(Line { owner: Owner::Ear, ..Line::new(pool, shard, u32::MAX, Dialect::default()) });
         }
@@ -263,7 +263,7 @@ impl Engine {
         }
         write::request(&mut line.outbox, &[word, &name.1]);
         if answered {
-            ear.awaiting.push_back(name.clone());
+            ear.expected.push_back(name.clone());
         }
         if !line.dirty {
             line.dirty = true;
@@ -290,7 +290,7 @@ impl Engine {
         let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         if let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) {
-            ear.awaiting.clear();
+            ear.expected.clear();
         }
         let mut waiting = Vec::new();
         for topic in place.channels.topics.values_mut().filter(|topic| topic.shards.contains(&shard)) {
@@ -317,7 +317,7 @@ impl Engine {
         let Some(mut parts) = Elements::of(frame) else {
             // An error: the oldest subscription that waits is not allowed, say.
             if frame.first() == Some(&b'-')
-                && let Some(name) = ear.awaiting.pop_front()
+                && let Some(name) = ear.expected.pop_front()
             {
                 let waiting = place.channels.topics.remove(&name).map(|topic| topic.waiting).unwrap_or_default();
                 for number in waiting {
@@ -337,8 +337,8 @@ impl Engine {
         if word.ends_with(b"message") {
             return self.deliver(pool, &name, frame);
         }
-        if ear.awaiting.front() == Some(&name) {
-            ear.awaiting.pop_front();
+        if ear.expected.front() == Some(&name) {
+            ear.expected.pop_front();
         }
         let Some(topic) = place.channels.topics.get_mut(&name) else { return };
         if !topic.confirmed.contains(&shard) {

@@ -516,11 +516,23 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     })?;
     let mut told = format!("pool {}, command {}\n", place.config.name, spec.name);
     let treatment = command::treatment(spec, &request);
-    if matches!(treatment, Treatment::Local(_)) {
-        return Ok(told + "-> answered by hotring itself\n");
-    }
     let mut keys = Vec::new();
-    command::keys(spec, &request, &mut |index| keys.push(index)).map_err(String::from)?;
+    match treatment {
+        // Told above already.
+        Treatment::Refuse(_) => {}
+        Treatment::Local(_) => return Ok(told + "-> answered by hotring itself\n"),
+        Treatment::Broadcast(_) => return Ok(told + "-> sent to all shards\n"),
+        Treatment::Own(Need::Subscription) => {
+            return Ok(told + "-> subscribed where it is published: a channel at its home shard, a pattern at all\n");
+        }
+        Treatment::Publish => keys.push(1),
+        Treatment::Forward | Treatment::Split(_) | Treatment::Own(_) => {
+            command::keys(spec, &request, &mut |index| keys.push(index)).map_err(String::from)?;
+        }
+    }
+    if keys.is_empty() && matches!(treatment, Treatment::Own(_)) {
+        return Ok(told + "-> carried on a connection of the app's own, to the shard of the keys that follow\n");
+    }
     if keys.is_empty() && matches!(treatment, Treatment::Forward) {
         return Ok(match place.config.shards.as_slice() {
             [only] => told + "no key: goes to the pool's only shard\n-> forwarded to " + only + "\n",
@@ -553,8 +565,11 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     }
     // The verdict on the whole: as a request is carried out, keys on several shards come before shards that are down.
     let verdict = match (shards.as_slice(), refused) {
-        ([_, _, ..], _) if matches!(treatment, Treatment::Forward) => format!("refused: {CROSS_SHARD}"),
+        ([_, _, ..], _) if !matches!(treatment, Treatment::Split(_)) => format!("refused: {CROSS_SHARD}"),
         (_, Some(text)) => format!("refused: {text}"),
+        ([only], None) if matches!(treatment, Treatment::Own(_)) => {
+            format!("carried to {only} on a connection of the app's own")
+        }
         ([only], None) => format!("forwarded to {only}"),
         (several, None) => format!("split over {} shards", several.len()),
     };
