@@ -78,18 +78,27 @@ impl<P> Session<P> {
                 let waiting = engine.is_waiting(self.id);
                 (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id), waiting)
             });
+            if self.eof && self.hub.engine().is_blocking(self.id) {
+                // As Redis does: what it waits for goes to others.
+                return Poll::Ready(Ok(()));
+            }
             if over {
                 self.read_away(cx);
                 return Poll::Ready(Ok(()));
             }
             // What a session asks behind a command that waits is taken in up to a bound, so that its leaving is seen.
             let watched = paused && waiting && !closing && !self.eof && self.tail.len() < MOST_BEHIND;
-            if (self.eof || paused || closing) && !watched {
+            if (paused || closing) && !watched {
                 return Poll::Pending;
             }
             if !watched && !self.tail.is_empty() && self.tail.len() >= self.need {
                 self.submit_tail();
                 continue;
+            }
+            if self.eof {
+                // The app may have closed its half only: it still gets all it asked for.
+                let done = self.hub.with(|engine, _| engine.finish(self.id));
+                return if done { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             let fresh = self.tail.is_empty() && !watched;
             let count = match if fresh { self.read_fresh(cx) } else { self.read_more(cx) } {
@@ -99,14 +108,8 @@ impl<P> Session<P> {
                 Poll::Pending => return Poll::Pending,
             };
             if count == 0 {
-                // The app may have closed its half only: it still gets all it asked for.
+                // What it asked behind a command that waits is still to be carried out.
                 self.eof = true;
-                if self.hub.engine().is_blocking(self.id) {
-                    // As Redis does: what it waits for goes to others.
-                    return Poll::Ready(Ok(()));
-                }
-                let done = self.hub.with(|engine, _| engine.finish(self.id));
-                return if done { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
         cx.waker().wake_by_ref();

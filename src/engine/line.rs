@@ -40,6 +40,8 @@ impl Waiter {
     pub const UNTIMED: u16 = u16::MAX - 2;
     /// `part` of a flight of the proxy's own, whose reply is for nobody.
     pub const NOBODYS: u16 = u16::MAX - 1;
+    /// As [`Waiter::NOBODYS`], and the connection is no good if the shard answers with an error.
+    pub const MUST_DO: u16 = u16::MAX - 3;
     /// `link` of a flight that nobody joined.
     pub const NOBODY: u32 = u32::MAX;
 }

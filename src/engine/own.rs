@@ -52,8 +52,10 @@ impl Engine {
             shelf.free.remove(at).0
         } else {
             if shelf.live >= most {
-                // One of another protocol or database makes room.
-                let (other, _) = shelf.free.pop()?;
+                // One of another protocol or database makes room, unless someone still waits for replies on it.
+                let at_rest = |line: LineId| self.lines.get(line as usize).is_some_and(|line| line.waiters.is_empty());
+                let at = shelf.free.iter().rposition(|&(line, _)| at_rest(line))?;
+                let (other, _) = shelf.free.remove(at);
                 self.dismiss(other, port);
             }
             let shelf = self.pools.get_mut(usize::from(number))?.own.get_mut(usize::from(shard))?;
@@ -158,14 +160,40 @@ impl Engine {
         let Some(special) = &mut session.special else { return };
         special.blocked = false;
         if special.leaving || !(special.multi || special.watching) {
+            // A watch that was lost before is not made good by another command.
+            let watch_lost = special.watch_lost && !special.leaving;
             special.leave();
+            special.watch_lost = watch_lost;
             session.unpin_if_plain();
             self.give_back(id);
         }
     }
 
+    /// Takes a session's own connection along to the protocol and the database that the session has changed to since it has
+    /// it: what the shard remembers, it remembers for the connection.
+    fn follow(&mut self, id: SessionId, on: LineId, port: &mut impl Port) {
+        let Some(session) = self.sessions.get(id as usize) else { return };
+        let Some(wanted) = self.pools.get(usize::from(session.pool)).map(|pool| pool.dialect(session.base)) else {
+            return;
+        };
+        let Some(line) = self.lines.get_mut(on as usize) else { return };
+        let now = std::mem::replace(&mut line.dialect, wanted);
+        let mut wire = Vec::new();
+        if now.db != wanted.db {
+            // Counted as apps do: a pool with a database of its own has no other one.
+            write::request(&mut wire, &[b"SELECT", wanted.db.to_string().as_bytes()]);
+            self.send_unasked(id, on, &wire, Waiter::MUST_DO, port);
+        }
+        if now.resp3 != wanted.resp3 {
+            wire.clear();
+            write::request(&mut wire, &[b"HELLO", if wanted.resp3 { b"3" } else { b"2" }]);
+            self.send_unasked(id, on, &wire, Waiter::MUST_DO, port);
+        }
+    }
+
     /// Sends a request on the session's own connection.
     pub(super) fn send_own(&mut self, id: SessionId, pin: Pin, spec: &'static Spec, wire: &[u8], port: &mut impl Port) {
+        self.follow(id, pin.line, port);
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let number = session.pool;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
@@ -183,15 +211,14 @@ impl Engine {
 
     /// Sends a command of the proxy's own on a session's own connection; its reply is for nobody.
     pub(super) fn send_for_nobody(&mut self, id: SessionId, line: LineId, wire: &[u8], port: &mut impl Port) {
+        self.send_unasked(id, line, wire, Waiter::NOBODYS, port);
+    }
+
+    fn send_unasked(&mut self, id: SessionId, line: LineId, wire: &[u8], part: u16, port: &mut impl Port) {
         let generation = self.sessions.get(id as usize).map_or(0, |s| s.generation);
         let ticket = Ticket { session: id, generation, slot: 0 };
-        let waiter = Waiter {
-            ticket,
-            at: self.now as u32,
-            link: Waiter::NOBODY,
-            part: Waiter::NOBODYS,
-            class: crate::command::Class::Local,
-        };
+        let waiter =
+            Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part, class: crate::command::Class::Local };
         self.send(line, waiter, wire, port);
     }
 

@@ -57,6 +57,9 @@ impl Engine {
                     pool.counts.shard_errors += 1;
                 }
             }
+            if waiter.part == Waiter::MUST_DO && reply.first() == Some(&b'-') {
+                return Err(None);
+            }
             self.land(pool, &waiter, reply, port);
             if !shared {
                 self.own_answered(id);
@@ -69,7 +72,7 @@ impl Engine {
     fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         if waiter.part == Waiter::UNTIMED {
             self.complete(pool, waiter.ticket, reply, Some(port));
-        } else if waiter.part == Waiter::NOBODYS {
+        } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
             // The proxy asked for its own sake.
         } else if waiter.part == Waiter::WHOLE {
             self.clock(pool, waiter.class, waiter.at);

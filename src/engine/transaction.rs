@@ -15,7 +15,7 @@ use super::special::{Pin, Special, mode};
 use super::{Engine, SessionId};
 use crate::command::{self, Fault, Keys, Local, Need, Spec, Treatment, flag};
 use crate::error::{self, CROSS_SHARD, Cause};
-use crate::resp::{Request, write};
+use crate::resp::{Limits, Request, Resume, Scan, scan, write};
 
 /// Most bytes of commands that are held back until a transaction has a shard; beyond, it gets the first one.
 const MOST_HELD: usize = 64 * 1024;
@@ -62,6 +62,11 @@ impl Engine {
         let Some(special) = self.special(id) else { return false };
         let (multi, pin) = (special.multi, special.pin);
         match named {
+            // Redis ends a transaction, and its watch, upon an EXEC of whatever form.
+            Err(Fault::Arity(spec)) if spec.name == "exec" => {
+                self.leave_own(id, port);
+                false
+            }
             Ok(spec) if matches!(spec.treatment, Treatment::Own(Need::Transaction)) => {
                 self.transaction(id, spec, request, port);
                 true
@@ -168,7 +173,7 @@ impl Engine {
             }
         }
         let Some(special) = self.special(id) else { return };
-        if let (true, Some(pin)) = (special.sent, special.pin) {
+        if let (true, Some(pin), false) = (special.sent, special.pin, special.watch_lost) {
             return self.end_with(id, pin, spec, request, port);
         }
         let (dirty, lost, watch_lost) = (special.dirty, special.lost, special.watch_lost);
@@ -300,7 +305,7 @@ impl Engine {
         self.send_for_nobody(id, pin.line, &wire, port);
         let mut rest = held.as_slice();
         for _ in 0..count {
-            let Some(request) = Request::parse(rest) else { break };
+            let Ok(Scan::Request(request)) = scan(rest, &mut Resume::default(), &Limits::default()) else { break };
             let wire = request.wire();
             self.send_for_nobody(id, pin.line, wire, port);
             rest = rest.get(wire.len()..).unwrap_or_default();
