@@ -115,6 +115,7 @@ impl Proxy {
         }
         // The one draw of the process: everything that needs chance is seeded from it.
         let seed = RandomState::new().hash_one(std::process::id());
+        let scripts = Arc::default();
         let (mut desks, mut boards, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for (number, dealt) in receivers.into_iter().enumerate() {
             let (desk, questions) = mpsc::channel(QUESTIONS);
@@ -134,6 +135,7 @@ impl Proxy {
                 shutdown: shutdown.clone(),
                 port,
                 seed,
+                scripts: Arc::clone(&scripts),
             };
             let (started, is_started) = oneshot::channel();
             let thread = std::thread::Builder::new()

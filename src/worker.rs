@@ -15,7 +15,7 @@ use crate::downstream::listener::{Accepted, Bound, Listener};
 use crate::downstream::session::Session;
 use crate::embedded::Node;
 use crate::engine::window::Bounds;
-use crate::engine::{About, Engine, LineId, PoolConfig};
+use crate::engine::{About, Engine, LineId, PoolConfig, Scripts};
 use crate::error::{Cause, MAX_CLIENTS};
 use crate::hub::{Clock, Hub, Socket, give_up};
 use crate::lines::Lines;
@@ -76,6 +76,8 @@ pub struct Setup {
     pub port: u16,
     /// What chance begins with.
     pub seed: u64,
+    /// The scripts that passed through.
+    pub scripts: Arc<Scripts>,
 }
 
 /// A worker's place at the table where connections are dealt.
@@ -243,6 +245,7 @@ pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
 async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
     let clock = Clock::start();
     let mut engine = engine(&setup.config, setup.number, setup.workers, setup.seed);
+    engine.share(Arc::clone(&setup.scripts));
     engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
     let hub = Hub::new(engine, clock);
     let tally = Rc::new(RefCell::new(WorkerCounts::default()));

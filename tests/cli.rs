@@ -317,6 +317,8 @@ fn route_tells_the_shard_that_a_live_process_uses() {
         (&["LRANGE", &b, "0", "-1"], "\n-> forwarded to s1\n"),
         (&["ECHO", "k"], "\n-> answered by hotring itself\n"),
         (&["DBSIZE"], "\n-> sent to all shards\n"),
+        (&["SCAN", "0"], "\n-> sent to all shards, one after the other\n"),
+        (&["EVAL", "return 1", "0"], "\nno key: goes to the pool's first shard\n-> forwarded to s0\n"),
         (&["MULTI"], "\n-> carried on a connection of the app's own, to the shard of the keys that follow\n"),
         (&["BLPOP", &b, "0"], "\n-> carried to s1 on a connection of the app's own\n"),
         (&["BLPOP", &a, &b, "0"], "\n-> refused: CROSSSLOT"),

@@ -54,7 +54,7 @@ impl Pair {
             let verdict = own_answer(args, reply, self.shards.len());
             let counted = match &verdict {
                 Verdict::Fine => "answered or refused as documented",
-                Verdict::CrossShard | Verdict::NoKeys => "refused for its keys",
+                Verdict::CrossShard => "refused for its keys",
                 _ => "compared",
             };
             *self.told.entry(counted).or_default() += 1;
@@ -65,7 +65,7 @@ impl Pair {
                     asked.push((at, args.clone(), reply));
                     None
                 }
-                Verdict::CrossShard | Verdict::NoKeys => self.judge_keys(args, &verdict),
+                Verdict::CrossShard => self.judge_keys(args),
             };
             if let Some(what) = wrong {
                 return Err((at, format!("{}\n  {what}: {}", show(args), reply.escape_ascii())));
@@ -87,8 +87,8 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether a command was rightly refused for where its keys are, or for having none.
-    fn judge_keys(&mut self, args: &Args, verdict: &Verdict) -> Option<String> {
+    /// Whether a command was rightly refused for where its keys are.
+    fn judge_keys(&mut self, args: &Args) -> Option<String> {
         let asked = [vec![b"COMMAND".to_vec(), b"GETKEYS".to_vec()], args.clone()].concat();
         let keys = match Reply::parse(&self.alone.ask(&asked)) {
             Reply::Array(keys) => keys,
@@ -96,9 +96,6 @@ impl Pair {
             Reply::Line(error) if error.starts_with(b"-ERR The command has no key") => Vec::new(),
             other => return Some(format!("keys cannot be told: {other:?}")),
         };
-        if *verdict == Verdict::NoKeys {
-            return (!keys.is_empty()).then(|| format!("it has keys: {keys:?}"));
-        }
         let homes: BTreeSet<usize> = keys
             .into_iter()
             .map(|key| match key {

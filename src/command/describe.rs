@@ -3,7 +3,7 @@
 //! Deliberately absent: tips and key specifications of COMMAND INFO are empty; clients go by the first six elements.
 
 use super::table::{CATEGORIES, FLAGS, flag};
-use super::{Keys, Merge, Need, Spec, Treatment, all};
+use super::{Class, Keys, Merge, Need, Spec, Treatment, all};
 use crate::resp::control::Control;
 
 /// A command in the documentation's table.
@@ -30,12 +30,29 @@ fn row(spec: &'static Spec) -> Row {
     let mut does = match spec.treatment {
         Treatment::Forward => match spec.keys {
             Keys::One | Keys::Range { first: 2, last: 2, .. } => "forwarded by its key".to_owned(),
+            Keys::None => "forwarded to the first shard".to_owned(),
+            Keys::Counted(_) if spec.class == Class::Script => {
+                "forwarded if its keys are on one shard; without keys to the first shard".to_owned()
+            }
             _ => "forwarded if its keys are on one shard".to_owned(),
         },
         Treatment::Split(Merge::Array) => "split by key, values gathered in order".to_owned(),
         Treatment::Split(Merge::Sum) => "split by key, counts added up".to_owned(),
         Treatment::Split(Merge::AllOk) => "split by key, OK once all shards have said so".to_owned(),
-        Treatment::Broadcast(_) => "sent to all shards".to_owned(),
+        Treatment::Split(_) => "split by key".to_owned(),
+        Treatment::Broadcast(merge) => match merge {
+            Merge::Sum => "sent to all shards, counts added up",
+            Merge::AllOk => "sent to all shards, OK once all have said so",
+            Merge::AnyOk => "sent to all shards, OK if one says so",
+            Merge::Alike => "sent to all shards, which must answer alike",
+            Merge::Least | Merge::Every => "sent to all shards, the least counts",
+            Merge::Array | Merge::Concat | Merge::Union => "sent to all shards, their lists joined",
+            Merge::Most => "sent to all shards, the greatest counts",
+            Merge::Pairs => "sent to all shards, counts added up by name",
+            Merge::Draw => "sent to all shards, one key drawn by their sizes",
+            Merge::InTurn => "sent to one shard after the other, as the cursor tells",
+        }
+        .to_owned(),
         Treatment::Publish => "forwarded by its channel".to_owned(),
         Treatment::Own(Need::Transaction) => "on a connection of the app's own, to the shard of its keys".to_owned(),
         Treatment::Own(Need::Blocking) => "on a connection of the app's own, if its keys are on one shard".to_owned(),
@@ -153,7 +170,7 @@ mod tests {
             Some("forwarded if its keys are on one shard; with BLOCK on a connection of the app's own")
         );
         assert_eq!(does("del").as_deref(), Some("split by key, counts added up"));
-        assert_eq!(does("scan").as_deref(), Some("refused: spans all shards, not yet"));
+        assert_eq!(does("scan").as_deref(), Some("sent to one shard after the other, as the cursor tells"));
         assert_eq!(does("object"), None);
         assert_eq!(does("command").as_deref(), Some("answered by hotring"));
         assert!(rows().count() > 350);

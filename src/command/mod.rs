@@ -90,11 +90,11 @@ pub enum Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
     /// Sent as it is to the shard of its keys, which must be one shard. Where [`keys`] finds none (a script without
-    /// keys) only a pool of one shard has a shard to send it to: others refuse with [`Why::NoKeys`].
+    /// keys, what is asked of any one shard) that is the pool's first shard.
     Forward,
     /// Sent in parts to the shards of its keys.
     Split(Merge),
-    /// Sent as it is to every shard.
+    /// Sent as it is to every shard, or to all of them in turn ([`Merge::InTurn`]).
     Broadcast(Merge),
     /// Sent as it is to the shard where its channel, argument 1, is listened to.
     Publish,
@@ -106,15 +106,36 @@ pub enum Treatment {
     Refuse(Why),
 }
 
-/// How the replies to the parts of a split command become one.
+/// How the replies to the parts of a command become one. Those of a split command come first, then those of one that is
+/// sent to every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
     /// An array in the order of the keys (MGET).
     Array,
-    /// The sum of integers (DEL, UNLINK, EXISTS, TOUCH).
+    /// The sum of integers (DEL, UNLINK, EXISTS, TOUCH; DBSIZE).
     Sum,
-    /// OK when all are (MSET, whose arguments are pairs of key and value).
+    /// OK when all are (MSET, whose arguments are pairs of key and value; FLUSHALL).
     AllOk,
+    /// OK when any is: what is asked for concerns whichever shard it applies to (SCRIPT KILL).
+    AnyOk,
+    /// What all of them say alike (SCRIPT LOAD, FUNCTION LOAD).
+    Alike,
+    /// The least of integers (LASTSAVE).
+    Least,
+    /// The greatest of integers (PUBSUB NUMPAT: hotring listens for a pattern at every shard).
+    Most,
+    /// The elements of all arrays (KEYS).
+    Concat,
+    /// The elements of all arrays, each once (PUBSUB CHANNELS).
+    Union,
+    /// Arrays of integers, the least at each place (SCRIPT EXISTS).
+    Every,
+    /// Arrays of a name and a number by turns, the numbers added up (PUBSUB NUMSUB).
+    Pairs,
+    /// One of the keys, each as likely as any other (RANDOMKEY).
+    Draw,
+    /// One shard after the other, as the cursor tells (SCAN).
+    InTurn,
 }
 
 /// A command hotring answers itself. For subcommands see [`Spec::name`].
@@ -142,10 +163,6 @@ pub enum Local {
 /// Why a command is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its answer is spread over all shards.
-    WholeKeyspace,
-    /// It manages scripts or functions, which all shards must have alike.
-    Scripts,
     /// It administers a server.
     Admin,
     /// It asks for one server's own state.
@@ -156,8 +173,6 @@ pub enum Why {
     Database,
     /// SORT with a BY or GET pattern: keys that are not named.
     Pattern,
-    /// It may have keys, but names none.
-    NoKeys,
     /// A subcommand that its container does not have; [`identify`] has the better words.
     Subcommand,
 }
@@ -306,8 +321,11 @@ mod tests {
             ("MEMORY DOCTOR", Treatment::Refuse(Why::OneServer)),
             ("CONFIG GET save", Treatment::Refuse(Why::Admin)),
             ("CLUSTER SLOTS", Treatment::Refuse(Why::Cluster)),
-            ("SCAN 0", Treatment::Refuse(Why::WholeKeyspace)),
-            ("SCRIPT LOAD x", Treatment::Refuse(Why::Scripts)),
+            ("SCAN 0", Treatment::Broadcast(Merge::InTurn)),
+            ("SCRIPT LOAD x", Treatment::Broadcast(Merge::Alike)),
+            ("SCRIPT DEBUG NO", Treatment::Refuse(Why::Admin)),
+            ("FUNCTION LIST", Treatment::Forward),
+            ("PUBSUB NUMPAT", Treatment::Broadcast(Merge::Most)),
             ("MULTI", Treatment::Own(Need::Transaction)),
             ("SUBSCRIBE c", Treatment::Own(Need::Subscription)),
             ("BLPOP k 0", blocking),
@@ -352,6 +370,7 @@ mod tests {
         assert_eq!(of("eval"), Some((Access::Write, Class::Script)));
         assert_eq!(of("eval_ro"), Some((Access::Read, Class::Script)));
         assert_eq!(of("ping"), Some((Access::Neither, Class::Local)));
-        assert_eq!(of("keys"), Some((Access::Read, Class::Refused)));
+        assert_eq!(of("keys"), Some((Access::Read, Class::Multi)));
+        assert_eq!(of("swapdb"), Some((Access::Write, Class::Refused)));
     }
 }

@@ -59,29 +59,11 @@ fn shown(argument: &[u8], most: usize) -> &[u8] {
 
 impl Why {
     /// Every reason.
-    pub const ALL: [Why; 9] = [
-        Why::WholeKeyspace,
-        Why::Scripts,
-        Why::Admin,
-        Why::OneServer,
-        Why::Cluster,
-        Why::Database,
-        Why::Pattern,
-        Why::NoKeys,
-        Why::Subcommand,
-    ];
+    pub const ALL: [Why; 6] = [Why::Admin, Why::OneServer, Why::Cluster, Why::Database, Why::Pattern, Why::Subcommand];
 
     /// The error the app gets: why, and what to do instead.
     pub const fn text(self) -> &'static str {
         match self {
-            Why::WholeKeyspace => {
-                "ERR hotring does not run commands over the whole keyspace yet: no one shard has all the keys. Run it on \
-                 each server directly"
-            }
-            Why::Scripts => {
-                "ERR hotring does not manage scripts and functions yet: all shards must have them alike. Send the script \
-                 with EVAL, or load it on each server directly"
-            }
             Why::Admin => {
                 "ERR hotring does not carry administration: it would reach one server of many. Connect to that server \
                  directly"
@@ -96,9 +78,6 @@ impl Why {
                 "ERR hotring does not carry SORT with a BY or GET pattern: the keys it stands for may be on other \
                  shards. Use BY nosort and GET #, or sort in the application"
             }
-            Why::NoKeys => {
-                "ERR hotring cannot tell the shard of a script or function without keys. Declare at least one key"
-            }
             Why::Subcommand => "ERR unknown subcommand. Try HELP of its command",
         }
     }
@@ -106,14 +85,11 @@ impl Why {
     /// The reason in few words, for tables.
     pub const fn in_short(self) -> &'static str {
         match self {
-            Why::WholeKeyspace => "spans all shards, not yet",
-            Why::Scripts => "scripts and functions must be alike on all shards, not yet",
             Why::Admin => "administration",
             Why::OneServer => "one server's own state",
             Why::Cluster => "Redis Cluster's own protocol",
             Why::Database => "database 0 only",
             Why::Pattern => "patterns name keys of other shards",
-            Why::NoKeys => "no key tells the shard",
             Why::Subcommand => "unknown subcommand",
         }
     }

@@ -42,6 +42,10 @@ impl Waiter {
     pub const NOBODYS: u16 = u16::MAX - 1;
     /// As [`Waiter::NOBODYS`], and the connection is no good if the shard answers with an error.
     pub const MUST_DO: u16 = u16::MAX - 3;
+    /// `part` of an EVALSHA that is tried again if the shard does not know its script; `link` tells which.
+    pub const ATTEMPT: u16 = u16::MAX - 4;
+    /// The least `part` with a meaning of its own.
+    pub const FIRST_SPECIAL: u16 = Self::ATTEMPT;
     /// `link` of a flight that nobody joined.
     pub const NOBODY: u32 = u32::MAX;
 }

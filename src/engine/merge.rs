@@ -1,12 +1,15 @@
-//! Puts the replies of a split request's flights together into its one reply.
+//! Puts the replies of a request's flights together into its one reply: of one that is split by its keys, or that goes to
+//! every shard.
 
+use super::broadcast;
 use super::line::Ticket;
+use super::scan::Turn;
 use super::window::Spare;
 use crate::command::{Class, Merge};
 use crate::resp::reply::{Elements, integer};
 use crate::resp::write;
 
-/// A split request whose parts are under way.
+/// A request whose parts are under way.
 #[derive(Debug)]
 pub(super) struct Gather {
     /// Whose reply it is.
@@ -16,14 +19,24 @@ pub(super) struct Gather {
     /// The latency class.
     pub(super) class: Class,
     merge: Merge,
+    /// How many parts it has.
+    count: u16,
     left: u16,
     sum: i64,
     /// The first error, which is then the whole reply.
     error: Option<Vec<u8>>,
     /// Array: which part each key's element is in.
     order: Vec<u16>,
-    /// Array: the parts' replies.
+    /// The parts' replies, of a merge that needs them all.
     parts: Vec<Vec<u8>>,
+    /// Most bytes of them.
+    room: usize,
+    /// How many there may be, less what they have.
+    left_room: usize,
+    /// Draw: a number drawn by lot.
+    draw: u64,
+    /// InTurn: whose turn it is.
+    turn: Turn,
 }
 
 impl Gather {
@@ -31,31 +44,61 @@ impl Gather {
     #[must_use]
     pub(super) fn new(ticket: Ticket, at: u32, class: Class, merge: Merge, parts: u16, order: &[u16]) -> Self {
         let array = matches!(merge, Merge::Array);
+        let held = !matches!(merge, Merge::Sum | Merge::AllOk | Merge::AnyOk);
         Self {
             ticket,
             at,
             class,
             merge,
+            count: parts,
             left: parts,
             sum: 0,
             error: None,
             order: if array { order.to_vec() } else { Vec::new() },
-            parts: if array { vec![Vec::new(); usize::from(parts)] } else { Vec::new() },
+            parts: if held { vec![Vec::new(); usize::from(parts)] } else { Vec::new() },
+            room: usize::MAX,
+            left_room: usize::MAX,
+            draw: 0,
+            turn: Turn::default(),
         }
+    }
+
+    /// For a request to every shard, whose replies may have `room` bytes together; `draw` is a number drawn by lot.
+    #[must_use]
+    pub(super) fn over_shards(
+        ticket: Ticket,
+        at: u32,
+        class: Class,
+        merge: Merge,
+        parts: u16,
+        room: usize,
+        draw: u64,
+    ) -> Self {
+        Self { room, left_room: room, draw, ..Self::new(ticket, at, class, merge, parts, &[]) }
+    }
+
+    /// For a SCAN of the shard whose turn it is.
+    #[must_use]
+    pub(super) fn in_turn(ticket: Ticket, at: u32, class: Class, turn: Turn) -> Self {
+        Self { turn, ..Self::new(ticket, at, class, Merge::InTurn, 1, &[]) }
+    }
+
+    /// Whether it has several parts, so that the fate of one is not that of all.
+    #[must_use]
+    pub(super) fn is_split(&self) -> bool {
+        self.count > 1
     }
 
     /// Takes a part's reply. Returns whether it was the last one.
     pub(super) fn take(&mut self, part: u16, reply: &[u8], spare: &mut Spare) -> bool {
         if reply.first() == Some(&b'-') {
-            self.error.get_or_insert_with(|| reply.to_vec());
+            // A shard to which it does not apply says less than one that could not.
+            let better = self.error.as_ref().is_none_or(|error| error.starts_with(b"-NOTBUSY"));
+            if better {
+                self.error = Some(reply.to_vec());
+            }
         } else {
             match self.merge {
-                Merge::Array => {
-                    if let Some(place) = self.parts.get_mut(usize::from(part)) {
-                        *place = spare.take();
-                        place.extend_from_slice(reply);
-                    }
-                }
                 Merge::Sum => match integer(reply) {
                     Some(n) => self.sum = self.sum.saturating_add(n),
                     None => self.misfit(),
@@ -65,19 +108,53 @@ impl Gather {
                         self.misfit();
                     }
                 }
+                Merge::AnyOk => {
+                    if reply.first() == Some(&b'+') {
+                        self.sum += 1;
+                    } else {
+                        self.misfit();
+                    }
+                }
+                _ => self.hold(part, reply, spare),
             }
         }
         self.left = self.left.saturating_sub(1);
         self.left == 0
     }
 
+    /// Keeps a part's reply, if there is room.
+    fn hold(&mut self, part: u16, reply: &[u8], spare: &mut Spare) {
+        let Some(left) = self.left_room.checked_sub(reply.len()) else {
+            self.left_room = 0;
+            self.parts.drain(..).for_each(|part| spare.put(part));
+            let text = format!(
+                "ERR hotring does not join replies of more than {} bytes (max_output) of all shards; ask for less at a time",
+                self.room
+            );
+            self.error.get_or_insert_with(|| {
+                let mut error = Vec::new();
+                write::error(&mut error, text.as_bytes());
+                error
+            });
+            return;
+        };
+        self.left_room = left;
+        if let Some(place) = self.parts.get_mut(usize::from(part)) {
+            *place = spare.take();
+            place.extend_from_slice(reply);
+        }
+    }
+
     /// Appends the request's reply.
     pub(super) fn finish(mut self, out: &mut Vec<u8>, spare: &mut Spare) {
         let start = out.len();
+        if self.merge == Merge::AnyOk && self.sum > 0 {
+            self.error = None;
+        }
         if self.error.is_none() {
             match self.merge {
                 Merge::Sum => write::integer(out, self.sum),
-                Merge::AllOk => write::simple(out, b"OK"),
+                Merge::AllOk | Merge::AnyOk => write::simple(out, b"OK"),
                 Merge::Array => {
                     let mut parts: Vec<Option<Elements<'_>>> = self.parts.iter().map(|p| Elements::of(p)).collect();
                     write::array(out, self.order.len());
@@ -91,6 +168,17 @@ impl Gather {
                         }
                     }
                     if !complete || parts.iter().flatten().any(|p| p.left() > 0) {
+                        self.misfit();
+                    }
+                }
+                Merge::InTurn => {
+                    let reply = self.parts.first().map_or(&[][..], Vec::as_slice);
+                    if let Err(error) = self.turn.pass_on(reply, out) {
+                        self.error = Some(error.to_vec());
+                    }
+                }
+                merge => {
+                    if broadcast::join(merge, &self.parts, self.draw, out).is_none() {
                         self.misfit();
                     }
                 }
@@ -137,6 +225,34 @@ mod tests {
     fn sums_and_acknowledgements() {
         assert_eq!(gather(Merge::Sum, &[], &[(0, b":2\r\n"), (1, b":3\r\n")]), ":5\r\n");
         assert_eq!(gather(Merge::AllOk, &[], &[(0, b"+OK\r\n"), (1, b"+OK\r\n")]), "+OK\r\n");
+    }
+
+    fn over_shards(merge: Merge, room: usize, replies: &[&[u8]]) -> String {
+        let ticket = Ticket { session: 0, generation: 0, slot: 0 };
+        let mut spare = Spare::default();
+        let mut gather = Gather::over_shards(ticket, 0, Class::Multi, merge, replies.len() as u16, room, 0);
+        for (i, reply) in replies.iter().enumerate() {
+            assert_eq!(gather.take(i as u16, reply, &mut spare), i + 1 == replies.len());
+        }
+        let mut out = Vec::new();
+        gather.finish(&mut out, &mut spare);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn one_that_says_ok_is_enough_where_it_concerns_one() {
+        let (idle, busy) = (&b"-NOTBUSY No scripts\r\n"[..], &b"-UNKILLABLE Sorry\r\n"[..]);
+        assert_eq!(over_shards(Merge::AnyOk, 99, &[idle, b"+OK\r\n", busy]), "+OK\r\n");
+        assert_eq!(over_shards(Merge::AnyOk, 99, &[idle, idle]), "-NOTBUSY No scripts\r\n");
+        assert_eq!(over_shards(Merge::AnyOk, 99, &[idle, busy, idle]), "-UNKILLABLE Sorry\r\n");
+    }
+
+    #[test]
+    fn joined_replies_are_bounded() {
+        let part = &b"*1\r\n$1\r\na\r\n"[..];
+        assert_eq!(over_shards(Merge::Concat, 22, &[part, part]), "*2\r\n$1\r\na\r\n$1\r\na\r\n");
+        let refused = over_shards(Merge::Concat, 21, &[part, part, b"*0\r\n"]);
+        assert!(refused.starts_with("-ERR hotring does not join replies of more than 21 bytes"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The core: bytes of apps and shards in, bytes for shards and apps out. No socket, no clock, no chance, no waiting.
 //!
 //! ```text
-//! submit   app's bytes -> requests -> legs -> flights in outboxes          (apps.rs, plan.rs, local.rs)
+//! submit   app's bytes -> requests -> legs -> flights in outboxes          (apps.rs, plan.rs, broadcast.rs, local.rs)
 //! receive  shard's bytes -> replies -> slots -> outputs in request order   (shards.rs, merge.rs, window.rs)
 //! flush    outboxes and outputs -> the sockets, one send each              (flush.rs)
 //! fail     a connection broke: everyone who waited on it is told           (shards.rs)
@@ -11,6 +11,7 @@
 //! One engine belongs to one worker and is never shared. It does not allocate for a request that is answered in order.
 
 mod apps;
+mod broadcast;
 pub mod channels;
 mod flush;
 pub mod line;
@@ -19,6 +20,8 @@ mod merge;
 mod own;
 mod plan;
 pub mod port;
+mod scan;
+mod scripts;
 mod sets;
 mod shards;
 pub mod special;
@@ -36,6 +39,7 @@ use line::{Dialect, Line, Ticket};
 pub use local::{About, REDIS_VERSION};
 use merge::Gather;
 use port::Port;
+pub use scripts::Scripts;
 use slab::Slab;
 use std::sync::Arc;
 use window::{Bounds, Session, Spare};
@@ -102,8 +106,10 @@ pub struct Submitted {
 /// See [`Engine::holdings`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holdings {
-    /// Split requests whose parts are under way.
+    /// Requests whose parts are under way.
     pub gathers: usize,
+    /// Calls of scripts that may be tried again.
+    pub attempts: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Empty buffers kept to be used again.
@@ -132,6 +138,8 @@ pub struct Engine {
     sessions: Slab<Box<Session>>,
     lines: Vec<Line>,
     gathers: Slab<Gather>,
+    attempts: Slab<scripts::Attempt>,
+    scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     spare: Spare,
     dirty_lines: Vec<LineId>,
@@ -161,6 +169,8 @@ impl Engine {
             sessions: Slab::new(),
             lines: Vec::new(),
             gathers: Slab::new(),
+            attempts: Slab::new(),
+            scripts: Arc::default(),
             joined: Slab::new(),
             spare: Spare::default(),
             dirty_lines: Vec::new(),
@@ -270,7 +280,13 @@ impl Engine {
     #[must_use]
     pub fn holdings(&self) -> Holdings {
         let (spare, spare_bytes) = self.spare.size();
-        Holdings { gathers: self.gathers.len(), joined: self.joined.len(), spare, spare_bytes }
+        Holdings {
+            gathers: self.gathers.len(),
+            attempts: self.attempts.len(),
+            joined: self.joined.len(),
+            spare,
+            spare_bytes,
+        }
     }
 
     /// Whether the app's socket is full.

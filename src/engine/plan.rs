@@ -6,7 +6,7 @@ use super::port::{Port, Taken};
 use super::special::mode;
 use super::window::DIRECT;
 use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
-use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatment, Why, flag};
+use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatment, flag};
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
@@ -155,7 +155,7 @@ impl Engine {
                 _ => self.whole(id, spec, request, port),
             },
             Treatment::Split(merge) => self.split(id, spec, merge, request, port),
-            Treatment::Broadcast(_) => self.whole(id, spec, request, port),
+            Treatment::Broadcast(merge) => self.broadcast(id, spec, merge, request, port),
             Treatment::Own(Need::Transaction) => self.transaction(id, spec, request, port),
             Treatment::Own(Need::Blocking) => self.block(id, spec, request, port),
             Treatment::Own(Need::Subscription) => self.subscription(id, spec, request, port),
@@ -207,14 +207,11 @@ impl Engine {
     }
 
     /// A command with several keys, or none, that goes to one shard as it is.
-    fn whole(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
+    pub(super) fn whole(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
         let mut keys = std::mem::take(&mut self.plan.keys);
         keys.clear();
         if let Err(text) = command::keys(spec, request, &mut |index| keys.push(index as u32)) {
             self.answer_with(id, Some(Cause::Syntax), |out| write::error(out, text.as_bytes()));
-        } else if keys.is_empty() && self.has_several_shards(id) {
-            // Any shard would take it, and find only its own part of the keys that it does not name.
-            self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, Why::NoKeys.text().as_bytes()));
         } else {
             keys.sort_unstable();
             self.whole_with(id, spec, &keys, request, port);
@@ -235,18 +232,21 @@ impl Engine {
         request: &Request<'_>,
         port: &mut impl Port,
     ) {
-        let (line, shard) = match self.common_home(id, spec, keys, request) {
+        let home = match keys {
+            [] => self.home_without_keys(id, spec, request),
+            keys => self.common_home(id, spec, keys, request),
+        };
+        let (line, shard) = match home {
             Ok(home) => home,
             Err(apart) => return self.cannot(id, apart),
         };
-        let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        let number = session.pool;
-        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        session.newest = self.requests as u32;
-        pool.counts.requests_pending += 1;
-        let on = pool.line(line);
-        let waiter = self.waiter(ticket, spec);
+        let Some((number, ticket)) = self.open_slot(id) else { return };
+        let Some(on) = self.pools.get(usize::from(number)).map(|pool| pool.line(line)) else { return };
+        let mut waiter = self.waiter(ticket, spec);
+        if spec.class == Class::Script {
+            self.note_script(spec, request);
+            self.attempt(spec, request, (on, shard), &mut waiter);
+        }
         let serial = self.send(on, waiter, request.wire(), port);
         for key in keys_of(request, keys) {
             let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
@@ -449,7 +449,7 @@ impl Engine {
     }
 
     #[inline]
-    fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64) {
+    pub(super) fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64) {
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
             let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
             pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
@@ -521,7 +521,10 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         // Told above already.
         Treatment::Refuse(_) => {}
         Treatment::Local(_) => return Ok(told + "-> answered by hotring itself\n"),
-        Treatment::Broadcast(_) => return Ok(told + "-> sent to all shards\n"),
+        Treatment::Broadcast(merge) => {
+            let turns = matches!(merge, Merge::InTurn).then_some(", one after the other").unwrap_or_default();
+            return Ok(told + "-> sent to all shards" + turns + "\n");
+        }
         Treatment::Own(Need::Subscription) => {
             return Ok(told + "-> subscribed where it is published: a channel at its home shard, a pattern at all\n");
         }
@@ -536,7 +539,8 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     if keys.is_empty() && matches!(treatment, Treatment::Forward) {
         return Ok(match place.config.shards.as_slice() {
             [only] => told + "no key: goes to the pool's only shard\n-> forwarded to " + only + "\n",
-            _ => told + "-> refused: " + Why::NoKeys.text() + "\n",
+            [first, ..] => told + "no key: goes to the pool's first shard\n-> forwarded to " + first + "\n",
+            [] => told,
         });
     }
     let alone = keys.len() == 1;

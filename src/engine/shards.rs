@@ -1,6 +1,7 @@
 //! The shards' half of the engine: their bytes in, and what becomes of their connections.
 
 use super::line::{Owner, State, Waiter};
+use super::merge::Gather;
 use super::port::Port;
 use super::{Engine, LineId, SessionId};
 use crate::command::Class;
@@ -69,9 +70,11 @@ impl Engine {
 
     /// Gives a flight's reply to everyone it is for.
     #[inline]
-    fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
+    pub(super) fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         if waiter.part == Waiter::UNTIMED {
             self.complete(pool, waiter.ticket, reply, Some(port));
+        } else if waiter.part == Waiter::ATTEMPT {
+            self.attempted(pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
             // The proxy asked for its own sake.
         } else if waiter.part == Waiter::WHOLE {
@@ -199,7 +202,8 @@ impl Engine {
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);
                 // Of a split request another part may have run, whatever became of this one.
-                let split = !matches!(waiter.part, Waiter::WHOLE | Waiter::UNTIMED);
+                let split = waiter.part < Waiter::FIRST_SPECIAL
+                    && self.gathers.get(waiter.link as usize).is_some_and(Gather::is_split);
                 failure.write(name, sent || split, &mut reply);
                 pool.counts.errors[failure.cause] += 1;
             }

@@ -157,6 +157,12 @@ impl<'a> Elements<'a> {
         }
     }
 
+    /// The bytes of those that are still to come.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// How many are still to come.
     #[must_use]
     pub fn left(&self) -> u64 {
@@ -282,5 +288,7 @@ mod tests {
         assert_eq!(integer(b":42\r\n"), Some(42));
         assert_eq!(integer(b":-42\r\n"), Some(-42));
         assert_eq!(integer(b"+42\r\n"), None);
+        assert_eq!(bulk(b"$2\r\n42\r\n"), Some(&b"42"[..]));
+        assert_eq!((bulk(b"$-1\r\n"), bulk(b"+42\r\n")), (None, None));
     }
 }

@@ -73,6 +73,16 @@ impl Health {
         }
     }
 
+    /// Why nothing may be sent to a shard on this connection, for what is sent to the shard and not for a key's sake.
+    #[must_use]
+    pub fn against(&self, shard: u16, line: Line) -> Option<Refusal> {
+        if let Some(Some(failure)) = self.lines.get(line as usize) {
+            return Some(Refusal::Down(*failure));
+        }
+        let ejected = self.state(shard) == State::Ejected;
+        ejected.then_some(Refusal::Down(Failure { cause: Cause::ShardDown, reason: "ejected" }))
+    }
+
     /// Failures of a shard in a row.
     #[must_use]
     pub fn failures(&self, shard: u16) -> u32 {
@@ -208,6 +218,21 @@ mod tests {
         health.observe(&Event::Connected(2), 0, &mut notices);
         assert_eq!((verdict(&health, 2), health.state(1)), (Verdict::Next, State::Up));
         assert!(notices.eject.is_empty());
+    }
+
+    #[test]
+    fn what_is_for_the_shard_itself_is_refused_while_it_is_down_or_ejected() {
+        let (mut health, mut notices) = (health(true), Notices::default());
+        let reason = |health: &Health, line: Line| match health.against((line / 2) as u16, line) {
+            Some(Refusal::Down(failure)) => failure.reason,
+            _ => "",
+        };
+        assert_eq!(reason(&health, 2), "");
+        health.observe(&Event::Failed(2, REFUSED), 0, &mut notices);
+        assert_eq!((reason(&health, 2), reason(&health, 3)), ("connection refused", ""));
+        health.observe(&Event::Failed(2, REFUSED), 0, &mut notices);
+        health.observe(&Event::Connected(2), 1, &mut notices);
+        assert_eq!((reason(&health, 2), reason(&health, 3), reason(&health, 0)), ("ejected", "ejected", ""));
     }
 
     #[test]

@@ -6,12 +6,6 @@ use hotring::resp::Request;
 
 /// Commands that hotring refuses whatever their arguments are, if only as many as they may be.
 const REFUSED: &[(Why, &str)] = &[
-    (Why::WholeKeyspace, "dbsize randomkey scan flushall flushdb keys"),
-    (
-        Why::Scripts,
-        "function|delete function|dump function|flush function|kill function|list function|load function|restore \
-         function|stats script|debug script|exists script|flush script|kill script|load script|show",
-    ),
     (Why::Database, "move swapdb"),
     (
         Why::Admin,
@@ -20,11 +14,11 @@ const REFUSED: &[(Why, &str)] = &[
          acl|setuser acl|users acl|whoami config|get config|resetstat config|rewrite config|set module|list \
          module|load module|loadex module|unload client|caching client|getredir client|kill client|list client|pause \
          client|reply client|tracking client|trackinginfo client|unblock client|unpause client|capa \
-         client|import-source",
+         client|import-source script|debug",
     ),
     (
         Why::OneServer,
-        "lastsave lolwut commandlog|get commandlog|len commandlog|reset latency|doctor latency|graph \
+        "commandlog|get commandlog|len commandlog|reset latency|doctor latency|graph \
          latency|histogram latency|history latency|latest latency|reset memory|doctor memory|malloc-stats \
          memory|purge memory|stats slowlog|get slowlog|len slowlog|reset command|getkeysandflags",
     ),
@@ -66,8 +60,6 @@ pub(crate) enum Verdict {
     Fine,
     /// All keys of the command must be asked for, and be on more than one shard.
     CrossShard,
-    /// The command must have no keys.
-    NoKeys,
     /// The server's reply decides.
     Ask,
     /// Neither.
@@ -144,9 +136,6 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize) -> Verdict {
     }
     if shards > 1 && reply == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n" {
         return Verdict::CrossShard;
-    }
-    if shards > 1 && is_refusal(reply, Why::NoKeys) {
-        return Verdict::NoKeys;
     }
     answered_here(name, args, reply)
 }

@@ -96,8 +96,8 @@ pub(crate) fn all_commands() -> String {
 /// Every reason for a refusal.
 pub(crate) fn refusals() -> String {
     let mut text = String::from("| Reason | Error |\n| --- | --- |\n");
-    // Neither is ever sent: a script without keys goes to the first shard, and an unknown subcommand has Redis' own error.
-    for why in Why::ALL.into_iter().filter(|why| !matches!(why, Why::NoKeys | Why::Subcommand)) {
+    // Never sent: an unknown subcommand has Redis' own error.
+    for why in Why::ALL.into_iter().filter(|why| !matches!(why, Why::Subcommand)) {
         text += &format!("| {} | {} |\n", cell(why.in_short()), cell(why.text()));
     }
     text

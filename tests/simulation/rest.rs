@@ -25,7 +25,7 @@ impl World {
         }
         assert_eq!(self.engine.in_flight(), 0);
         let held = self.engine.holdings();
-        assert_eq!((held.gathers, held.joined), (0, 0), "{held:?}");
+        assert_eq!((held.gathers, held.attempts, held.joined), (0, 0, 0), "{held:?}");
         assert!(held.spare <= 256 && held.spare_bytes <= 256 << 16, "{held:?}");
         for index in 0..self.apps.len() {
             if let Some(app) = &mut self.apps[index] {

@@ -327,7 +327,9 @@ impl World {
             pending.taken = Some(self.truth.moment);
             pending.homes = shards.iter().map(|shard| shard.map(|shard| base + usize::from(shard))).collect();
             pending.lines = shards.iter().flatten().map(|&s| first + u32::from(s) * lanes + app.lane).collect();
-            pending.down = pending.lines.iter().any(|&line| is_down(line));
+            // What is for the first shard and not for a key's sake is refused while that is ejected, too.
+            let ejected = matches!(pending.wish, Wish::Script(..)) && path.health.state(0) == ShardState::Ejected;
+            pending.down = ejected || pending.lines.iter().any(|&line| is_down(line));
             app.asked += 1;
         }
     }

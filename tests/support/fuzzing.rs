@@ -326,7 +326,7 @@ pub fn engines(data: &[u8]) {
     (0..LINES).for_each(|line| reset(&mut engine, &mut port, &mut buffers, line, now));
     sessions.iter().for_each(|(id, _)| engine.close(*id, false, &mut port));
     let held = engine.holdings();
-    assert_eq!((engine.in_flight(), engine.session_count(), held.gathers, held.joined), (0, 0, 0, 0));
+    assert_eq!((engine.in_flight(), engine.session_count(), held.gathers, held.attempts, held.joined), (0, 0, 0, 0, 0));
     let counts = engine.pool_counts(0).expect("the pool");
     let levels = [counts.client_connections, counts.client_output_bytes, counts.requests_pending];
     assert_eq!(levels.map(hotring::metrics::Level::get), [0; 3]);

@@ -8,7 +8,6 @@ const DANGEROUS: Family = Family::of(category::KEYSPACE | category::DANGEROUS);
 const SORT: Family = Family::of(category::SET | category::SORTED_SET | category::LIST | category::DANGEROUS);
 const CONTAINER: Family = Family::of(0);
 const SCRIPTING: Family = Family::of(category::SCRIPTING);
-const SCRIPTS: Family = SCRIPTING.refused(Why::Scripts);
 const TRANSACTION: Family = Family::of(category::TRANSACTION).own(Need::Transaction);
 const CHANNELS: Family = Family::of(0).own(Need::Subscription);
 
@@ -17,7 +16,7 @@ const RUNS: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS;
 
 pub(super) static COMMANDS: &[Spec] = &[
     KEYSPACE.write("copy", -3, TWO, DENYOOM).unless(key::SAME_DATABASE),
-    KEYSPACE.read("dbsize", 1, NONE, FAST).refused(Why::WholeKeyspace),
+    KEYSPACE.read("dbsize", 1, NONE, FAST).broadcast(Merge::Sum),
     KEYSPACE.write("del", -2, ALL, 0).split(Merge::Sum),
     KEYSPACE.read("dump", 2, ONE, 0),
     KEYSPACE.read("exists", -2, ALL, FAST).split(Merge::Sum),
@@ -30,17 +29,17 @@ pub(super) static COMMANDS: &[Spec] = &[
     KEYSPACE.write("pexpireat", -3, ONE, FAST),
     KEYSPACE.read("pexpiretime", 2, ONE, FAST),
     KEYSPACE.read("pttl", 2, ONE, FAST),
-    KEYSPACE.read("randomkey", 1, NONE, 0).refused(Why::WholeKeyspace),
+    KEYSPACE.read("randomkey", 1, NONE, 0).broadcast(Merge::Draw),
     KEYSPACE.write("rename", 3, TWO, 0),
     KEYSPACE.write("renamenx", 3, TWO, FAST),
-    KEYSPACE.read("scan", -2, NONE, 0).refused(Why::WholeKeyspace),
+    KEYSPACE.read("scan", -2, NONE, 0).broadcast(Merge::InTurn),
     KEYSPACE.read("touch", -2, ALL, FAST).split(Merge::Sum),
     KEYSPACE.read("ttl", 2, ONE, FAST),
     KEYSPACE.read("type", 2, ONE, FAST),
     KEYSPACE.write("unlink", -2, ALL, FAST).split(Merge::Sum),
-    DANGEROUS.write("flushall", -1, NONE, 0).refused(Why::WholeKeyspace),
-    DANGEROUS.write("flushdb", -1, NONE, 0).refused(Why::WholeKeyspace),
-    DANGEROUS.read("keys", 2, NONE, 0).refused(Why::WholeKeyspace),
+    DANGEROUS.write("flushall", -1, NONE, 0).broadcast(Merge::AllOk),
+    DANGEROUS.write("flushdb", -1, NONE, 0).broadcast(Merge::AllOk),
+    DANGEROUS.read("keys", 2, NONE, 0).broadcast(Merge::Concat),
     DANGEROUS.write("migrate", -6, key::MIGRATE, 0).refused(Why::Admin),
     DANGEROUS.write("restore", -4, ONE, DENYOOM),
     DANGEROUS.write("restore-asking", -4, ONE, DENYOOM | ASKING).refused(Why::Cluster),
@@ -54,8 +53,8 @@ pub(super) static COMMANDS: &[Spec] = &[
     SCRIPTING.read("evalsha_ro", -3, key::SCRIPT, RUNS),
     SCRIPTING.other("fcall", -3, key::FUNCTION, RUNS).may_write(),
     SCRIPTING.read("fcall_ro", -3, key::FUNCTION, RUNS),
-    CONTAINER.refused(Why::Scripts).other("function", -2, NONE, 0).containing(FUNCTION),
-    CONTAINER.refused(Why::Scripts).other("script", -2, NONE, 0).containing(SCRIPT),
+    CONTAINER.other("function", -2, NONE, 0).containing(FUNCTION),
+    CONTAINER.other("script", -2, NONE, 0).containing(SCRIPT),
     TRANSACTION.other("discard", 1, NONE, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY),
     TRANSACTION.other("exec", 1, NONE, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG),
     TRANSACTION.other("multi", 1, NONE, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY),
@@ -81,32 +80,32 @@ static OBJECT: &[Spec] = &[
 ];
 
 static FUNCTION: &[Spec] = &[
-    SCRIPTS.write("function|delete", 3, NONE, NOSCRIPT),
-    SCRIPTS.other("function|dump", 2, NONE, NOSCRIPT),
-    SCRIPTS.write("function|flush", -2, NONE, NOSCRIPT),
-    SCRIPTS.help("function|help"),
-    SCRIPTS.other("function|kill", 2, NONE, NOSCRIPT | ALLOW_BUSY),
-    SCRIPTS.other("function|list", -2, NONE, NOSCRIPT),
-    SCRIPTS.write("function|load", -3, NONE, DENYOOM | NOSCRIPT),
-    SCRIPTS.write("function|restore", -3, NONE, DENYOOM | NOSCRIPT),
-    SCRIPTS.other("function|stats", 2, NONE, NOSCRIPT | ALLOW_BUSY),
+    SCRIPTING.write("function|delete", 3, NONE, NOSCRIPT).broadcast(Merge::AllOk),
+    SCRIPTING.other("function|dump", 2, NONE, NOSCRIPT),
+    SCRIPTING.write("function|flush", -2, NONE, NOSCRIPT).broadcast(Merge::AllOk),
+    SCRIPTING.help("function|help"),
+    SCRIPTING.other("function|kill", 2, NONE, NOSCRIPT | ALLOW_BUSY).broadcast(Merge::AnyOk),
+    SCRIPTING.other("function|list", -2, NONE, NOSCRIPT),
+    SCRIPTING.write("function|load", -3, NONE, DENYOOM | NOSCRIPT).broadcast(Merge::Alike),
+    SCRIPTING.write("function|restore", -3, NONE, DENYOOM | NOSCRIPT).broadcast(Merge::AllOk),
+    SCRIPTING.other("function|stats", 2, NONE, NOSCRIPT | ALLOW_BUSY),
 ];
 
 static SCRIPT: &[Spec] = &[
-    SCRIPTS.other("script|debug", 3, NONE, NOSCRIPT),
-    SCRIPTS.other("script|exists", -3, NONE, NOSCRIPT),
-    SCRIPTS.other("script|flush", -2, NONE, NOSCRIPT),
-    SCRIPTS.help("script|help"),
-    SCRIPTS.other("script|kill", 2, NONE, NOSCRIPT | ALLOW_BUSY),
-    SCRIPTS.other("script|load", 3, NONE, NOSCRIPT | STALE),
-    SCRIPTS.other("script|show", 3, NONE, NOSCRIPT),
+    SCRIPTING.other("script|debug", 3, NONE, NOSCRIPT).refused(Why::Admin),
+    SCRIPTING.other("script|exists", -3, NONE, NOSCRIPT).broadcast(Merge::Every),
+    SCRIPTING.other("script|flush", -2, NONE, NOSCRIPT).broadcast(Merge::AllOk),
+    SCRIPTING.help("script|help"),
+    SCRIPTING.other("script|kill", 2, NONE, NOSCRIPT | ALLOW_BUSY).broadcast(Merge::AnyOk),
+    SCRIPTING.other("script|load", 3, NONE, NOSCRIPT | STALE).broadcast(Merge::Alike),
+    SCRIPTING.other("script|show", 3, NONE, NOSCRIPT),
 ];
 
 static CHANNEL_TABLES: &[Spec] = &[
-    CHANNELS.other("pubsub|channels", -2, NONE, PUBSUB | LOADING | STALE),
+    CHANNELS.other("pubsub|channels", -2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Union),
     CHANNELS.help("pubsub|help"),
-    CHANNELS.other("pubsub|numpat", 2, NONE, PUBSUB | LOADING | STALE),
-    CHANNELS.other("pubsub|numsub", -2, NONE, PUBSUB | LOADING | STALE),
-    CHANNELS.other("pubsub|shardchannels", -2, NONE, PUBSUB | LOADING | STALE),
-    CHANNELS.other("pubsub|shardnumsub", -2, NONE, PUBSUB | LOADING | STALE),
+    CHANNELS.other("pubsub|numpat", 2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Most),
+    CHANNELS.other("pubsub|numsub", -2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Pairs),
+    CHANNELS.other("pubsub|shardchannels", -2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Union),
+    CHANNELS.other("pubsub|shardnumsub", -2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Pairs),
 ];

@@ -85,6 +85,11 @@ impl Spec {
         self.treated(Treatment::Split(merge))
     }
 
+    /// The command, sent to every shard.
+    pub(super) const fn broadcast(self, merge: Merge) -> Self {
+        self.treated(Treatment::Broadcast(merge))
+    }
+
     /// The command, refused.
     pub(super) const fn refused(self, why: Why) -> Self {
         self.treated(Treatment::Refuse(why))

@@ -1,6 +1,6 @@
 //! The connection, the server, the cluster.
 
-use super::super::{Local, Spec, Why};
+use super::super::{Local, Merge, Spec, Why};
 use super::row::*;
 
 const CONNECTION: Family = Family::of(category::CONNECTION);
@@ -34,7 +34,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     Family::of(category::DANGEROUS).other("info", -1, NONE, LOADING | STALE).local(Local::Info),
     Family::of(category::ADMIN | category::DANGEROUS)
         .other("lastsave", 1, NONE, LOADING | STALE | FAST)
-        .refused(Why::OneServer),
+        .broadcast(Merge::Least),
     Family::of(category::ADMIN | category::DANGEROUS)
         .other("role", 1, NONE, NOSCRIPT | LOADING | STALE | FAST)
         .local(Local::Role),
@@ -53,7 +53,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     ADMIN_ONLY.other("acl", -2, NONE, 0).containing(ACL),
     ADMIN_ONLY.other("config", -2, NONE, 0).containing(CONFIG),
     ADMIN_ONLY.other("module", -2, NONE, 0).containing(MODULE),
-    ONE_SERVER.read("lolwut", -1, NONE, FAST),
+    SERVER.read("lolwut", -1, NONE, FAST),
     ONE_SERVER.other("commandlog", -2, NONE, 0).containing(COMMANDLOG),
     ONE_SERVER.other("latency", -2, NONE, 0).containing(LATENCY),
     ONE_SERVER.other("memory", -2, NONE, 0).containing(MEMORY),
