@@ -272,7 +272,8 @@ impl App {
             0 => self.say(&[b"PING"], Wish::Exact(b"+PONG\r\n".to_vec())),
             1 => self.say(&[b"select", b"0"], Wish::Exact(b"+OK\r\n".to_vec())),
             2 => self.say(&[b"CLIENT", b"SETINFO", b"lib-name", b"x"], Wish::Exact(b"+OK\r\n".to_vec())),
-            3 => self.say(&[b"EXEC"], Wish::Error("ERR EXEC without MULTI")),
+            3 if chance.one_in(2) => self.say(&[b"EXEC"], Wish::Error("ERR EXEC without MULTI")),
+            3 => self.say(&[b"CONFIG", b"RESETSTAT"], Wish::Error("ERR hotring does not carry administration")),
             4 => self.say(&[b"INFO"], Wish::Any),
             5 => self.say_raw(b"PING\r\n", Some(Wish::Exact(b"+PONG\r\n".to_vec()))),
             6 => {
