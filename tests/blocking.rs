@@ -407,3 +407,18 @@ fn no_more_wait_than_may() {
     assert_eq!(redis[0].client().ask("RPUSH q a b"), ":2\r\n");
     assert_eq!([apps[1].text(), apps[0].text()], ["a", "b"].map(|value| format!("*2\r\n$1\r\nq\r\n$1\r\n{value}\r\n")));
 }
+
+#[test]
+fn hotring_ends_without_those_who_wait() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &[]);
+    let mut app = hotring.app();
+    say(&mut app, "BLPOP q 0");
+    await_blocked(&redis[0], 1);
+    let start = now();
+    hotring.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert_eq!(app.rest(), b"");
+    assert_eq!(redis[0].client().ask("RPUSH q x"), ":1\r\n");
+    assert_eq!(redis[0].client().ask("LLEN q"), ":1\r\n", "nothing is given to who is gone");
+}

@@ -18,9 +18,9 @@ mod grammar;
 #[allow(dead_code, reason = "tests with clients use the rest")]
 mod servers;
 
-use compare::{Reply, Verdict, alike, own_answer};
+use compare::{Midst, Reply, Verdict, alike, own_answer};
 use generate::{Args, LIBRARY, Maker, SCRIPTS};
-use hotring::command::{self, Treatment};
+use hotring::command::{self, Keys, Need, Treatment};
 use servers::{Connection, Directory, Hotring, Server, show, wire};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -31,10 +31,27 @@ const ROUNDS: u64 = 30;
 /// Commands of a round.
 const COMMANDS: usize = 700;
 
+/// What the server alone is asked, too.
+struct Asked<'a> {
+    /// Which of the batch it is.
+    at: usize,
+    args: Args,
+    /// What it carries out, if it is EXEC.
+    queued: Vec<Args>,
+    /// What hotring said; nothing where only the server is asked.
+    ours: &'a [u8],
+}
+
 /// A server, and a hotring over other ones, that are told the same.
 struct Pair {
     alone: Connection,
     through: Connection,
+    /// Others to both, for questions that are no part of the test.
+    judge: Connection,
+    probe: Connection,
+    midst: Midst,
+    /// What the open transaction consists of.
+    queued: Vec<Args>,
     shards: Vec<Connection>,
     exact: bool,
     /// On which shard a key is, as far as it was asked for.
@@ -49,36 +66,58 @@ impl Pair {
     /// alike. An error says which of the commands it was, and why.
     fn compare(&mut self, batch: &[Args]) -> Result<(), (usize, String)> {
         let ours = self.through.ask_all(batch);
-        let mut asked = Vec::new();
+        let mut asked: Vec<Asked<'_>> = Vec::new();
         for (at, (args, reply)) in batch.iter().zip(&ours).enumerate() {
-            let verdict = own_answer(args, reply, self.shards.len());
+            let midst = self.midst;
+            let verdict = own_answer(args, reply, self.shards.len(), midst);
+            let queued = self.follow(args, reply);
             let counted = match &verdict {
+                Verdict::Fine if midst.multi => "refused within transactions",
                 Verdict::Fine => "answered or refused as documented",
                 Verdict::CrossShard => "refused for its keys",
                 _ => "compared",
             };
             *self.told.entry(counted).or_default() += 1;
             let wrong = match verdict {
-                Verdict::Fine => None,
                 Verdict::Wrong(what) => Some(what.to_owned()),
                 Verdict::Ask => {
-                    asked.push((at, args.clone(), reply));
+                    asked.push(Asked { at, args: args.clone(), queued, ours: reply });
                     None
                 }
+                // Whatever is refused within a transaction spoils it: the server is told something that it must refuse.
+                _ if midst.multi && !reply.starts_with(b"-") => Some("neither queued nor refused".to_owned()),
+                Verdict::Fine => None,
+                Verdict::CrossShard if midst.multi || midst.watching => None,
                 Verdict::CrossShard => self.judge_keys(args),
             };
+            if midst.multi && asked.last().is_none_or(|last| last.at != at) {
+                asked.push(Asked { at, args: vec![b"GET".to_vec()], queued: Vec::new(), ours: b"" });
+            }
             if let Some(what) = wrong {
                 return Err((at, format!("{}\n  {what}: {}", show(args), reply.escape_ascii())));
             }
         }
-        let commands: Vec<Args> = asked.iter().map(|(_, args, _)| args.clone()).collect();
+        let commands: Vec<Args> = asked.iter().map(|asked| asked.args.clone()).collect();
         let theirs = self.alone.ask_all(&commands);
-        for ((at, args, ours), theirs) in asked.iter().zip(&theirs) {
-            if !alike(args, ours, theirs, self.exact) {
+        for (Asked { at, args, queued, ours }, theirs) in asked.iter().zip(&theirs) {
+            if ours.is_empty() {
+                continue;
+            }
+            if !alike(args, queued, ours, theirs, self.exact) {
                 let (ours, theirs) = (ours.escape_ascii(), theirs.escape_ascii());
                 return Err((*at, format!("{}\n  through hotring: {ours}\n  server alone:    {theirs}", show(args))));
             }
-            if !ours.starts_with(b"-") {
+            if !queued.is_empty() {
+                let counted = if ours.starts_with(b"-") {
+                    "transactions aborted"
+                } else if ours.starts_with(b"*-") || ours.starts_with(b"_") {
+                    "transactions whose watch saw a change"
+                } else {
+                    "transactions carried out"
+                };
+                *self.told.entry(counted).or_default() += 1;
+            }
+            if !ours.starts_with(b"-") && ours != b"+QUEUED\r\n" {
                 let bytes = wire(args);
                 let request = hotring::resp::Request::parse(&bytes).expect("a request");
                 self.succeeded.extend(command::identify(&request).ok().map(|spec| spec.name));
@@ -87,10 +126,32 @@ impl Pair {
         Ok(())
     }
 
+    /// Notes what a command makes of the session's transaction. Returns what is carried out with it.
+    fn follow(&mut self, args: &Args, reply: &[u8]) -> Vec<Args> {
+        let (multi, watching) = (&mut self.midst.multi, &mut self.midst.watching);
+        match (String::from_utf8_lossy(&args[0]).to_lowercase().as_str(), reply) {
+            ("multi", b"+OK\r\n") => *multi = true,
+            ("watch", b"+OK\r\n") => *watching = true,
+            ("unwatch", b"+OK\r\n") => *watching = false,
+            ("discard", b"+OK\r\n") | ("reset", b"+RESET\r\n") => {
+                (*multi, *watching) = (false, false);
+                self.queued.clear();
+            }
+            // Of whatever form: `EXEC x` ends it, too.
+            ("exec", _) => {
+                (*multi, *watching) = (false, false);
+                return std::mem::take(&mut self.queued);
+            }
+            (_, b"+QUEUED\r\n") if *multi => self.queued.push(args.clone()),
+            _ => {}
+        }
+        Vec::new()
+    }
+
     /// Whether a command was rightly refused for where its keys are.
     fn judge_keys(&mut self, args: &Args) -> Option<String> {
         let asked = [vec![b"COMMAND".to_vec(), b"GETKEYS".to_vec()], args.clone()].concat();
-        let keys = match Reply::parse(&self.alone.ask(&asked)) {
+        let keys = match Reply::parse(&self.judge.ask(&asked)) {
             Reply::Array(keys) => keys,
             // It wants a source, which the command does not.
             Reply::Line(error) if error.starts_with(b"-ERR The command has no key") => Vec::new(),
@@ -120,7 +181,7 @@ impl Pair {
             self.shards.iter_mut().map(|shard| calls(shard.tell("INFO commandstats")).unwrap_or_default()).collect()
         };
         let before = count();
-        self.through.ask(&[b"TYPE", key.as_slice()]);
+        self.probe.ask(&[b"TYPE", key.as_slice()]);
         let after = count();
         let home = before.iter().zip(&after).position(|(before, after)| before != after).expect("a shard was asked");
         self.homes.insert(key, home);
@@ -129,7 +190,7 @@ impl Pair {
 
     /// All that is stored must be the same, each key on one shard only.
     fn compare_stored(&mut self) -> Result<(), String> {
-        let theirs = stored(&mut self.alone);
+        let theirs = stored(&mut self.judge);
         let mut ours = BTreeMap::new();
         for shard in &mut self.shards {
             for (key, value) in stored(shard) {
@@ -148,8 +209,22 @@ impl Pair {
     }
 }
 
-/// Every key with its type, whether it expires, and its value, independent of the order in tables.
+/// All that is in any database.
 fn stored(server: &mut Connection) -> BTreeMap<Vec<u8>, Vec<Reply>> {
+    let info = String::from_utf8_lossy(&server.tell("INFO keyspace")).into_owned();
+    let databases = info.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':').map(|(number, _)| number));
+    let mut all = BTreeMap::new();
+    for number in databases {
+        assert_eq!(server.tell(&format!("SELECT {number}")), b"+OK\r\n");
+        let named = |(key, value): (Vec<u8>, _)| ([number.as_bytes(), b":", &key].concat(), value);
+        all.extend(stored_here(server).into_iter().map(named));
+    }
+    assert_eq!(server.tell("SELECT 0"), b"+OK\r\n");
+    all
+}
+
+/// Every key with its type, whether it expires, and its value, independent of the order in tables.
+fn stored_here(server: &mut Connection) -> BTreeMap<Vec<u8>, Vec<Reply>> {
     let Reply::Array(keys) = Reply::parse(&server.tell("KEYS *")) else { panic!("no keys") };
     let mut values = BTreeMap::new();
     for key in keys {
@@ -195,6 +270,10 @@ fn run(shard_count: usize, more: &str) {
     let exact = info.contains(&format!("redis_version:{VERSION}"));
     let mut pair = Pair {
         through: hotring.connect(),
+        judge: server.connect(),
+        probe: hotring.connect(),
+        midst: Midst::default(),
+        queued: Vec::new(),
         shards: shards.iter().map(Server::connect).collect(),
         alone,
         exact,
@@ -215,6 +294,12 @@ fn run(shard_count: usize, more: &str) {
             assert_eq!(server.tell("FLUSHALL"), b"+OK\r\n");
         }
         (pair.through, pair.alone) = (hotring.connect(), server.connect());
+        (pair.midst, pair.queued) = (Midst::default(), Vec::new());
+        if seed % 2 == 0 {
+            for side in [&mut pair.through, &mut pair.alone] {
+                assert!(side.tell("HELLO 3").starts_with(b"%7\r\n"));
+            }
+        }
         let mut history = Vec::new();
         if let Err(what) = round(&mut pair, Maker::new(seed, &dumps, &shas), &mut history) {
             let first = history.len().saturating_sub(60);
@@ -247,6 +332,8 @@ fn round(pair: &mut Pair, mut maker: Maker, history: &mut Vec<Args>) -> Result<(
             what
         })?;
     }
+    // A transaction that is open still is one.
+    pair.compare(&[vec![b"RESET".to_vec()]]).map_err(|(_, what)| what)?;
     pair.compare_stored()
 }
 
@@ -291,7 +378,13 @@ fn dumps(server: &mut Connection) -> Vec<Vec<u8>> {
 fn assert_coverage(pair: &mut Pair) {
     let mut missing = Vec::new();
     for spec in command::all().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands)) {
-        let carried = matches!(spec.treatment, Treatment::Forward | Treatment::Split(_)) && spec.subcommands.is_empty();
+        let carried = match spec.treatment {
+            Treatment::Forward | Treatment::Split(_) | Treatment::Publish | Treatment::Own(Need::Transaction) => true,
+            // WAIT, which is for pools of one shard.
+            Treatment::Own(Need::Blocking) => pair.shards.len() == 1 || !matches!(spec.keys, Keys::None),
+            Treatment::Broadcast(_) | Treatment::Own(Need::Subscription) => false,
+            Treatment::Local(_) | Treatment::Refuse(_) => false,
+        } && spec.subcommands.is_empty();
         let known = Reply::parse(&pair.alone.ask(&["COMMAND", "INFO", spec.name]))
             != Reply::Array(vec![Reply::Line(b"$-1\r\n".to_vec())]);
         // Its policy decides whether a server counts uses.

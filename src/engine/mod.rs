@@ -272,6 +272,8 @@ impl Engine {
     pub fn finish_all(&mut self, port: &mut impl Port) {
         for (id, session) in &mut self.sessions {
             session.closing = true;
+            // What waits for something to happen would be waited for in vain.
+            session.killed |= session.special.as_ref().is_some_and(|special| special.blocked);
             port.wake(id as SessionId);
         }
     }

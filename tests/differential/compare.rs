@@ -1,10 +1,11 @@
 //! What replies must be: the server's, byte for byte, but for what is listed here.
 
 use super::generate::Args;
-use hotring::command::{Fault, Keys, Why, identify, integer};
+use hotring::command::{Fault, Keys, Local, Need, Treatment, Why, identify, integer, treatment};
+use hotring::error::{NOT_IN_TRANSACTION, ONE_SHARD_ONLY};
 use hotring::resp::Request;
 
-/// Commands that hotring refuses whatever their arguments are, if only as many as they may be.
+/// Commands that hotring may refuse whatever their arguments are, if only as many as they may be, and why.
 const REFUSED: &[(Why, &str)] = &[
     (Why::Database, "move swapdb"),
     (
@@ -84,12 +85,19 @@ enum Likeness {
     Kind,
 }
 
+/// What the session is in the midst of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Midst {
+    pub(crate) multi: bool,
+    pub(crate) watching: bool,
+}
+
 /// Judges a reply of hotring's before the server is asked.
-pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize) -> Verdict {
+pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst) -> Verdict {
     let bytes = super::servers::wire(args);
     let Some(request) = Request::parse(&bytes) else { return Verdict::Wrong("not a request") };
-    let name = match identify(&request) {
-        Ok(spec) => spec.name,
+    let (name, treated) = match identify(&request) {
+        Ok(spec) => (spec.name, treatment(spec, &request)),
         Err(fault) => {
             let own = lower(&args[0]);
             let later = matches!(fault, Fault::Arity(spec) if added_later(spec.name));
@@ -102,6 +110,19 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize) -> Verdict {
         }
     };
     let (container, _) = name.split_once('|').unwrap_or((name, ""));
+    if midst.multi && reply == b"+QUEUED\r\n" {
+        return Verdict::Ask;
+    }
+    if midst.multi && is_error(reply, NOT_IN_TRANSACTION) {
+        // What is not a matter of one shard.
+        return fine(matches!(
+            treated,
+            Treatment::Local(_) | Treatment::Own(Need::Subscription) | Treatment::Broadcast(_)
+        ));
+    }
+    if shards > 1 && is_error(reply, ONE_SHARD_ONLY) {
+        return fine(matches!(name, "wait" | "waitaof"));
+    }
     if name.ends_with("|help") {
         // hotring's lines, with a first one like Redis'.
         let usage =
@@ -113,10 +134,10 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize) -> Verdict {
     } else {
         REFUSED.iter().find(|(_, names)| names.split(' ').any(|one| one == name)).map(|(why, _)| *why)
     };
-    if let Some(why) = refused {
+    if let (Some(why), Treatment::Refuse(_)) = (refused, treated) {
         return if is_refusal(reply, why) { Verdict::Fine } else { Verdict::Wrong("not the documented refusal") };
     }
-    if NEVER_SENT.contains(&container) {
+    if NEVER_SENT.contains(&container) && treated != Treatment::Local(Local::Help) {
         return Verdict::Wrong("not listed as refused");
     }
     // What only some arguments make refused.
@@ -164,20 +185,8 @@ fn answered_here(name: &str, args: &Args, reply: &[u8]) -> Verdict {
         // hotring's own; the fields that clients look at are tested where clients are.
         "info" => fine(reply.starts_with(b"$")),
         "time" => fine(reply.starts_with(b"*2\r\n$10\r\n")),
-        // The id differs. RESP3 is refused with the words upon which clients fall back.
-        "hello" if reply.starts_with(b"*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n") => {
-            fine(argument(1).is_empty() || argument(1) == b"2")
-        }
-        "hello" if argument(1) == b"3" => fine(reply == b"-NOPROTO unsupported protocol version\r\n"),
         // Harmless here, though a server outside of a cluster refuses them.
         "readonly" | "readwrite" => fine(reply == b"+OK\r\n"),
-        // There is database 0 only.
-        "select" => match std::str::from_utf8(argument(1)).ok().and_then(|text| text.parse::<i64>().ok()) {
-            Some(1..16) if !argument(1).starts_with(b"0") && !argument(1).starts_with(b"+") => {
-                fine(reply == b"-ERR DB index is out of range\r\n")
-            }
-            _ => Verdict::Ask,
-        },
         _ => Verdict::Ask,
     }
 }
@@ -187,7 +196,11 @@ fn fine(is: bool) -> Verdict {
 }
 
 fn is_refusal(reply: &[u8], why: Why) -> bool {
-    reply.strip_prefix(b"-").and_then(|rest| rest.strip_suffix(b"\r\n")) == Some(why.text().as_bytes())
+    is_error(reply, why.text())
+}
+
+fn is_error(reply: &[u8], text: &str) -> bool {
+    reply.strip_prefix(b"-").and_then(|rest| rest.strip_suffix(b"\r\n")) == Some(text.as_bytes())
 }
 
 /// Commands that servers of version 7.0 do not have: where the shards do not, they say so themselves, but a wrong number
@@ -249,9 +262,29 @@ fn getkeys_differs(args: &Args) -> bool {
         || ["spublish", "ssubscribe", "sunsubscribe"].contains(&name.as_str())
 }
 
-/// Whether hotring's reply is as good as the server's to the same command. `exact`: errors that hotring words are those of
+/// The replies that an array consists of.
+fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut rest = reply.strip_prefix(b"*").filter(|rest| !rest.starts_with(b"-"))?;
+    rest = &rest[rest.windows(2).position(|pair| pair == b"\r\n")? + 2..];
+    let mut elements = Vec::new();
+    while !rest.is_empty() {
+        let (element, behind) = rest.split_at(super::servers::reply_length(rest)?);
+        elements.push(element);
+        rest = behind;
+    }
+    Some(elements)
+}
+
+/// Whether hotring's reply is as good as the server's to the same command; `queued` are those that an EXEC carries out. `exact`: errors that hotring words are those of
 /// this version of the server.
-pub(crate) fn alike(args: &Args, ours: &[u8], theirs: &[u8], exact: bool) -> bool {
+pub(crate) fn alike(args: &Args, queued: &[Args], ours: &[u8], theirs: &[u8], exact: bool) -> bool {
+    if lower(&args[0]) == "exec" && !queued.is_empty() && ours != theirs {
+        let (ours, theirs) = (elements(ours), elements(theirs));
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
+        return ours.len() == queued.len()
+            && theirs.len() == queued.len()
+            && ours.iter().zip(theirs).zip(queued).all(|((ours, theirs), args)| alike(args, &[], ours, theirs, exact));
+    }
     if ours == theirs || getkeys_differs(args) {
         return true;
     }
@@ -266,7 +299,9 @@ pub(crate) fn alike(args: &Args, ours: &[u8], theirs: &[u8], exact: bool) -> boo
         Likeness::Pairs => ours.sorted(2) == theirs.sorted(2),
         Likeness::Close => ours.is_close(&theirs),
         Likeness::Shape => ours.has_shape(&theirs),
-        Likeness::Kind => matches!((&ours, &theirs), (Reply::Array(a), Reply::Array(b)) if a.len() == b.len()),
+        Likeness::Kind => {
+            ours.kind() == theirs.kind() && ours.parts().map(<[Reply]>::len) == theirs.parts().map(<[Reply]>::len)
+        }
         Likeness::Scan => match (&ours, &theirs) {
             (Reply::Array(a), Reply::Array(b)) => a[0] == b[0] && a[1].sorted(1) == b[1].sorted(1),
             _ => false,
@@ -278,18 +313,20 @@ fn likeness(args: &Args) -> Likeness {
     let has = |word: &str| args[1..].iter().any(|arg| lower(arg) == word);
     match lower(&args[0]).as_str() {
         // Hash tables tell their elements in an order of their own.
-        "smembers" | "sinter" | "sunion" | "sdiff" | "hkeys" | "hvals" => Likeness::Unordered,
+        "smembers" | "sinter" | "sunion" | "sdiff" | "hkeys" | "hvals" | "keys" => Likeness::Unordered,
         "hgetall" => Likeness::Pairs,
         "hscan" | "sscan" | "zscan" if args.get(2).is_some_and(|cursor| cursor == b"0") && has("1000") => {
             Likeness::Scan
         }
         // A table may be told in several parts, of any size.
-        "hscan" | "sscan" | "zscan" => Likeness::Kind,
+        "hscan" | "sscan" | "zscan" | "scan" => Likeness::Kind,
         // The clock.
         "ttl" | "pttl" | "expiretime" | "pexpiretime" | "xpending" | "xinfo" => Likeness::Close,
         "object" if has("idletime") => Likeness::Close,
         // Chance.
-        "spop" | "srandmember" | "hrandfield" | "zrandmember" | "memory" => Likeness::Shape,
+        "spop" | "srandmember" | "hrandfield" | "zrandmember" | "randomkey" | "memory" => Likeness::Shape,
+        // The clock, and an id.
+        "time" | "hello" => Likeness::Shape,
         "sort" | "sort_ro" if has("by") => Likeness::Shape,
         // A table is dumped in its order.
         "dump" => Likeness::Shape,
@@ -300,11 +337,14 @@ fn likeness(args: &Args) -> Likeness {
 /// A reply taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reply {
-    /// A simple string, an error or a null, as it is.
+    /// A simple string, an error, a null, a double and so on, as it is.
     Line(Vec<u8>),
     Integer(i64),
     Bulk(Vec<u8>),
     Array(Vec<Reply>),
+    Set(Vec<Reply>),
+    /// Keys and values in turn.
+    Map(Vec<Reply>),
 }
 
 impl Reply {
@@ -323,41 +363,67 @@ impl Reply {
                 let end = line + length as usize;
                 (Reply::Bulk(bytes[line..end].to_vec()), end + 2)
             }
-            (b'*', Some(count @ 0..)) => {
+            (kind @ (b'*' | b'~' | b'%'), Some(count @ 0..)) => {
                 let mut at = line;
-                let elements = (0..count).map(|_| {
+                let elements = (0..if kind == b'%' { 2 * count } else { count }).map(|_| {
                     let (element, used) = Self::front(&bytes[at..]);
                     at += used;
                     element
                 });
-                (Reply::Array(elements.collect()), at)
+                let elements = elements.collect();
+                let reply = match kind {
+                    b'*' => Reply::Array(elements),
+                    b'~' => Reply::Set(elements),
+                    _ => Reply::Map(elements),
+                };
+                (reply, at)
             }
+            (b'=' | b'!' | b'>' | b'|', _) => panic!("no command replies so: {}", bytes[..line].escape_ascii()),
             _ => (Reply::Line(bytes[..line].to_vec()), line),
         }
     }
 
-    /// The elements of an array, so many together, in order.
-    fn sorted(&self, together: usize) -> Vec<Vec<Reply>> {
-        let Reply::Array(elements) = self else { return vec![vec![self.clone()]] };
+    fn kind(&self) -> std::mem::Discriminant<Reply> {
+        std::mem::discriminant(self)
+    }
+
+    fn parts(&self) -> Option<&[Reply]> {
+        match self {
+            Reply::Array(parts) | Reply::Set(parts) | Reply::Map(parts) => Some(parts),
+            _ => None,
+        }
+    }
+
+    /// The elements, so many together, in order, and what they are elements of.
+    fn sorted(&self, together: usize) -> (std::mem::Discriminant<Reply>, Vec<Vec<Reply>>) {
+        let Some(elements) = self.parts() else { return (self.kind(), vec![vec![self.clone()]]) };
         let mut groups: Vec<Vec<Reply>> = elements.chunks(together).map(<[Reply]>::to_vec).collect();
         groups.sort();
-        groups
+        (self.kind(), groups)
+    }
+
+    /// Whether both are of one kind and their elements alike.
+    fn all_alike(&self, other: &Reply, alike: impl Fn(&Reply, &Reply) -> bool) -> bool {
+        match (self.parts(), other.parts()) {
+            (Some(a), Some(b)) => {
+                self.kind() == other.kind() && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b))
+            }
+            _ => self == other,
+        }
     }
 
     fn is_close(&self, other: &Reply) -> bool {
         match (self, other) {
             // Negative numbers say something else than a time.
             (Reply::Integer(a), Reply::Integer(b)) => a == b || (*a >= 0 && *b >= 0 && a.abs_diff(*b) < 20_000),
-            (Reply::Array(a), Reply::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_close(b)),
-            _ => self == other,
+            _ => self.all_alike(other, Reply::is_close),
         }
     }
 
     fn has_shape(&self, other: &Reply) -> bool {
         match (self, other) {
             (Reply::Integer(_), Reply::Integer(_)) | (Reply::Bulk(_), Reply::Bulk(_)) => true,
-            (Reply::Array(a), Reply::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.has_shape(b)),
-            _ => self == other,
+            _ => self.all_alike(other, Reply::has_shape),
         }
     }
 }

@@ -88,6 +88,19 @@ pub(crate) const LIBRARY: &str = "#!lua name=tested\n\
     redis.register_function{function_name='look', flags={'no-writes'}, \
     callback=function(keys, args) return {#keys, redis.call('get', keys[1])} end}";
 
+/// What ends a connection or changes how many replies there are has tests of its own. A MULTI is made with its EXEC.
+const ELSEWHERE: &[&str] = &[
+    "quit",
+    "multi",
+    "client|reply",
+    "subscribe",
+    "psubscribe",
+    "ssubscribe",
+    "unsubscribe",
+    "punsubscribe",
+    "sunsubscribe",
+];
+
 /// What makes commands.
 pub(crate) struct Maker {
     pub(crate) chance: Chance,
@@ -100,12 +113,14 @@ pub(crate) struct Maker {
     /// The hash tag of the command that is being made.
     tag: &'static str,
     tagged: bool,
+    /// That of the transaction that is being made.
+    bound: Option<&'static str>,
 }
 
 impl Maker {
     pub(crate) fn new(seed: u64, dumps: &[Vec<u8>], shas: &[String]) -> Self {
         let (dumps, shas) = (dumps.to_vec(), shas.to_vec());
-        Maker { chance: Chance::new(seed), dumps, shas, step: 0, tag: "", tagged: false }
+        Maker { chance: Chance::new(seed), dumps, shas, step: 0, tag: "", tagged: false, bound: None }
     }
 
     /// What a round begins with: keys with something in them.
@@ -116,6 +131,37 @@ impl Maker {
 
     /// The next command, or commands that belong together.
     pub(crate) fn commands(&mut self) -> Vec<Args> {
+        if self.chance.percent(5) { self.transaction() } else { self.command() }
+    }
+
+    /// MULTI and what belongs to it, perhaps behind a WATCH, mostly about keys that live together.
+    fn transaction(&mut self) -> Vec<Args> {
+        let word = |word: &str| vec![word.as_bytes().to_vec()];
+        self.bound = self.chance.percent(85).then(|| self.chance.pick(&["{a}", "{b}", "{c}"]));
+        let mut all = Vec::new();
+        if self.chance.percent(40) {
+            all.push(self.after("WATCH ( $_ )"));
+            if self.chance.percent(40) {
+                all.extend(self.command());
+            }
+        }
+        all.push(word("MULTI"));
+        for _ in 0..self.chance.below(7) {
+            if self.chance.percent(70) {
+                let template = self.chance.pick(TEMPLATES);
+                let mut args = self.after(template);
+                tame(&mut args, self);
+                all.push(args);
+            } else {
+                all.extend(self.command());
+            }
+        }
+        all.push(word(self.chance.pick(&["EXEC", "EXEC", "EXEC", "EXEC", "exec", "DISCARD"])));
+        self.bound = None;
+        all
+    }
+
+    fn command(&mut self) -> Vec<Args> {
         let mut args = match self.chance.below(100) {
             0..25 => self.filler(),
             25..92 => {
@@ -150,8 +196,7 @@ impl Maker {
     fn of_the_table(&mut self) -> Args {
         let leaves: Vec<&'static Spec> =
             command::all().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands)).collect();
-        // QUIT ends the connection, and has a test of its own.
-        let spec = Some(self.chance.pick(&leaves)).filter(|spec| spec.name != "quit").unwrap_or(leaves[0]);
+        let spec = Some(self.chance.pick(&leaves)).filter(|spec| !ELSEWHERE.contains(&spec.name)).unwrap_or(leaves[0]);
         let mut args: Args = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
         let least = usize::from(spec.arity.unsigned_abs());
         let most = if spec.arity < 0 { least + self.chance.below(5) } else { least };
@@ -177,6 +222,10 @@ impl Maker {
     }
 
     fn choose_tag(&mut self) {
+        if let Some(tag) = self.bound {
+            (self.tag, self.tagged) = (tag, self.chance.percent(99));
+            return;
+        }
         self.tag = self.chance.pick(&["{a}", "{b}", "{c}", "", "", ""]);
         self.tagged = self.chance.percent(85);
     }
@@ -274,6 +323,7 @@ impl Maker {
             "n" => number(self.chance.below(7) as i64),
             "c" => number(1 + self.chance.below(5) as i64),
             "int" => self.chance.pick(&["1", "2", "-7", "300", "9223372036854775800"]).into(),
+            "wait" => self.chance.pick(&["0.001", "0.002", "0.001", "1e-3"]).into(),
             "ttl" => number(self.time_to_live()),
             "ttlms" => number(self.time_to_live() * 1000),
             "at" => number(4_000_000_000 + self.time_to_live()),
@@ -343,6 +393,19 @@ fn tame(args: &mut Args, maker: &mut Maker) {
     let name = args[0].to_ascii_lowercase();
     let integer = |arg: &[u8]| std::str::from_utf8(arg).ok().and_then(|text| text.parse::<i64>().ok());
     let is = |arg: &[u8], word: &str| arg.eq_ignore_ascii_case(word.as_bytes());
+    // What waits must not wait long, and never for ever.
+    let waits = match name.as_slice() {
+        b"blpop" | b"brpop" | b"blmove" | b"brpoplpush" | b"bzpopmin" | b"bzpopmax" | b"wait" => Some(args.len() - 1),
+        b"blmpop" | b"bzmpop" => Some(1),
+        _ => None,
+    };
+    if let Some(arg) = waits.and_then(|at| args.get_mut(at))
+        && std::str::from_utf8(arg).ok().and_then(|text| text.parse::<f64>().ok()).is_some_and(f64::is_finite)
+        && !arg.starts_with(b"-1")
+        && !arg.starts_with(b"-9")
+    {
+        *arg = if name == b"wait" { b"1".to_vec() } else { b"0.001".to_vec() };
+    }
     for at in 1..args.len() {
         let before = args[at - 1].clone();
         let Some(number) = integer(&args[at]) else {
@@ -354,6 +417,7 @@ fn tame(args: &mut Args, maker: &mut Maker) {
         };
         let soon = (1..1_000_000_000).contains(&number);
         let changed = match name.as_slice() {
+            b"xread" | b"xreadgroup" if is(&before, "block") && number >= 0 => Some(1),
             b"expire" | b"setex" if at == 2 && soon && number < 100_000 => Some(maker.time_to_live()),
             b"pexpire" | b"psetex" | b"restore" if at == 2 && soon && number < 100_000 => {
                 Some(maker.time_to_live() * 1000)

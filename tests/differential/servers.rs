@@ -243,26 +243,28 @@ pub(crate) fn show<A: AsRef<[u8]>>(args: &[A]) -> String {
     text
 }
 
-/// How long the RESP2 reply at the front is, if all of it is there.
-fn reply_length(bytes: &[u8]) -> Option<usize> {
+/// How long the reply at the front is, in either protocol, if all of it is there.
+pub(crate) fn reply_length(bytes: &[u8]) -> Option<usize> {
     let line = bytes.windows(2).position(|pair| pair == b"\r\n")? + 2;
     let number = || -> i64 {
         let text = std::str::from_utf8(&bytes[1..line - 2]).expect("a number");
         text.parse().unwrap_or_else(|_| panic!("not a number: {text:?}"))
     };
-    match bytes[0] {
-        b'+' | b'-' | b':' => Some(line),
-        b'$' => match usize::try_from(number()) {
-            Err(_) => Some(line),
-            Ok(length) => Some(line + length + 2).filter(|&end| end <= bytes.len()),
-        },
-        b'*' => {
-            let mut at = line;
-            for _ in 0..number().max(0) {
-                at += reply_length(&bytes[at..])?;
-            }
-            Some(at)
+    let parts = match bytes[0] {
+        b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => return Some(line),
+        b'$' | b'=' | b'!' => {
+            return match usize::try_from(number()) {
+                Err(_) => Some(line),
+                Ok(length) => Some(line + length + 2).filter(|&end| end <= bytes.len()),
+            };
         }
+        b'*' | b'~' | b'>' => number(),
+        b'%' => 2 * number(),
         other => panic!("no reply begins with {:?}: {}", char::from(other), bytes[..line].escape_ascii()),
+    };
+    let mut at = line;
+    for _ in 0..parts {
+        at += reply_length(&bytes[at..])?;
     }
+    Some(at)
 }
