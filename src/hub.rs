@@ -370,6 +370,13 @@ impl Port for Sockets {
         self.answers.pop()
     }
 
+    fn addresses(&self, session: SessionId) -> (String, String) {
+        match self.apps.get(session as usize) {
+            Some(Some(app)) => app.socket.addresses(),
+            _ => (String::new(), String::new()),
+        }
+    }
+
     fn open(&mut self, line: LineId) {
         if let Some(wanted) = &self.shard(line).wanted {
             wanted.notify_one();
@@ -415,6 +422,25 @@ impl Socket {
     /// As `connect(2)`.
     pub async fn connect_unix(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).await.map(Self::Unix)
+    }
+
+    /// The address of the other side and its own, asked of the kernel. Both ends of a unix socket have the listener's path,
+    /// with a port of 0, as Redis tells it.
+    #[must_use]
+    pub fn addresses(&self) -> (String, String) {
+        match self {
+            Self::Tcp(socket) => {
+                let told = |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+                (told(socket.peer_addr()), told(socket.local_addr()))
+            }
+            Self::Unix(socket) => {
+                let address = socket.local_addr().ok();
+                let path = address.as_ref().and_then(|a| a.as_pathname()).map(|p| format!("{}:0", p.display()));
+                let path = path.unwrap_or_default();
+                (path.clone(), path)
+            }
+            Self::Closed | Self::InProcess(_) => (String::new(), String::new()),
+        }
     }
 
     /// Writes what the socket takes at once. A call that a signal interrupted is made again: nobody would come back to it.

@@ -83,7 +83,8 @@ fn patterns_are_heard_at_every_shard_and_a_message_comes_once() {
     let by_pattern =
         |channel: &str| format!("*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n${}\r\n{channel}\r\n$1\r\nx\r\n", channel.len());
     let mut wanted = vec![message(&a, "x"), by_pattern(&a), by_pattern(&b), by_pattern(&c)];
-    (said.sort(), wanted.sort());
+    said.sort();
+    wanted.sort();
     assert_eq!(said, wanted);
     assert_eq!(other.ask("PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
 }

@@ -169,7 +169,11 @@ fn the_table_says_what_the_server_says() {
     let Control::Array(descriptions) = server.ask(&["COMMAND"]) else { panic!("no COMMAND") };
     let (mut theirs, mut ours) = (BTreeMap::new(), BTreeMap::new());
     descriptions.iter().for_each(|description| flatten(description, &mut theirs));
-    command::all().for_each(|spec| flatten(&command::describe(spec), &mut ours));
+    command::all().for_each(|spec| {
+        let mut wire = Vec::new();
+        control::encode(&command::describe(spec), &mut wire);
+        flatten(&control::decode(&wire).expect("a whole reply").0, &mut ours);
+    });
 
     let missing: Vec<_> = theirs.keys().filter(|name| !ours.contains_key(*name)).collect();
     assert!(missing.is_empty(), "commands of the server that are not in the table: {missing:?}");

@@ -78,10 +78,46 @@ pub fn describe(spec: &Spec) -> Control {
         Control::Integer(last.into()),
         Control::Integer(step.into()),
         names(CATEGORIES, spec.categories(), "@"),
-        Control::Array(vec![]),
-        Control::Array(vec![]),
-        Control::Array(spec.subcommands.iter().map(describe).collect()),
+        Control::Set(vec![]),
+        Control::Set(vec![]),
+        match spec.subcommands {
+            [] => Control::Set(vec![]),
+            subcommands => Control::Array(subcommands.iter().map(describe).collect()),
+        },
     ])
+}
+
+/// A command as COMMAND DOCS tells it, with its name: what hotring does with it, in Redis' groups.
+pub fn document(spec: &'static Spec) -> (Control, Control) {
+    use super::table::category as c;
+    let group = [
+        (c::STRING, "string"),
+        (c::BITMAP, "bitmap"),
+        (c::SORTED_SET, "sorted-set"),
+        (c::SET, "set"),
+        (c::LIST, "list"),
+        (c::HASH, "hash"),
+        (c::HYPERLOGLOG, "hyperloglog"),
+        (c::GEO, "geo"),
+        (c::STREAM, "stream"),
+        (c::PUBSUB, "pubsub"),
+        (c::TRANSACTION, "transactions"),
+        (c::SCRIPTING, "scripting"),
+        (c::CONNECTION, "connection"),
+        (c::KEYSPACE, "generic"),
+    ];
+    let categories = spec.categories();
+    let group = group.iter().find(|(bit, _)| categories & bit != 0).map_or("server", |(_, name)| name);
+    let mut fields = vec![
+        (Control::bulk("summary"), Control::bulk(row(spec).does)),
+        (Control::bulk("since"), Control::bulk("")),
+        (Control::bulk("group"), Control::bulk(group)),
+    ];
+    if !spec.subcommands.is_empty() {
+        let subcommands = spec.subcommands.iter().map(document).collect();
+        fields.push((Control::bulk("subcommands"), Control::Map(subcommands)));
+    }
+    (Control::bulk(spec.name), Control::Map(fields))
 }
 
 /// The lines with which a container of subcommands answers HELP.
@@ -132,7 +168,7 @@ pub fn category_names() -> &'static [&'static str] {
 
 fn names(all: &[&str], set: u32, prefix: &str) -> Control {
     let held = all.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1);
-    Control::Array(held.map(|(_, name)| Control::Simple(format!("{prefix}{name}"))).collect())
+    Control::Set(held.map(|(_, name)| Control::Simple(format!("{prefix}{name}"))).collect())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::resp::Request;
 
 pub use crate::metrics::Class;
 
-pub use describe::{Row, category, category_names, describe, help, rows};
+pub use describe::{Row, category, category_names, describe, document, help, rows};
 pub use key::{Counted, Movable, Words, each_key, integer, keys};
 pub use table::{all, flag, lookup};
 pub use words::{unknown, wrong_arity};
@@ -145,6 +145,7 @@ pub enum Local {
     Auth,
     Client,
     Command,
+    Config,
     Echo,
     Hello,
     /// HELP of any container of subcommands; [`help`] has the lines.
@@ -157,6 +158,7 @@ pub enum Local {
     Reset,
     Role,
     Select,
+    Slowlog,
     Time,
 }
 
@@ -319,7 +321,8 @@ mod tests {
             ("XINFO STREAM k", Treatment::Forward),
             ("MEMORY USAGE k", Treatment::Forward),
             ("MEMORY DOCTOR", Treatment::Refuse(Why::OneServer)),
-            ("CONFIG GET save", Treatment::Refuse(Why::Admin)),
+            ("CONFIG GET save", Treatment::Local(Local::Config)),
+            ("CONFIG SET save x", Treatment::Refuse(Why::Admin)),
             ("CLUSTER SLOTS", Treatment::Refuse(Why::Cluster)),
             ("SCAN 0", Treatment::Broadcast(Merge::InTurn)),
             ("SCRIPT LOAD x", Treatment::Broadcast(Merge::Alike)),

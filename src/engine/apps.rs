@@ -195,6 +195,14 @@ impl Engine {
         self.spare.put(reply);
     }
 
+    /// Ends a session at once, whatever it waits for: another one asked for it.
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.killed = true;
+            mark(&mut self.dirty_sessions, session, id);
+        }
+    }
+
     /// Puts a reply into its slot, and into the output when its turn has come; drops it when its session is gone.
     #[inline]
     pub(super) fn complete(&mut self, pool: u16, ticket: Ticket, reply: &[u8], port: Option<&mut dyn Port>) {
@@ -210,6 +218,11 @@ impl Engine {
         self.answered += 1;
         if session.killed {
             session.skip(ticket.slot, &mut self.spare);
+            return;
+        }
+        if session.mode & mode::MUTED != 0 && session.takes_no(ticket.slot) {
+            session.skip(ticket.slot, &mut self.spare);
+            mark(&mut self.dirty_sessions, session, ticket.session);
             return;
         }
         pool.counts.client_output_bytes += reply.len() as u64;

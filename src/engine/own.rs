@@ -248,6 +248,35 @@ impl Engine {
         self.give_back(pin.line);
     }
 
+    /// Ends the wait of a session's blocking command: as if its time were over, or with an error. Returns whether it waited.
+    ///
+    /// The shard is not asked, since nobody there could be: its connection is given up, and what it watched with it.
+    pub(super) fn unblock(&mut self, id: SessionId, with_error: bool, port: &mut impl Port) -> bool {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return false };
+        let (number, generation, resp3) = (session.pool, session.generation, session.resp3);
+        let Some(special) = session.special.as_mut().filter(|special| special.blocked) else { return false };
+        let (Some(pin), waits_in) = (special.pin, special.waits_in) else { return false };
+        let waiters = self.lines.get(pin.line as usize).map(|line| &line.waiters);
+        let Some(ticket) = waiters.and_then(|waiters| waiters.back()).map(|waiter| waiter.ticket) else { return false };
+        if (ticket.session, ticket.generation) != (id, generation) {
+            return false;
+        }
+        special.lost();
+        session.unpin_if_plain();
+        self.blocked = self.blocked.saturating_sub(1);
+        self.dismiss(pin.line, port);
+        let mut reply = self.spare.take();
+        match waits_in {
+            _ if with_error => write::error(&mut reply, b"UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            "wait" => write::integer(&mut reply, 0),
+            "waitaof" => reply.extend_from_slice(b"*2\r\n:0\r\n:0\r\n"),
+            _ => write::null_array(&mut reply, resp3),
+        }
+        self.complete(number, ticket, &reply, None);
+        self.spare.put(reply);
+        true
+    }
+
     /// Closes what has not been used for long.
     pub(super) fn age_own(&mut self, port: &mut impl Port) {
         let now = self.now;

@@ -160,7 +160,7 @@ impl Engine {
             Treatment::Own(Need::Blocking) => self.block(id, spec, request, port),
             Treatment::Own(Need::Subscription) => self.subscription(id, spec, request, port),
             Treatment::Publish => self.single(id, spec, request.arg(1).unwrap_or_default(), request, port),
-            Treatment::Local(local) => local::answer(self, id, local, spec, request),
+            Treatment::Local(local) => local::answer(self, id, local, spec, request, port),
             Treatment::Refuse(why) => {
                 self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));
             }

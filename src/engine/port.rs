@@ -29,6 +29,12 @@ pub trait Port {
         false
     }
 
+    /// The addresses of an app's connection, its own and the one it came to, as CLIENT LIST tells them; empty where unknown.
+    fn addresses(&self, session: SessionId) -> (String, String) {
+        let _ = session;
+        (String::new(), String::new())
+    }
+
     /// What a node in this process has answered, if something waits.
     fn answer(&mut self) -> Option<(LineId, Vec<u8>)> {
         None

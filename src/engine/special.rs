@@ -28,6 +28,20 @@ pub mod mode {
     pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED;
 }
 
+/// Which replies are not wanted (CLIENT REPLY).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Mute {
+    /// All are wanted.
+    #[default]
+    Nothing,
+    /// None is.
+    All,
+    /// That of this slot and of the next are not.
+    After(u32),
+    /// That of this slot is not.
+    Slot(u32),
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Special {
@@ -45,6 +59,8 @@ pub struct Special {
     pub subscribing: bool,
     /// What it is subscribed to.
     pub listens: HashSet<Name>,
+    /// Which replies it does not want.
+    pub mute: Mute,
     /// Its own connection.
     pub pin: Option<Pin>,
     /// It has sent MULTI, and neither EXEC nor DISCARD.
@@ -61,6 +77,8 @@ pub struct Special {
     pub watch_lost: bool,
     /// A command that may wait is on its connection.
     pub blocked: bool,
+    /// The name of that command.
+    pub waits_in: &'static str,
     /// Its connection is given back when the last reply on it is there.
     pub leaving: bool,
     /// Commands without keys that wait for the transaction's shard.
@@ -97,6 +115,33 @@ pub struct Pin {
 }
 
 impl Session {
+    /// Wants all replies, or not.
+    pub fn mute(&mut self, mute: Mute) {
+        self.special().mute = mute;
+        if mute == Mute::Nothing {
+            self.mode &= !mode::MUTED;
+        } else {
+            self.mode |= mode::MUTED;
+        }
+    }
+
+    /// Whether the reply of a slot, which is there, is not wanted.
+    pub fn takes_no(&mut self, slot: u32) -> bool {
+        match self.special.as_ref().map(|special| special.mute) {
+            Some(Mute::All) => true,
+            Some(Mute::After(asking)) => {
+                // Whatever is answered first is what asked for it, as all before it was answered.
+                self.special().mute = Mute::Slot(asking.wrapping_add(1));
+                true
+            }
+            Some(Mute::Slot(muted)) if muted == slot => {
+                self.mute(Mute::Nothing);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Back on the short way, if nothing is left of a transaction, a watch or a connection of its own.
     pub fn unpin_if_plain(&mut self) {
         let plain = self.special.as_ref().is_none_or(|s| s.pin.is_none() && !s.multi && !s.watching && !s.watch_lost);

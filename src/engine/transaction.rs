@@ -90,7 +90,7 @@ impl Engine {
                 match self.home(id, spec, request) {
                     Ok(Some(shard)) if shard == pin.shard => {
                         if blocks {
-                            self.set_blocked(id, pin);
+                            self.set_blocked(id, pin, spec);
                         }
                         self.send_own(id, pin, spec, request.wire(), port);
                         true
@@ -347,17 +347,17 @@ impl Engine {
             session.mode |= mode::PINNED;
             session.special().pin = Some(pin);
         }
-        self.set_blocked(id, pin);
+        self.set_blocked(id, pin, spec);
         self.send_own(id, pin, spec, request.wire(), port);
     }
 
-    fn set_blocked(&mut self, id: SessionId, pin: Pin) {
+    fn set_blocked(&mut self, id: SessionId, pin: Pin, spec: &'static Spec) {
         self.blocked += 1;
         if let Some(line) = self.lines.get_mut(pin.line as usize) {
             line.patient = true;
         }
         if let Some(special) = self.special(id) {
-            special.blocked = true;
+            (special.blocked, special.waits_in) = (true, spec.name);
         }
     }
 

@@ -119,6 +119,12 @@ impl Session {
         number
     }
 
+    /// The number that the next slot gets.
+    #[must_use]
+    pub fn next_slot(&self) -> u32 {
+        self.head.wrapping_add(self.open)
+    }
+
     /// Open requests.
     #[must_use]
     pub fn open_slots(&self) -> usize {

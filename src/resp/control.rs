@@ -1,10 +1,12 @@
 //! Control replies: the few small replies that are built or read whole, such as those to COMMAND, HELLO or CLIENT INFO,
-//! and the backends' answers to a handshake. Owned trees, encoded and decoded by the `redis_protocol` crate.
+//! and the backends' answers to a handshake. Owned trees, encoded and decoded by the `redis_protocol` crate; for RESP3
+//! encoded here, as the crate's maps forget the order of their entries.
 //!
 //! Promises: whatever is encoded is one whole frame, and no bytes make decoding overflow the stack or reserve memory out
 //! of proportion: depth, count and lengths are checked before the crate's recursive decoder sees them.
-//! Does not: belong on the request path (it allocates), speak RESP3, or keep bytes that are not UTF-8 in error replies.
+//! Does not: belong on the request path (it allocates), read RESP3, or keep bytes that are not UTF-8 in error replies.
 
+use super::write;
 use redis_protocol::resp2::{decode as wire_decode, encode as wire_encode, types::OwnedFrame, types::Resp2Frame};
 
 /// How deep arrays may nest in a reply that is read. COMMAND INFO, the deepest in use, has 8.
@@ -27,8 +29,14 @@ pub enum Control {
     Bulk(Vec<u8>),
     /// `*count frames`
     Array(Vec<Control>),
-    /// `$-1`; a null array is read as this too.
+    /// `$-1`; a null array is read as this too. `_` in RESP3.
     Null,
+    /// Pairs: `%` in RESP3, an array of keys and values in RESP2.
+    Map(Vec<(Control, Control)>),
+    /// Items without an order: `~` in RESP3, an array in RESP2.
+    Set(Vec<Control>),
+    /// Text for a person: `=` in RESP3, a bulk string in RESP2.
+    Text(Vec<u8>),
 }
 
 /// Bytes that are no RESP2 reply, or one beyond the limits of this module.
@@ -47,7 +55,41 @@ impl Control {
     }
 }
 
-/// Appends the reply's bytes to `out`.
+/// Appends the reply's bytes to `out`, as an app that speaks RESP3, or one that does not, wants them.
+pub fn encode_for(resp3: bool, reply: &Control, out: &mut Vec<u8>) {
+    if !resp3 {
+        return encode(reply, out);
+    }
+    let items = match reply {
+        Control::Simple(text) => return write::simple(out, one_line(text).as_bytes()),
+        Control::Error(text) => return write::error(out, text.as_bytes()),
+        Control::Integer(number) => return write::integer(out, *number),
+        Control::Bulk(bytes) => return write::bulk(out, bytes),
+        Control::Null => return write::null(out, true),
+        Control::Text(text) => return write::text(out, text, true),
+        Control::Map(pairs) => {
+            write::map(out, pairs.len(), true);
+            for (key, value) in pairs {
+                encode_for(true, key, out);
+                encode_for(true, value, out);
+            }
+            return;
+        }
+        Control::Array(items) => {
+            write::array(out, items.len());
+            items
+        }
+        Control::Set(items) => {
+            write::set(out, items.len(), true);
+            items
+        }
+    };
+    for item in items {
+        encode_for(true, item, out);
+    }
+}
+
+/// Appends the reply's bytes to `out`, in RESP2.
 pub fn encode(reply: &Control, out: &mut Vec<u8>) {
     let frame = to_frame(reply);
     let start = out.len();
@@ -155,7 +197,11 @@ fn to_frame(reply: &Control) -> OwnedFrame {
         Control::Error(text) => OwnedFrame::Error(one_line(text)),
         Control::Integer(number) => OwnedFrame::Integer(*number),
         Control::Bulk(bytes) => OwnedFrame::BulkString(bytes.clone()),
-        Control::Array(items) => OwnedFrame::Array(items.iter().map(to_frame).collect()),
+        Control::Array(items) | Control::Set(items) => OwnedFrame::Array(items.iter().map(to_frame).collect()),
+        Control::Map(pairs) => {
+            OwnedFrame::Array(pairs.iter().flat_map(|(key, value)| [to_frame(key), to_frame(value)]).collect())
+        }
+        Control::Text(text) => OwnedFrame::BulkString(text.clone()),
         Control::Null => OwnedFrame::Null,
     }
 }
@@ -244,6 +290,20 @@ mod tests {
         encode(&reply, &mut wire);
         assert_eq!(wire, b"*6\r\n+OK\r\n-ERR no  way\r\n:-7\r\n$4\r\na\r\nb\r\n$-1\r\n*0\r\n");
         assert_eq!(decode(b"*-1\r\n"), Some((Control::Null, 5)));
+    }
+
+    #[test]
+    fn each_protocol_has_its_forms() {
+        let pair = (Control::bulk("k"), Control::Set(vec![Control::simple("a")]));
+        let reply = Control::Array(vec![Control::Map(vec![pair]), Control::Text(b"t\n".to_vec()), Control::Null]);
+        for (resp3, expected) in [
+            (false, &b"*3\r\n*2\r\n$1\r\nk\r\n*1\r\n+a\r\n$2\r\nt\n\r\n$-1\r\n"[..]),
+            (true, b"*3\r\n%1\r\n$1\r\nk\r\n~1\r\n+a\r\n=6\r\ntxt:t\n\r\n_\r\n"),
+        ] {
+            let mut wire = Vec::new();
+            encode_for(resp3, &reply, &mut wire);
+            assert_eq!(wire, expected);
+        }
     }
 
     #[test]

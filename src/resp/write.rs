@@ -62,6 +62,44 @@ pub fn simple(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the reply that there is nothing.
+pub fn null(out: &mut Vec<u8>, resp3: bool) {
+    out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" });
+}
+
+/// Appends the reply that there is no array.
+pub fn null_array(out: &mut Vec<u8>, resp3: bool) {
+    out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" });
+}
+
+/// Appends the head of a map of so many pairs; in RESP2 that of an array of keys and values.
+pub fn map(out: &mut Vec<u8>, pairs: usize, resp3: bool) {
+    head(out, if resp3 { b'%' } else { b'*' }, if resp3 { pairs } else { pairs * 2 });
+}
+
+/// Appends the head of a set; in RESP2 that of an array.
+pub fn set(out: &mut Vec<u8>, count: usize, resp3: bool) {
+    head(out, if resp3 { b'~' } else { b'*' }, count);
+}
+
+/// Appends text for a person: a verbatim string; in RESP2 a bulk string.
+pub fn text(out: &mut Vec<u8>, text: &[u8], resp3: bool) {
+    if resp3 {
+        head(out, b'=', text.len() + 4);
+        out.extend_from_slice(b"txt:");
+        out.extend_from_slice(text);
+        out.extend_from_slice(b"\r\n");
+    } else {
+        bulk(out, text);
+    }
+}
+
+fn head(out: &mut Vec<u8>, kind: u8, count: usize) {
+    out.push(kind);
+    number(out, count as u64);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends a request: an array of bulk strings.
 pub fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
     array(out, args.len());
