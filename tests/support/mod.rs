@@ -6,10 +6,12 @@
 mod client;
 mod fake;
 mod redis;
+mod scripts;
 
 pub(crate) use client::{Client, wire};
 pub(crate) use fake::{Fake, Visit};
 pub(crate) use redis::{Redis, free_port, shards, shards_with};
+pub(crate) use scripts::{Stand, installed, source};
 
 use hotring::proxy::Proxy;
 use hotring::ring::{Distribution, KeyHash, Ring, Shard};
