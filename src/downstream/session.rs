@@ -78,7 +78,7 @@ impl<P> Session<P> {
                 let waiting = engine.is_waiting(self.id);
                 (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id), waiting)
             });
-            if self.eof && self.hub.engine().is_blocking(self.id) {
+            if self.eof && self.hub.engine().ends_with_app(self.id) {
                 // As Redis does: what it waits for goes to others.
                 return Poll::Ready(Ok(()));
             }

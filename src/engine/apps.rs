@@ -3,6 +3,7 @@
 use super::line::Ticket;
 use super::port::{Port, Taken};
 use super::special::mode;
+use super::stream::{Begun, LONG};
 use super::window::{DIRECT, Session};
 use super::{Engine, SessionId, Submitted, Then};
 use crate::error::Cause;
@@ -76,10 +77,12 @@ impl Engine {
         self.sessions.get(id as usize).is_some_and(|s| s.mode & mode::WAITING != 0)
     }
 
-    /// Whether a command of the session waits for something to happen.
+    /// Whether the session is of no use to an app that will send no more: a command of it waits for something to happen, or
+    /// a request that is passed on while it arrives will never be whole.
     #[must_use]
-    pub fn is_blocking(&self, id: SessionId) -> bool {
-        self.sessions.get(id as usize).and_then(|s| s.special.as_ref()).is_some_and(|s| s.blocked)
+    pub fn ends_with_app(&self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(id as usize) else { return true };
+        session.special.as_ref().is_some_and(|special| special.blocked || special.stream.is_some())
     }
 
     /// Whether the session reads no more requests.
@@ -112,12 +115,21 @@ impl Engine {
             if session.closing || session.killed {
                 return Submitted { consumed: bytes.len(), then: Then::Close };
             }
-            if session.paused || session.is_full(&pool.config.bounds) {
+            let streaming = session.mode & mode::STREAMING != 0;
+            if session.paused || (!streaming && session.is_full(&pool.config.bounds)) {
                 if !session.paused {
                     session.paused = true;
                     pool.counts.client_pauses[Full::Window] += 1;
                 }
                 return Submitted { consumed, then: Then::Pause };
+            }
+            if streaming {
+                let rest = bytes.get(consumed..).unwrap_or_default();
+                if rest.is_empty() {
+                    return Submitted { consumed, then: Then::Read { need: 1 } };
+                }
+                consumed += self.stream(id, rest, port);
+                continue;
             }
             let limits = if session.authenticated { &pool.config.limits } else { &Limits::UNAUTHENTICATED };
             let rest = bytes.get(consumed..).unwrap_or_default();
@@ -129,6 +141,11 @@ impl Engine {
                     consumed += request.wire().len();
                     self.take_answers(port);
                 }
+                Ok(Scan::Incomplete { need }) if need >= LONG => match self.begin_stream(id, rest, port) {
+                    Begun::Not => return Submitted { consumed, then: Then::Read { need } },
+                    Begun::Wait => return Submitted { consumed, then: Then::Pause },
+                    Begun::Taken => consumed = bytes.len(),
+                },
                 Ok(Scan::Incomplete { need }) => return Submitted { consumed, then: Then::Read { need } },
                 Ok(Scan::Nothing(len)) => consumed += len,
                 Ok(Scan::Inline { line, len }) => {

@@ -110,7 +110,7 @@ impl Engine {
         self.listen_closely(&mut overdue);
         for (id, line) in self.lines.iter().enumerate() {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
-            if line.patient {
+            if line.patient || line.arriving {
                 continue;
             }
             let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };

@@ -99,6 +99,8 @@ pub struct Line {
     pub owner: Owner,
     /// A command on it may wait as long as it likes: no timeout.
     pub patient: bool,
+    /// Its newest request is still arriving.
+    pub arriving: bool,
     /// Whether it can be used.
     pub state: State,
     /// Bytes to send; those before `out_at` have left.
@@ -137,6 +139,7 @@ impl Line {
             dialect,
             owner: Owner::Shared,
             patient: false,
+            arriving: false,
             state: State::Idle,
             outbox: Vec::new(),
             out_at: 0,
@@ -149,6 +152,13 @@ impl Line {
             resume: ReplyResume::default(),
             counts: BackendCounts::default(),
         }
+    }
+
+    /// Whether bytes can be offered to its socket at once.
+    #[must_use]
+    #[inline]
+    pub fn is_clear(&self) -> bool {
+        self.state == State::Up && !self.blocked && self.queued() == 0
     }
 
     /// The serial that the next flight gets.

@@ -25,6 +25,7 @@ mod scripts;
 mod sets;
 mod shards;
 pub mod special;
+pub mod stream;
 mod transaction;
 mod users;
 pub mod window;

@@ -76,7 +76,7 @@ impl Engine {
     pub(super) fn give_back(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.owner = Owner::Free;
-        line.patient = false;
+        (line.patient, line.arriving) = (false, false);
         let (pool, shard, now) = (line.pool, line.shard, self.now);
         if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
             shelf.free.push((id, now));
@@ -126,6 +126,7 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let owner = std::mem::replace(&mut line.owner, Owner::Free);
         let blocked = std::mem::take(&mut line.patient);
+        line.arriving = false;
         let (pool, shard) = (line.pool, line.shard);
         if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
             shelf.live = shelf.live.saturating_sub(1);
@@ -145,7 +146,7 @@ impl Engine {
     }
 
     /// A reply came on a connection of a session's own: perhaps the last it needed it for.
-    pub(super) fn own_answered(&mut self, id: LineId) {
+    pub(super) fn own_answered(&mut self, id: LineId, port: &mut impl Port) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let Owner::Session(owner, generation) = line.owner else { return };
         if !line.waiters.is_empty() {
@@ -154,6 +155,7 @@ impl Engine {
         if std::mem::take(&mut line.patient) {
             self.blocked = self.blocked.saturating_sub(1);
         }
+        let unheard = std::mem::take(&mut line.arriving);
         let Some(session) = self.sessions.get_mut(owner as usize).filter(|s| s.generation == generation) else {
             return;
         };
@@ -165,7 +167,12 @@ impl Engine {
             special.leave();
             special.watch_lost = watch_lost;
             session.unpin_if_plain();
-            self.give_back(id);
+            if unheard {
+                // It did not wait for the end of the request, and so would take what comes next for that.
+                self.dismiss(id, port);
+            } else {
+                self.give_back(id);
+            }
         }
     }
 
@@ -228,6 +235,7 @@ impl Engine {
         session.mode &= !mode::PINNED;
         let Some(special) = &mut session.special else { return };
         let (pin, blocked) = (special.pin, special.blocked);
+        let broken = pin.is_some_and(|pin| self.lines.get(pin.line as usize).is_some_and(|line| line.arriving));
         let undo: &[&[u8]] = match (special.sent, special.leaving, special.watching) {
             (true, false, _) => &[b"DISCARD"],
             (_, _, true) => &[b"UNWATCH"],
@@ -239,6 +247,9 @@ impl Engine {
             self.blocked = self.blocked.saturating_sub(1);
             self.dismiss(pin.line, port);
             return;
+        }
+        if broken {
+            return self.dismiss(pin.line, port);
         }
         if !undo.is_empty() {
             let mut wire = Vec::new();

@@ -1,6 +1,6 @@
 //! From a request to flights: which legs it has, what the stages make of each, and what goes into which outbox.
 
-use super::line::{State, Ticket, Waiter};
+use super::line::{Ticket, Waiter};
 use super::merge::Gather;
 use super::port::{Port, Taken};
 use super::special::mode;
@@ -463,11 +463,7 @@ impl Engine {
         self.in_flight += 1;
         let serial = line.expect(waiter, bytes.len());
         let mut rest = bytes;
-        if line.state == State::Up
-            && !line.blocked
-            && line.queued() == 0
-            && (bytes.len() >= DIRECT || port.is_in_process(id))
-        {
+        if line.is_clear() && (bytes.len() >= DIRECT || port.is_in_process(id)) {
             let taken = port.to_shard(id, bytes);
             if let Taken::Some(n) | Taken::Full(n) = taken
                 && n > 0

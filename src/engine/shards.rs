@@ -63,7 +63,7 @@ impl Engine {
             }
             self.land(pool, &waiter, reply, port);
             if !shared {
-                self.own_answered(id);
+                self.own_answered(id, port);
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use super::LineId;
 use super::channels::Name;
+use super::stream::Stream;
 use super::window::Session;
 use crate::acl::User;
 use std::collections::HashSet;
@@ -23,6 +24,9 @@ pub mod mode {
     pub const MUTED: u8 = 1 << 3;
     /// What it may do is limited by its user.
     pub const GUARDED: u8 = 1 << 4;
+
+    /// A long request of it is passed on while it arrives.
+    pub const STREAMING: u8 = 1 << 5;
 
     /// The bits that make a request take the long way.
     pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED;
@@ -61,6 +65,8 @@ pub struct Special {
     pub listens: HashSet<Name>,
     /// Which replies it does not want.
     pub mute: Mute,
+    /// The request that is passed on while it arrives.
+    pub stream: Option<Stream>,
     /// Its own connection.
     pub pin: Option<Pin>,
     /// It has sent MULTI, and neither EXEC nor DISCARD.
@@ -91,6 +97,10 @@ impl Special {
     /// Forgets transaction, watch and connection.
     pub fn leave(&mut self) {
         (self.pin, self.held, self.held_count) = (None, Vec::new(), 0);
+        // What is still to come of it has nowhere to go.
+        if let Some(stream) = &mut self.stream {
+            stream.read_away();
+        }
         (self.multi, self.sent, self.dirty, self.lost) = (false, false, false, false);
         (self.watching, self.watch_lost, self.blocked, self.leaving) = (false, false, false, false);
     }

@@ -403,7 +403,7 @@ impl Engine {
     }
 
     /// All connections that sessions may have for themselves are in use.
-    fn exhausted(&mut self, id: SessionId, shard: u16) {
+    pub(super) fn exhausted(&mut self, id: SessionId, shard: u16) {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
         let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);

@@ -288,6 +288,56 @@ pub fn scan<'a>(bytes: &'a [u8], resume: &mut Resume, limits: &Limits) -> Result
     Ok(Scan::Request(request))
 }
 
+/// The front of a request that is still arriving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Front<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its first argument.
+    pub key: &'a [u8],
+    /// Number of arguments, the name included.
+    pub argc: u32,
+    /// Bytes up to the end of the argument that is arriving, its line end included.
+    pub expected: u64,
+    /// Arguments behind that one.
+    pub more: u32,
+}
+
+/// What is known of a request of which [`scan`] has said that it is incomplete; `None` before its first argument is all
+/// there, and the header of the one that is arriving.
+#[must_use]
+pub fn front(bytes: &[u8]) -> Option<Front<'_>> {
+    let Header::Value(argc, mut at) = header(bytes, 1) else { return None };
+    let argc = u32::try_from(argc).ok()?;
+    let (mut name, mut key) = (None, None);
+    for index in 0..argc {
+        let Header::Value(len, start) = header(bytes, at + 1) else { return None };
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        let Some(argument) = bytes.get(start..end).filter(|_| bytes.len() >= end + 2) else {
+            return Some(Front { name: name?, key: key?, argc, expected: end as u64 + 2, more: argc - index - 1 });
+        };
+        match index {
+            0 => name = Some(argument),
+            1 => key = Some(argument),
+            _ => {}
+        }
+        at = end + 2;
+    }
+    None
+}
+
+/// The length of an argument from its header, `$length` with its line end.
+///
+/// # Errors
+/// As [`scan`].
+pub fn argument(bytes: &[u8], limits: &Limits) -> Result<u64, ProtocolError> {
+    match (bytes.first(), header(bytes, 1)) {
+        (Some(b'$'), Header::Value(len, at)) if at == bytes.len() => Ok(bulk_length(len, limits)? as u64),
+        (Some(b'$'), _) | (None, _) => Err(ProtocolError::BulkLength),
+        (Some(&other), _) => Err(ProtocolError::ExpectedBulk(other)),
+    }
+}
+
 fn bulk_length(len: i64, limits: &Limits) -> Result<usize, ProtocolError> {
     match usize::try_from(len) {
         Ok(len) if len as u64 <= limits.bulk => Ok(len),

@@ -1,0 +1,261 @@
+//! Requests with an argument too long to be held: passed on to their shard while they arrive.
+//!
+//! From [`LONG`] bytes on, an argument behind the key goes as it comes, on a connection of the session's own, so that a slow
+//! upload holds up nobody, and no more of it is in memory than an outbox takes (`max_outbox`). It begins only when all before
+//! it is answered, as everything on a connection of a session's own. Where the request cannot go anywhere its app is told at
+//! once, and the rest of it is read away.
+//!
+//! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
+//! sent within a transaction, by a limited user, or to an embedded node.
+
+use super::line::{Ticket, Waiter};
+use super::plan::Apart;
+use super::port::{Port, Taken};
+use super::special::{Pin, mode};
+use super::window::DIRECT;
+use super::{Engine, LineId, SessionId, leg_of, refusal};
+use crate::command::{self, Keys, Spec, Treatment};
+use crate::metrics::Full;
+use crate::resp::request::{self, ProtocolError};
+
+/// Arguments from this length on are passed on while they arrive.
+pub const LONG: usize = 1 << 20;
+/// The longest header of an argument: `$`, the digits of a length, CR, LF.
+const LONGEST_HEADER: usize = 32;
+
+/// A request that is passed on while it arrives.
+#[derive(Debug)]
+pub struct Stream {
+    /// Where it goes; nowhere if it is only read away.
+    line: Option<LineId>,
+    /// Bytes to come of the argument that is arriving, its line end with them.
+    left: u64,
+    /// Arguments behind it.
+    more: u32,
+    /// What has come of the next one's header.
+    header: Vec<u8>,
+    /// Bytes so far.
+    total: u64,
+}
+
+impl Stream {
+    /// From now on it goes nowhere.
+    pub(super) fn read_away(&mut self) {
+        self.line = None;
+    }
+}
+
+/// What [`Engine::begin_stream`] made of the front of a request.
+pub(super) enum Begun {
+    /// It is not for this; it has to be held.
+    Not,
+    /// It has to wait for the replies to those before it.
+    Wait,
+    /// All that is there was taken.
+    Taken,
+}
+
+impl Engine {
+    /// Looks whether an incomplete request, of which `bytes` are there, is to be passed on as it comes, and begins.
+    #[cold]
+    pub(super) fn begin_stream(&mut self, id: SessionId, bytes: &[u8], port: &mut impl Port) -> Begun {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
+        if session.mode & mode::LONG_WAY != 0 || !session.authenticated {
+            return Begun::Not;
+        }
+        let Some(front) = request::front(bytes).filter(|front| front.expected - bytes.len() as u64 > 0) else {
+            return Begun::Not;
+        };
+        let Some(spec) = command::lookup(front.name).filter(|spec| fits(spec, front.argc)) else { return Begun::Not };
+        let number = session.pool;
+        let base = session.base;
+        let open = session.open_slots();
+        let Some(pool) = self.pools.get(usize::from(number)) else { return Begun::Not };
+        if port.is_in_process(pool.line(base)) {
+            return Begun::Not;
+        }
+        if open > 0 {
+            let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
+            session.paused = true;
+            session.mode |= mode::WAITING;
+            return Begun::Wait;
+        }
+        self.requests += 1;
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Begun::Not };
+        pool.counts.requests[spec.class] += 1;
+        pool.counts.request_bytes += bytes.len() as u64;
+        let pin = self.pin_stream(id, spec, front.key, port);
+        if let Some(pin) = pin {
+            self.depart_stream(id, pin, spec, bytes, port);
+        }
+        let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Taken };
+        session.mode |= mode::STREAMING;
+        session.resume = crate::resp::Resume::default();
+        session.special().stream = Some(Stream {
+            line: pin.map(|pin| pin.line),
+            left: front.expected - bytes.len() as u64,
+            more: front.more,
+            header: Vec::new(),
+            total: bytes.len() as u64,
+        });
+        Begun::Taken
+    }
+
+    /// A connection to the key's shard; none, and the app has been told, if there is none to be had.
+    fn pin_stream(&mut self, id: SessionId, spec: &'static Spec, key: &[u8], port: &mut impl Port) -> Option<Pin> {
+        let session = self.sessions.get(id as usize)?;
+        let pool = self.pools.get(usize::from(session.pool))?;
+        let mut leg = leg_of(session, spec, key, b"", self.requests);
+        // Nobody shares it.
+        leg.alone = false;
+        if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
+            self.cannot(id, Apart::Refused(reason, leg.shard));
+            return None;
+        }
+        let shard = leg.shard;
+        let pin = self.acquire(id, shard, port);
+        if pin.is_none() {
+            self.exhausted(id, shard);
+        }
+        pin
+    }
+
+    fn depart_stream(&mut self, id: SessionId, pin: Pin, spec: &'static Spec, bytes: &[u8], port: &mut impl Port) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        session.mode |= mode::PINNED;
+        session.special().pin = Some(pin);
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        pool.counts.requests_pending += 1;
+        // How long it takes is the app's doing.
+        let waiter = Waiter { part: Waiter::UNTIMED, ..self.waiter(ticket, spec) };
+        if let Some(line) = self.lines.get_mut(pin.line as usize) {
+            line.arriving = true;
+        }
+        self.send(pin.line, waiter, bytes, port);
+    }
+
+    /// More of a request that is passed on as it comes. Returns how many bytes were used up.
+    pub(super) fn stream(&mut self, id: SessionId, bytes: &[u8], port: &mut impl Port) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(session) = self.sessions.get_mut(id as usize) else { return bytes.len() };
+            let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return bytes.len() };
+            let limits = pool.config.limits;
+            let Some(stream) = session.special.as_mut().and_then(|special| special.stream.as_mut()) else {
+                session.mode &= !mode::STREAMING;
+                return used;
+            };
+            let rest = bytes.get(used..).unwrap_or_default();
+            let line = stream.line;
+            if stream.left == 0 && stream.more == 0 {
+                session.mode &= !mode::STREAMING;
+                session.special().stream = None;
+                if let Some(line) = line {
+                    self.arrived(line);
+                }
+                return used;
+            }
+            if rest.is_empty() || session.paused {
+                return used;
+            }
+            if stream.left > 0 {
+                let count = usize::try_from(stream.left).unwrap_or(usize::MAX).min(rest.len());
+                stream.left -= count as u64;
+                stream.total += count as u64;
+                pool.counts.request_bytes += count as u64;
+                used += count;
+                if let Some(line) = line {
+                    self.pass_on(id, line, rest.get(..count).unwrap_or_default(), port);
+                }
+                continue;
+            }
+            let end = rest.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n').map(|at| at + 1);
+            let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            stream.header.extend_from_slice(part);
+            used += part.len();
+            if end.is_none() && stream.header.len() < LONGEST_HEADER {
+                continue;
+            }
+            let header = std::mem::take(&mut stream.header);
+            match request::argument(&header, &limits) {
+                Ok(length) if stream.total + length + 2 <= limits.request => {
+                    stream.left = length + 2;
+                    stream.more -= 1;
+                    stream.total += header.len() as u64;
+                    if let Some(line) = line {
+                        self.pass_on(id, line, &header, port);
+                    }
+                }
+                wrong => {
+                    session.mode &= !mode::STREAMING;
+                    session.special().stream = None;
+                    // The shard has the front of a request that will never be whole: its connection goes with it.
+                    self.break_off(id, line, port);
+                    self.protocol_error(id, wrong.err().unwrap_or(ProtocolError::TooBig));
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// Appends to a connection what belongs to its newest request.
+    fn pass_on(&mut self, id: SessionId, on: LineId, bytes: &[u8], port: &mut impl Port) {
+        let Some(line) = self.lines.get_mut(on as usize) else { return };
+        line.counts.server_request_bytes += bytes.len() as u64;
+        let mut rest = bytes;
+        if line.is_clear() && bytes.len() >= DIRECT {
+            let taken = port.to_shard(on, bytes);
+            if let Taken::Some(n) | Taken::Full(n) = taken {
+                rest = bytes.get(n..).unwrap_or_default();
+            }
+            line.blocked = matches!(taken, Taken::Full(_));
+        }
+        line.outbox.extend_from_slice(rest);
+        if !line.dirty {
+            line.dirty = true;
+            self.dirty_lines.push(on);
+        }
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        if line.queued() > pool.config.outbox && !session.parked {
+            session.parked = true;
+            session.paused = true;
+            pool.counts.client_pauses[Full::Outbox] += 1;
+            line.paused.push((id, session.generation));
+        }
+    }
+
+    /// All of it is there: from now on the shard's reply is due.
+    fn arrived(&mut self, on: LineId) {
+        let now = self.now as u32;
+        if let Some(line) = self.lines.get_mut(on as usize) {
+            line.arriving = false;
+            if let Some(waiter) = line.waiters.back_mut() {
+                waiter.at = now;
+            }
+        }
+    }
+
+    /// Gives up the connection of a request that will not be whole; it is not answered by anybody.
+    fn break_off(&mut self, id: SessionId, line: Option<LineId>, port: &mut impl Port) {
+        let Some(line) = line else { return };
+        let waits = self.lines.get(line as usize).is_some_and(|line| !line.waiters.is_empty());
+        self.leave_own(id, port);
+        if waits && let Some(session) = self.sessions.get_mut(id as usize) {
+            // Its slot is the only one.
+            let number = session.pool;
+            session.advance(&mut self.spare);
+            if let Some(pool) = self.pools.get_mut(usize::from(number)) {
+                pool.counts.requests_pending -= 1;
+            }
+        }
+    }
+}
+
+/// Whether a command with so many arguments may be passed on as it comes: its one key is argument 1.
+fn fits(spec: &Spec, argc: u32) -> bool {
+    let least = u32::from(spec.arity.unsigned_abs());
+    let right = if spec.arity < 0 { argc >= least } else { argc == least };
+    right && matches!(spec.keys, Keys::One) && spec.treatment == Treatment::Forward && spec.subcommands.is_empty()
+}

@@ -1,0 +1,126 @@
+//! Long values: passed on while they arrive, never held whole on their way in, and no matter of anybody else's.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use support::{Hotring, eventually, key_on, pool, shards, wire};
+
+const MIB: usize = 1 << 20;
+
+/// Bytes that tell their place.
+fn body(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at / 7 + at / 1021) as u8).collect()
+}
+
+#[test]
+fn a_long_value_arrives_whole_however_it_is_cut() {
+    let (_redis, at) = shards(3);
+    let hotring = Hotring::over(&at, &["max_outbox: 64kb"]);
+    let mut app = hotring.app();
+    let value = body(9 * MIB + 3);
+    for (number, cut) in [1 << 16, 4093, MIB, usize::MAX].into_iter().enumerate() {
+        let key = format!("key:{number}");
+        // Before it, and behind it in the same request and in others.
+        let mut bytes = wire(&["SET", "before", "1"]);
+        bytes.extend(wire(&[b"SET".as_slice(), key.as_bytes(), &value, b"EX", b"1000"]));
+        bytes.extend(wire(&["GET", "before"]));
+        bytes.extend(wire(&["STRLEN", &key]));
+        let mut writer = app.writer();
+        let writing = std::thread::spawn(move || bytes.chunks(cut.min(bytes.len())).for_each(|part| writer.send(part)));
+        assert_eq!([app.text(), app.text(), app.text()], ["+OK\r\n", "+OK\r\n", "$1\r\n1\r\n"]);
+        assert_eq!(app.text(), format!(":{}\r\n", value.len()));
+        writing.join().unwrap();
+        assert_eq!(app.ask(&format!("TTL {key}")), ":1000\r\n");
+        let read = app.call(&["GET", &key]);
+        assert!(read.ends_with(b"\r\n") && read[read.len() - 2 - value.len()..read.len() - 2] == value, "key {number}");
+    }
+    // One that has its long value in the midst of several.
+    let sent = wire(&[b"RPUSH".as_slice(), b"list", b"a", &value, b"b", &value, b""]);
+    app.send(&sent);
+    assert_eq!(app.text(), ":5\r\n");
+    assert_eq!(app.ask("LINDEX list 2"), "$1\r\nb\r\n");
+    assert_eq!(app.ask("LINDEX list -1"), "$0\r\n\r\n");
+}
+
+#[test]
+fn an_upload_that_stands_still_holds_up_nobody_and_is_not_in_memory() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::with_admin(&pool(&at, &["timeout: 1s"]));
+    let mut other = hotring.app();
+    let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\n";
+    let mut slow: Vec<_> = (0..20).map(|_| hotring.app()).collect();
+    for app in &mut slow {
+        app.send(head);
+        app.send(&body(2 * MIB));
+    }
+    // All of it has gone on to the server.
+    let queued = "hotring_server_in_queue_bytes{pool=\"main\",backend=\"s0\"}";
+    eventually("the uploads are on their way", || {
+        let sent = hotring.metric("hotring_server_request_bytes_total{pool=\"main\",backend=\"s0\"}");
+        sent >= 40.0 * MIB as f64 && hotring.metric(queued) == 0.0
+    });
+    for number in 0..100 {
+        assert_eq!(other.ask(&format!("SET other {number}")), "+OK\r\n");
+    }
+    assert_eq!(other.ask("EXISTS k"), ":0\r\n");
+    // Who leaves in the midst has written nothing, and its connection is not used again.
+    drop(slow);
+    eventually("their connections end", || redis[0].connections() <= 2);
+    assert_eq!(other.ask("EXISTS k"), ":0\r\n");
+    assert_eq!(other.ask("GET other"), "$2\r\n99\r\n");
+}
+
+#[test]
+fn what_cannot_go_anywhere_is_read_away() {
+    let (mut redis, at) = shards(3);
+    let hotring = Hotring::over(&at, &[]);
+    let mut app = hotring.app();
+    let [key, other] = [0, 1].map(|shard| key_on(shard, 3));
+    redis[0].kill();
+    eventually("the loss is known", || app.ask(&format!("GET {key}")).starts_with("-ERR shard s0 is down"));
+    let value = body(3 * MIB);
+    app.send(&wire(&[b"SET".as_slice(), key.as_bytes(), &value, b"EX", b"5"]));
+    assert!(app.text().starts_with("-ERR shard s0 is down ("));
+    assert_eq!(app.ask(&format!("SET {other} 1")), "+OK\r\n");
+    // None is free: the same.
+    let hotring = Hotring::over(&at, &["dedicated_connections: 0"]);
+    let mut app = hotring.app();
+    app.send(&wire(&[b"SET".as_slice(), other.as_bytes(), &value]));
+    assert!(app.text().starts_with("-ERR all 0 dedicated connections to shard s1 are in use"));
+    assert_eq!(app.ask(&format!("GET {other}")), "$1\r\n1\r\n");
+}
+
+#[test]
+fn a_request_that_breaks_off_in_its_midst_is_a_protocol_error_and_not_carried_out() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &[]);
+    for wrong in ["x5\r\nhello\r\n", "$-1\r\n", "$999999999999\r\n", "$1x\r\n"] {
+        let mut app = hotring.app();
+        let mut bytes = format!("*4\r\n$5\r\nRPUSH\r\n$1\r\nk\r\n${}\r\n", 2 * MIB).into_bytes();
+        bytes.extend(body(2 * MIB));
+        bytes.extend(b"\r\n");
+        bytes.extend(wrong.as_bytes());
+        app.send(&bytes);
+        let said = String::from_utf8_lossy(&app.rest()).into_owned();
+        assert!(said.starts_with("-ERR Protocol error: ") && said.matches("\r\n").count() == 1, "{wrong:?}: {said}");
+        assert_eq!(hotring.app().ask("EXISTS k"), ":0\r\n");
+    }
+    eventually("the connections that had a part of it end", || redis[0].connections() <= 2);
+}
+
+#[test]
+fn a_shard_that_dies_under_an_upload_is_told_of_once() {
+    let (mut redis, at) = shards(1);
+    let hotring = Hotring::with_admin(&pool(&at, &[]));
+    let mut app = hotring.app();
+    app.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", 4 * MIB).as_bytes());
+    app.send(&body(2 * MIB));
+    let sent = "hotring_server_request_bytes_total{pool=\"main\",backend=\"s0\"}";
+    eventually("it is on its way", || hotring.metric(sent) >= 2.0 * MIB as f64);
+    redis[0].kill();
+    let said = app.text();
+    assert!(said.starts_with("-ERR shard s0 was lost (") && said.ends_with("; the command may have run\r\n"), "{said}");
+    app.send(&body(2 * MIB));
+    app.send(b"\r\n");
+    assert_eq!(app.ask("PING"), "+PONG\r\n");
+}
