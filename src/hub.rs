@@ -8,6 +8,7 @@ use crate::engine::{Engine, LineId, SessionId};
 use crate::error::Failure;
 use crate::stages::Micros;
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -190,7 +191,8 @@ pub struct Sockets {
     apps: Vec<Option<App>>,
     shards: Vec<Shard>,
     blocked: Vec<LineId>,
-    answers: Vec<(LineId, Vec<u8>)>,
+    /// What nodes in this process have answered, the oldest first: a connection's answers keep their order.
+    answers: VecDeque<(LineId, Vec<u8>)>,
     /// Connections that are wanted and have no task yet.
     fresh: Vec<LineId>,
     caller: Rc<Notify>,
@@ -346,7 +348,7 @@ impl Port for Sockets {
         if let Socket::InProcess(node) = &shard.socket {
             let mut replies = Vec::new();
             let taken = node(bytes, &mut replies);
-            self.answers.push((line, replies));
+            self.answers.push_back((line, replies));
             return Taken::Some(taken);
         }
         let taken = shard.socket.offer(bytes);
@@ -367,7 +369,7 @@ impl Port for Sockets {
     }
 
     fn answer(&mut self) -> Option<(LineId, Vec<u8>)> {
-        self.answers.pop()
+        self.answers.pop_front()
     }
 
     fn addresses(&self, session: SessionId) -> (String, String) {
