@@ -361,3 +361,40 @@ fn answers_take_their_turn() {
     app.send(&requests);
     assert_eq!(String::from_utf8(app.exactly(replies.len())).unwrap(), replies);
 }
+
+#[test]
+fn channels_are_told_of_all_shards() {
+    let (redis, at) = shards(3);
+    let hotring = Hotring::over(&at, &[]);
+    let (mut app, mut listener) = (hotring.app(), hotring.app());
+    let [a, b] = [0, 1].map(|shard| key_on(shard, 3));
+    listener.send(&support::wire(&["SUBSCRIBE", &a, &b]));
+    (listener.reply(), listener.reply());
+    listener.send(&support::wire(&["PSUBSCRIBE", "x*"]));
+    listener.reply();
+    // Somebody else, at a server, listens to the one channel and to another.
+    let mut direct = redis[2].client();
+    direct.send(&support::wire(&["SUBSCRIBE", &a, "other"]));
+    (direct.reply(), direct.reply());
+    let told: BTreeSet<String> = elements(&app.call(&["PUBSUB", "CHANNELS"])).into_iter().collect();
+    assert_eq!(told, [a.clone(), b.clone(), "other".into()].into());
+    assert_eq!(elements(&app.call(&["PUBSUB", "CHANNELS", "oth*"])), ["other"]);
+    let bulk = |name: &str| format!("${}\r\n{name}\r\n", name.len());
+    let counts = format!("*6\r\n{}:2\r\n{}:1\r\n{}:0\r\n", bulk(&a), bulk(&b), bulk("none"));
+    assert_eq!(app.ask(&format!("PUBSUB NUMSUB {a} {b} none")), counts);
+    assert_eq!(app.ask("PUBSUB NUMPAT"), ":1\r\n", "once, though every shard is listened to for it");
+}
+
+#[test]
+fn embedded_nodes_are_shards_like_others() {
+    let hotring = Hotring::start("admin: off\npools: {a: {listen: 127.0.0.1:0, servers: embedded:3}}\n");
+    let mut app = hotring.app();
+    assert_eq!((app.ask("RANDOMKEY"), app.ask("KEYS *")), ("$-1\r\n".into(), "*0\r\n".into()));
+    let keys: BTreeSet<String> = (0..500).map(|n| format!("key:{n}")).collect();
+    fill(&mut app, keys.iter().cloned());
+    assert_eq!(app.ask("DBSIZE"), ":500\r\n");
+    assert_eq!(elements(&app.call(&["KEYS", "*"])).into_iter().collect::<BTreeSet<_>>(), keys);
+    assert_eq!(scan(&mut app, &["COUNT", "7"], |_| ()).into_iter().collect::<BTreeSet<_>>(), keys);
+    assert!(app.ask("RANDOMKEY").contains("key:"));
+    assert_eq!((app.ask("FLUSHALL"), app.ask("DBSIZE")), ("+OK\r\n".into(), ":0\r\n".into()));
+}

@@ -187,6 +187,23 @@ fn order_comes_before_a_second_try() {
 }
 
 #[test]
+fn what_a_transaction_says_of_scripts_counts() {
+    let redis = Redis::start(&[]);
+    let hotring = Hotring::over(&[redis.address()], &[]);
+    let mut app = hotring.app();
+    let name = name_of("return 5");
+    assert_eq!(app.call(&["EVAL", "return 5", "0"]), b":5\r\n");
+    assert_eq!((app.ask("MULTI"), app.ask("SCRIPT FLUSH")), ("+OK\r\n".into(), "+QUEUED\r\n".into()));
+    assert_eq!(app.ask("EXEC"), "*1\r\n+OK\r\n");
+    assert_eq!(app.ask(&format!("EVALSHA {name} 0")), NOSCRIPT);
+    assert_eq!(app.ask("MULTI"), "+OK\r\n");
+    assert_eq!(app.call(&["EVAL", "return 5", "0"]), b"+QUEUED\r\n");
+    assert_eq!(app.ask("EXEC"), "*1\r\n:5\r\n");
+    assert_eq!(redis.client().ask("SCRIPT FLUSH"), "+OK\r\n");
+    assert_eq!(app.ask(&format!("EVALSHA {name} 0")), ":5\r\n");
+}
+
+#[test]
 fn it_is_tried_twice_and_no_more() {
     let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = std::sync::Arc::clone(&asked);

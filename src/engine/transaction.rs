@@ -240,6 +240,7 @@ impl Engine {
                 return self.spoil(id, port);
             }
         };
+        self.note_script(spec, request);
         let home = match command::treatment(spec, request) {
             Treatment::Refuse(why) => {
                 self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));

@@ -61,7 +61,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
         limits: Limits::default(),
         outbox: 16 << 20,
         timeout: None,
-        users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).unwrap()),
+        users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("no users are well formed")),
         path: Path {
             route: Route::new(placement, lanes),
             coalesce: Coalesce::new(coalesce, usize::from(shards * lanes), 7),
