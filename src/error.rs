@@ -63,6 +63,8 @@ pub const ONE_SHARD_ONLY: &str =
 /// For a command that may not be part of a transaction here.
 pub const NOT_IN_TRANSACTION: &str =
     "ERR hotring does not carry this command within a transaction: it is not about keys of the transaction's shard";
+/// For SUBSCRIBE where the shards are embedded nodes.
+pub const NO_CHANNELS: &str = "ERR embedded nodes do not publish, so that nothing can be subscribed to. Name real servers in 'servers:' to use it";
 /// What Redis answers above `maxclients`.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
 /// What Redis answers before AUTH.

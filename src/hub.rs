@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 const SCRATCH: usize = 64 * 1024;
 
 /// Requests in, replies out; how long the replies are is known when they are made. See [`Hub::attach`].
-pub type InProcess = Box<dyn Fn(&[u8], &mut Vec<u8>) -> usize>;
+pub type InProcess = Box<dyn FnMut(&[u8], &mut Vec<u8>) -> usize>;
 
 /// One worker's meeting place.
 pub struct Hub {
@@ -195,6 +195,8 @@ pub struct Sockets {
     answers: VecDeque<(LineId, Vec<u8>)>,
     /// Connections that are wanted and have no task yet.
     fresh: Vec<LineId>,
+    /// In-process ones that were given up, and whose numbers can be used again.
+    left: Vec<LineId>,
     caller: Rc<Notify>,
 }
 
@@ -296,6 +298,11 @@ impl Sockets {
         std::mem::take(&mut self.fresh)
     }
 
+    /// Takes the connections to in-process nodes that were given up: nobody reads them, who would tell that they ended.
+    pub fn take_left(&mut self) -> Vec<LineId> {
+        std::mem::take(&mut self.left)
+    }
+
     /// Closes a connection to a shard.
     pub fn close_shard(&mut self, line: LineId) {
         let shard = self.shard(line);
@@ -345,7 +352,7 @@ impl Port for Sockets {
 
     fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken {
         let shard = self.shard(line);
-        if let Socket::InProcess(node) = &shard.socket {
+        if let Socket::InProcess(node) = &mut shard.socket {
             let mut replies = Vec::new();
             let taken = node(bytes, &mut replies);
             self.answers.push_back((line, replies));
@@ -389,6 +396,13 @@ impl Port for Sockets {
     }
 
     fn give_up(&mut self, line: LineId) {
+        if self.is_in_process(line) {
+            self.close_shard(line);
+            self.answers.retain(|(other, _)| *other != line);
+            self.left.push(line);
+            self.caller.notify_one();
+            return;
+        }
         self.doom_shard(line);
     }
 }

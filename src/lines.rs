@@ -2,7 +2,7 @@
 //! database, and those that sessions have for themselves, which come when they are wanted.
 
 use crate::config::Config;
-use crate::embedded::Node;
+use crate::embedded::{Connection, Node};
 use crate::engine::LineId;
 use crate::engine::line::Owner;
 use crate::hub::Hub;
@@ -49,8 +49,14 @@ impl Lines {
         match &config.servers {
             Servers::Embedded { .. } => {
                 let Some(node) = self.nodes.get(pool).and_then(|nodes| nodes.get(shard)) else { return };
+                if !shared && self.hub.engine().is_given_up(id) {
+                    // Whoever wanted it has left before it was there.
+                    self.hub.engine().ended(id);
+                    return;
+                }
                 let (node, wall_clock) = (Arc::clone(node), self.wall_clock);
-                self.hub.attach(id, Box::new(move |bytes, out| node.serve(bytes, wall_clock(), out)));
+                let mut connection = Connection::new(dialect.resp3);
+                self.hub.attach(id, Box::new(move |bytes, out| node.serve(&mut connection, bytes, wall_clock(), out)));
             }
             Servers::Static(servers) => {
                 let Some(server) = servers.get(shard) else { return };
@@ -77,6 +83,10 @@ impl Lines {
         let caller = self.hub.sockets().caller();
         loop {
             caller.notified().await;
+            let left = self.hub.sockets().take_left();
+            for line in left {
+                self.hub.engine().ended(line);
+            }
             let fresh = self.hub.sockets().take_fresh();
             for line in fresh {
                 self.start(line, true);

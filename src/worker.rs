@@ -187,11 +187,9 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
             Servers::Embedded { .. } => 1,
             Servers::Static(_) => upstream.databases,
         },
-        resp3: upstream.resp3 && matches!(upstream.servers, Servers::Static(_)),
-        own: match upstream.servers {
-            Servers::Embedded { .. } => 0,
-            Servers::Static(_) => upstream.dedicated_connections as usize,
-        },
+        resp3: upstream.resp3,
+        own: upstream.dedicated_connections as usize,
+        channels: matches!(upstream.servers, Servers::Static(_)),
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.

@@ -1,11 +1,10 @@
 //! Commands on the bits of strings. Bit 0 is the highest of the first byte.
 
 use super::commands::{Call, Outcome};
-use super::number::{self, integer};
+use super::number::{self, MAX_BULK, integer};
 use super::reply::{self, Refusal};
-use super::request::MAX_BULK;
 use super::strings::{check_length, edit};
-use super::value::Text;
+use super::value::{Text, Value};
 
 /// `SETBIT key offset 0|1`
 pub(super) fn setbit(call: &mut Call<'_>) -> Outcome {
@@ -17,9 +16,19 @@ pub(super) fn setbit(call: &mut Call<'_>) -> Outcome {
     };
     let text = call.store.find(call.args[1]).map_or(Ok(&b""[..]), |value| value.text().map(Text::bytes))?;
     let old = text.get(byte).copied().unwrap_or(0);
-    let length = text.len().max(byte + 1);
+    let (before, new) = (text.len(), if on { old | mask } else { old & !mask });
+    let length = before.max(byte + 1);
     check_length(call, length)?;
-    edit(call, |text| text.overwrite(byte, &[if on { old | mask } else { old & !mask }]));
+    let overwrite = |text: &mut Text| text.overwrite(byte, &[new]);
+    if length > before || new != old {
+        edit(call, overwrite);
+    } else {
+        // As in Redis, nothing has changed but how the string is kept.
+        call.store.recode(call.args[1], |value| match value {
+            Value::Text(text) => overwrite(text),
+            Value::Hash(_) => {}
+        });
+    }
     reply::boolean(call.out, old & mask != 0);
     Ok(())
 }

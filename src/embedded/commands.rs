@@ -1,8 +1,10 @@
 //! The commands the node has: name, arity and function of each, and what becomes of those it does not have.
 
-use super::reply::Refusal;
+use super::connection::Connection;
+use super::reply::{Refusal, Replies};
 use super::store::Store;
-use super::{bits, counters, expiry, hashes, keys, scan, server, strings};
+use super::{bits, counters, expiry, hashes, keys, scan, server, strings, transaction};
+use crate::resp::Request;
 
 /// One command being executed.
 pub(super) struct Call<'a> {
@@ -12,8 +14,10 @@ pub(super) struct Call<'a> {
     pub(super) args: &'a [&'a [u8]],
     /// The node's keys.
     pub(super) store: &'a mut Store,
+    /// Who asks.
+    pub(super) connection: &'a mut Connection,
     /// Where the reply goes. What a refused command has appended is taken back.
-    pub(super) out: &'a mut Vec<u8>,
+    pub(super) out: &'a mut Replies,
 }
 
 /// What a command's function returns: its reply has been appended, or it is refused. One that refuses has changed nothing.
@@ -39,7 +43,9 @@ static COMMANDS: &[Command] = &[
     command("decr", 2, counters::decr),
     command("decrby", 3, counters::decrby),
     command("del", -2, keys::del),
+    command("discard", 1, transaction::discard),
     command("echo", 2, server::echo),
+    command("exec", 1, transaction::exec),
     command("exists", -2, keys::exists),
     command("expire", -3, expiry::expire),
     command("expireat", -3, expiry::expireat),
@@ -73,9 +79,11 @@ static COMMANDS: &[Command] = &[
     command("incrbyfloat", 3, counters::incrbyfloat),
     command("info", -1, server::info),
     command("keys", 2, scan::keys),
+    command("lastsave", 1, server::lastsave),
     command("mget", -2, strings::mget),
     command("mset", -3, strings::mset),
     command("msetnx", -3, strings::msetnx),
+    command("multi", 1, transaction::multi),
     command("object", -2, keys::object),
     command("persist", 2, expiry::persist),
     command("pexpire", -3, expiry::pexpire),
@@ -101,6 +109,8 @@ static COMMANDS: &[Command] = &[
     command("ttl", 2, expiry::ttl),
     command("type", 2, keys::kind),
     command("unlink", -2, keys::del),
+    command("unwatch", 1, transaction::unwatch),
+    command("watch", -2, transaction::watch),
 ];
 
 /// What Redis 7.0 has and the node does not, in alphabetical order.
@@ -108,29 +118,43 @@ static COMMANDS: &[Command] = &[
 static ABSENT: &[&str] = &[
     "acl", "asking", "auth", "bgrewriteaof", "bgsave", "bitfield", "bitfield_ro", "bitop", "bitpos", "blmove", "blmpop",
     "blpop", "brpop", "brpoplpush", "bzmpop", "bzpopmax", "bzpopmin", "client", "cluster", "command", "config", "debug",
-    "discard", "dump", "eval", "eval_ro", "evalsha", "evalsha_ro", "exec", "failover", "fcall", "fcall_ro", "function",
-    "geoadd", "geodist", "geohash", "geopos", "georadius", "georadius_ro", "georadiusbymember", "georadiusbymember_ro",
-    "geosearch", "geosearchstore", "hello", "lastsave", "latency", "lcs", "lindex", "linsert", "llen", "lmove", "lmpop",
-    "lolwut", "lpop", "lpos", "lpush", "lpushx", "lrange", "lrem", "lset", "ltrim", "memory", "migrate", "module",
-    "monitor", "move", "multi", "pfadd", "pfcount", "pfdebug", "pfmerge", "pfselftest", "psubscribe", "psync", "publish",
-    "pubsub", "punsubscribe", "quit", "readonly", "readwrite", "replconf", "replicaof", "reset", "restore",
-    "restore-asking", "role", "rpop", "rpoplpush", "rpush", "rpushx", "sadd", "save", "scard", "script", "sdiff",
-    "sdiffstore", "shutdown", "sinter", "sintercard", "sinterstore", "sismember", "slaveof", "slowlog", "smembers",
-    "smismember", "smove", "sort", "sort_ro", "spop", "spublish", "srandmember", "srem", "sscan", "ssubscribe",
-    "subscribe", "sunion", "sunionstore", "sunsubscribe", "swapdb", "sync", "unsubscribe", "unwatch", "wait", "watch",
-    "xack", "xadd", "xautoclaim", "xclaim", "xdel", "xgroup", "xinfo", "xlen", "xpending", "xrange", "xread",
-    "xreadgroup", "xrevrange", "xsetid", "xtrim", "zadd", "zcard", "zcount", "zdiff", "zdiffstore", "zincrby", "zinter",
-    "zintercard", "zinterstore", "zlexcount", "zmpop", "zmscore", "zpopmax", "zpopmin", "zrandmember", "zrange",
-    "zrangebylex", "zrangebyscore", "zrangestore", "zrank", "zrem", "zremrangebylex", "zremrangebyrank",
-    "zremrangebyscore", "zrevrange", "zrevrangebylex", "zrevrangebyscore", "zrevrank", "zscan", "zscore", "zunion",
-    "zunionstore",
+    "dump", "eval", "eval_ro", "evalsha", "evalsha_ro", "failover", "fcall", "fcall_ro", "function", "geoadd",
+    "geodist", "geohash", "geopos", "georadius", "georadius_ro", "georadiusbymember", "georadiusbymember_ro",
+    "geosearch", "geosearchstore", "hello", "latency", "lcs", "lindex", "linsert", "llen", "lmove", "lmpop", "lolwut",
+    "lpop", "lpos", "lpush", "lpushx", "lrange", "lrem", "lset", "ltrim", "memory", "migrate", "module", "monitor",
+    "move", "pfadd", "pfcount", "pfdebug", "pfmerge", "pfselftest", "psubscribe", "psync", "publish", "pubsub",
+    "punsubscribe", "quit", "readonly", "readwrite", "replconf", "replicaof", "reset", "restore", "restore-asking",
+    "role", "rpop", "rpoplpush", "rpush", "rpushx", "sadd", "save", "scard", "script", "sdiff", "sdiffstore",
+    "shutdown", "sinter", "sintercard", "sinterstore", "sismember", "slaveof", "slowlog", "smembers", "smismember",
+    "smove", "sort", "sort_ro", "spop", "spublish", "srandmember", "srem", "sscan", "ssubscribe", "subscribe", "sunion",
+    "sunionstore", "sunsubscribe", "swapdb", "sync", "unsubscribe", "wait", "xack", "xadd", "xautoclaim", "xclaim",
+    "xdel", "xgroup", "xinfo", "xlen", "xpending", "xrange", "xread", "xreadgroup", "xrevrange", "xsetid", "xtrim",
+    "zadd", "zcard", "zcount", "zdiff", "zdiffstore", "zincrby", "zinter", "zintercard", "zinterstore", "zlexcount",
+    "zmpop", "zmscore", "zpopmax", "zpopmin", "zrandmember", "zrange", "zrangebylex", "zrangebyscore", "zrangestore",
+    "zrank", "zrem", "zremrangebylex", "zremrangebyrank", "zremrangebyscore", "zrevrange", "zrevrangebylex",
+    "zrevrangebyscore", "zrevrank", "zscan", "zscore", "zunion", "zunionstore",
 ];
 
-/// Executes one request of at least one argument and appends its reply to `out`.
-pub(super) fn execute(store: &mut Store, args: &[&[u8]], out: &mut Vec<u8>) {
-    let start = out.len();
-    if let Err(refusal) = run(store, args, out) {
-        out.truncate(start);
+/// Executes one request, or queues it if a transaction is open, and appends its reply to `out`.
+pub(super) fn execute(store: &mut Store, connection: &mut Connection, request: &Request<'_>, out: &mut Replies) {
+    let start = out.bytes.len();
+    let args: Vec<&[u8]> = request.args().collect();
+    let outcome = match find(&args) {
+        Ok(command) if connection.queues(command.name) => connection.queue(request.wire(), out),
+        Ok(command) => (command.run)(&mut Call { name: command.name, args: &args, store, connection, out }),
+        Err(refusal) => {
+            connection.spoil();
+            // A malformed EXEC ends the transaction all the same.
+            Err(if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
+                connection.leave();
+                transaction::malformed()
+            } else {
+                refusal
+            })
+        }
+    };
+    if let Err(refusal) = outcome {
+        out.bytes.truncate(start);
         refusal.write(out);
     }
     store.settle();
@@ -145,8 +169,9 @@ pub(super) fn absent(what: &str) -> Refusal {
     .into()
 }
 
-fn run(store: &mut Store, args: &[&[u8]], out: &mut Vec<u8>) -> Outcome {
-    let name = args[0].to_ascii_lowercase();
+/// The command that is asked for, with as many arguments as it demands.
+fn find(args: &[&[u8]]) -> Result<&'static Command, Refusal> {
+    let name = args.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
     let Ok(position) = COMMANDS.binary_search_by(|command| command.name.as_bytes().cmp(&name)) else {
         return Err(match ABSENT.binary_search_by(|absent| absent.as_bytes().cmp(&name)) {
             Ok(position) => absent(ABSENT[position]),
@@ -161,7 +186,10 @@ fn run(store: &mut Store, args: &[&[u8]], out: &mut Vec<u8>) -> Outcome {
     if !fits {
         return Err(Refusal::arity(command.name));
     }
-    (command.run)(&mut Call { name: command.name, args, store, out })
+    if command.name == "object" {
+        keys::object_part(args)?;
+    }
+    Ok(command)
 }
 
 /// Redis quotes up to 128 bytes of the name and about as many of the arguments, each up to its first zero byte.

@@ -69,7 +69,8 @@ pub(super) fn hvals(call: &mut Call<'_>) -> Outcome {
 /// `HDEL key field ...`; the key goes with its last field.
 pub(super) fn hdel(call: &mut Call<'_>) -> Outcome {
     let (key, fields) = (call.args[1], &call.args[2..]);
-    if find_hash(call)?.is_none() {
+    // Who watches the key is told of a change only if there is one.
+    if find_hash(call)?.is_none_or(|hash| fields.iter().all(|field| hash.get(field).is_none())) {
         reply::integer(call.out, 0);
         return Ok(());
     }
@@ -132,9 +133,16 @@ pub(super) fn hrandfield(call: &mut Call<'_>) -> Outcome {
     }
     let fields = read_hash(call)?.map_or(0, Hash::len);
     let chosen = choose(call, fields, count)?;
-    reply::array(call.out, chosen.len() * if with_values { 2 } else { 1 });
+    if with_values {
+        reply::pairs(call.out, chosen.len());
+    } else {
+        reply::array(call.out, chosen.len());
+    }
     let Some(hash) = call.store.peek(call.args[1]).and_then(|entry| entry.value.hash().ok()) else { return Ok(()) };
     for (field, value) in chosen.iter().filter_map(|&at| hash.at(at)) {
+        if with_values {
+            reply::pair(call.out);
+        }
         reply::bulk(call.out, field);
         if with_values {
             reply::bulk(call.out, value);
@@ -191,7 +199,11 @@ fn set_pairs(call: &mut Call<'_>) -> Result<usize, Refusal> {
 fn reply_all(call: &mut Call<'_>, fields: bool, values: bool) -> Outcome {
     let hash = call.store.read(call.args[1]).map(Value::hash).transpose()?;
     let length = hash.map_or(0, Hash::len);
-    reply::array(call.out, length * (usize::from(fields) + usize::from(values)));
+    if fields && values {
+        reply::map(call.out, length);
+    } else {
+        reply::array(call.out, length);
+    }
     for (field, value) in hash.into_iter().flat_map(Hash::iter) {
         if fields {
             reply::bulk(call.out, field);

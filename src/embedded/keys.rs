@@ -79,23 +79,27 @@ pub(super) fn copy(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-/// `OBJECT ENCODING key`
+/// `OBJECT ENCODING key`; what the arguments must be, [`object_part`] has seen.
 pub(super) fn object(call: &mut Call<'_>) -> Outcome {
+    match call.args.get(2).and_then(|key| call.store.peek(key)) {
+        Some(entry) => reply::bulk(call.out, entry.value.encoding().as_bytes()),
+        None => reply::nil(call.out),
+    }
+    Ok(())
+}
+
+/// Refuses what is not `OBJECT ENCODING key`: as with names of commands, before a transaction would take it.
+pub(super) fn object_part(args: &[&[u8]]) -> Outcome {
     const OTHERS: [&str; 4] = ["freq", "help", "idletime", "refcount"];
-    let part = call.args[1].to_ascii_lowercase();
+    let part = args[1].to_ascii_lowercase();
     if part == b"encoding" {
-        let &[_, _, key] = call.args else { return Err(Refusal::arity("object|encoding")) };
-        match call.store.peek(key) {
-            Some(entry) => reply::bulk(call.out, entry.value.encoding().as_bytes()),
-            None => reply::nil(call.out),
-        }
-        return Ok(());
+        return if args.len() == 3 { Ok(()) } else { Err(Refusal::arity("object|encoding")) };
     }
     match OTHERS.iter().find(|other| other.as_bytes() == part) {
         Some(other) => Err(commands::absent(&format!("object|{other}"))),
         None => {
             let mut text = b"ERR unknown subcommand '".to_vec();
-            let quoted = call.args[1].iter().take(128).take_while(|&&byte| byte != 0);
+            let quoted = args[1].iter().take(128).take_while(|&&byte| byte != 0);
             text.extend(quoted);
             text.extend(b"'. Try OBJECT HELP.");
             Err(text.into())

@@ -1,7 +1,8 @@
 //! The in-process cache node behind `servers: embedded:N`: something to shard over with no Redis at hand.
 //!
 //! Promises: for the commands it has (strings, counters, hashes, keys and their time to live, see `commands`) the reply
-//! bytes are those of redis-server 7.0 over RESP2, errors included; time is an argument, so it is tested with virtual
+//! bytes are those of redis-server 7.0, in RESP2 and RESP3, errors included; a transaction is carried out with nothing of
+//! other connections in between, and not at all if a key it watches has changed; time is an argument, so it is tested with virtual
 //! time; memory stays within `maxmemory` by evicting, least recently or least frequently used keys first; no request
 //! makes it panic.
 //!
@@ -11,6 +12,7 @@
 
 mod bits;
 mod commands;
+mod connection;
 mod counters;
 mod eviction;
 mod expiry;
@@ -19,19 +21,22 @@ mod keys;
 mod long_double;
 mod number;
 mod reply;
-mod request;
 mod scan;
 mod server;
 mod store;
 mod strings;
+mod transaction;
 mod value;
+mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use connection::Connection;
 pub use store::{ENTRY_OVERHEAD, EXPIRE_CYCLE_LIMIT};
 pub use value::FIELD_OVERHEAD;
 
-use request::Parsed;
+use crate::resp::{Limits, Resume, Scan, scan as cut};
+use reply::{Refusal, Replies};
 use store::Store;
 
 /// What a node is made with.
@@ -73,6 +78,9 @@ pub struct Stats {
     pub expired: u64,
 }
 
+/// What a request may be: as much as Redis takes.
+const LIMITS: Limits = Limits { arguments: 1024 * 1024, bulk: number::MAX_BULK as u64, request: u32::MAX as u64 };
+
 /// One cache node, to be shared by all workers.
 pub struct Node {
     store: Mutex<Store>,
@@ -85,31 +93,40 @@ impl Node {
     }
 
     /// Executes every complete request in `requests` (RESP arrays of bulk strings, one after the other), appends one
-    /// reply each to `out` and returns how many bytes were consumed: all but an incomplete request at the end.
+    /// reply each to `out` and returns how many bytes were consumed: all but an incomplete request at the end. Nothing of
+    /// another connection comes in between.
+    ///
+    /// `connection` is the one they came on, and never serves another node.
     ///
     /// `now_ms` is Unix time in milliseconds. Bytes that are no request are answered with `-ERR Protocol error: ...`, and
     /// as nothing says where the next request would begin, all of `requests` counts as consumed then.
-    pub fn serve(&self, requests: &[u8], now_ms: u64, out: &mut Vec<u8>) -> usize {
+    pub fn serve(&self, connection: &mut Connection, requests: &[u8], now_ms: u64, out: &mut Vec<u8>) -> usize {
         let mut store = self.lock();
         store.set_now(now_ms);
-        let mut args = Vec::new();
+        let mut replies = Replies { bytes: std::mem::take(out), resp3: connection.resp3 };
         let mut consumed = 0;
-        while consumed < requests.len() {
-            args.clear();
-            match request::parse(&requests[consumed..], &mut args) {
-                Parsed::Complete(length) => {
-                    consumed += length;
-                    if !args.is_empty() {
-                        commands::execute(&mut store, &args, out);
-                    }
+        while let Some(&first) = requests.get(consumed) {
+            let rest = &requests[consumed..];
+            match cut(rest, &mut Resume::default(), &LIMITS) {
+                Ok(Scan::Request(request)) => {
+                    commands::execute(&mut store, connection, &request, &mut replies);
+                    consumed += request.wire().len();
                 }
-                Parsed::Incomplete => break,
-                Parsed::Invalid(refusal) => {
-                    refusal.write(out);
-                    return requests.len();
+                Ok(Scan::Nothing(length)) if first == b'*' => consumed += length,
+                Ok(Scan::Incomplete { .. }) if first == b'*' => break,
+                Err(error) if first == b'*' => {
+                    Refusal::from(format!("ERR {error}")).write(&mut replies);
+                    consumed = requests.len();
+                }
+                // A proxy never sends inline requests.
+                _ => {
+                    let text = [b"ERR Protocol error: expected '*', got '", &[first][..], b"'"].concat();
+                    Refusal::from(text).write(&mut replies);
+                    consumed = requests.len();
                 }
             }
         }
+        *out = replies.bytes;
         consumed
     }
 

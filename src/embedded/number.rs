@@ -2,6 +2,9 @@
 
 use super::reply::Refusal;
 
+/// The largest argument and string, Redis' `proto-max-bulk-len`.
+pub(super) const MAX_BULK: i64 = 512 * 1024 * 1024;
+
 /// A 64 bit integer in its canonical form: no sign but a minus, no leading zeros, no spaces, no `-0`.
 pub(super) fn parse(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);

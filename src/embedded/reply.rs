@@ -1,7 +1,16 @@
-//! Replies in RESP2, appended to the reader's buffer, and the refusals commands give, word for word Redis'.
+//! Replies in the connection's protocol, appended to the reader's buffer, and the refusals commands give, word for word Redis'.
 
 use std::borrow::Cow;
 use std::io::Write as _;
+
+/// Where replies go, and how they are worded.
+#[derive(Debug)]
+pub(super) struct Replies {
+    /// The replies so far.
+    pub(super) bytes: Vec<u8>,
+    /// Whether RESP3 is spoken, else RESP2.
+    pub(super) resp3: bool,
+}
 
 /// An error reply: what follows the `-`, with its code (`ERR`, `WRONGTYPE`, `OOM`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +53,9 @@ impl Refusal {
     }
 
     /// Appends the error reply. Line ends in the text, which may quote a request, become spaces; at its end they go.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Replies) {
         let end = self.0.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        let out = &mut out.bytes;
         out.push(b'-');
         out.extend(self.0[..end].iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
         out.extend_from_slice(b"\r\n");
@@ -71,46 +81,51 @@ impl From<Vec<u8>> for Refusal {
 }
 
 /// `+OK`.
-pub(super) fn ok(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"+OK\r\n");
+pub(super) fn ok(out: &mut Replies) {
+    out.bytes.extend_from_slice(b"+OK\r\n");
 }
 
 /// A status of one line.
-pub(super) fn status(out: &mut Vec<u8>, text: &str) {
-    out.push(b'+');
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(b"\r\n");
+pub(super) fn status(out: &mut Replies, text: &str) {
+    out.bytes.push(b'+');
+    out.bytes.extend_from_slice(text.as_bytes());
+    out.bytes.extend_from_slice(b"\r\n");
 }
 
 /// An integer.
-pub(super) fn integer(out: &mut Vec<u8>, number: i64) {
+pub(super) fn integer(out: &mut Replies, number: i64) {
     header(out, b':', number);
 }
 
 /// A count or a length; none here comes near the end of an `i64`.
-pub(super) fn length(out: &mut Vec<u8>, number: usize) {
+pub(super) fn length(out: &mut Replies, number: usize) {
     integer(out, i64::try_from(number).unwrap_or(i64::MAX));
 }
 
 /// `:1` or `:0`.
-pub(super) fn boolean(out: &mut Vec<u8>, yes: bool) {
+pub(super) fn boolean(out: &mut Replies, yes: bool) {
     integer(out, i64::from(yes));
 }
 
 /// A bulk string.
-pub(super) fn bulk(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn bulk(out: &mut Replies, text: &[u8]) {
     header(out, b'$', i64::try_from(text.len()).unwrap_or(i64::MAX));
-    out.extend_from_slice(text);
-    out.extend_from_slice(b"\r\n");
+    out.bytes.extend_from_slice(text);
+    out.bytes.extend_from_slice(b"\r\n");
 }
 
 /// The bulk string that is none.
-pub(super) fn nil(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"$-1\r\n");
+pub(super) fn nil(out: &mut Replies) {
+    out.bytes.extend_from_slice(if out.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+}
+
+/// The array that is none.
+pub(super) fn no_array(out: &mut Replies) {
+    out.bytes.extend_from_slice(if out.resp3 { b"_\r\n" } else { b"*-1\r\n" });
 }
 
 /// A bulk string or none.
-pub(super) fn bulk_or_nil(out: &mut Vec<u8>, text: Option<&[u8]>) {
+pub(super) fn bulk_or_nil(out: &mut Replies, text: Option<&[u8]>) {
     match text {
         Some(text) => bulk(out, text),
         None => nil(out),
@@ -118,12 +133,44 @@ pub(super) fn bulk_or_nil(out: &mut Vec<u8>, text: Option<&[u8]>) {
 }
 
 /// The header of an array; its elements are to follow.
-pub(super) fn array(out: &mut Vec<u8>, count: usize) {
+pub(super) fn array(out: &mut Replies, count: usize) {
     header(out, b'*', i64::try_from(count).unwrap_or(i64::MAX));
 }
 
-fn header(out: &mut Vec<u8>, kind: u8, number: i64) {
-    out.push(kind);
+/// The header of so many pairs, a map in RESP3; names and values are to follow in turn.
+pub(super) fn map(out: &mut Replies, pairs: usize) {
+    let (kind, count) = if out.resp3 { (b'%', pairs) } else { (b'*', pairs * 2) };
+    header(out, kind, i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+/// The header of one of several pairs that keep their order: an array of its own in RESP3, nothing in RESP2, where
+/// [`pairs`] counted both.
+pub(super) fn pair(out: &mut Replies) {
+    if out.resp3 {
+        array(out, 2);
+    }
+}
+
+/// The header of an array of pairs, each to begin with [`pair`].
+pub(super) fn pairs(out: &mut Replies, count: usize) {
+    let count = if out.resp3 { count } else { count * 2 };
+    array(out, count);
+}
+
+/// Text for people.
+pub(super) fn verbatim(out: &mut Replies, text: &[u8]) {
+    if out.resp3 {
+        header(out, b'=', i64::try_from(text.len() + 4).unwrap_or(i64::MAX));
+        out.bytes.extend_from_slice(b"txt:");
+        out.bytes.extend_from_slice(text);
+        out.bytes.extend_from_slice(b"\r\n");
+    } else {
+        bulk(out, text);
+    }
+}
+
+fn header(out: &mut Replies, kind: u8, number: i64) {
+    out.bytes.push(kind);
     // Writing to a Vec does not fail.
-    let _ = write!(out, "{number}\r\n");
+    let _ = write!(out.bytes, "{number}\r\n");
 }

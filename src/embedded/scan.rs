@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::commands::{Call, Outcome};
 use super::number::integer;
-use super::reply::{self, Refusal};
+use super::reply::{self, Refusal, Replies};
 use super::value::Value;
 use crate::glob;
 
@@ -154,7 +154,7 @@ fn parse_cursor(text: &[u8]) -> Result<u64, Refusal> {
     Ok(if negative { number.wrapping_neg() } else { number })
 }
 
-fn reply_page(out: &mut Vec<u8>, next: usize, found: &[&[u8]]) {
+fn reply_page(out: &mut Replies, next: usize, found: &[&[u8]]) {
     reply::array(out, 2);
     reply::bulk(out, next.to_string().as_bytes());
     reply::array(out, found.len());

@@ -40,6 +40,12 @@ pub(super) fn time(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
+/// `LASTSAVE`: never
+pub(super) fn lastsave(call: &mut Call<'_>) -> Outcome {
+    reply::integer(call.out, 0);
+    Ok(())
+}
+
 /// `INFO [section ...]`: those of Redis' fields that mean something here
 pub(super) fn info(call: &mut Call<'_>) -> Outcome {
     const ALL: [&[u8]; 3] = [b"all", b"default", b"everything"];
@@ -77,6 +83,6 @@ pub(super) fn info(call: &mut Call<'_>) -> Outcome {
         .filter(|(title, _)| everything || wanted.iter().any(|name| name.eq_ignore_ascii_case(title.as_bytes())))
         .map(|(title, fields)| format!("# {title}\r\n{fields}"))
         .collect();
-    reply::bulk(call.out, text.join("\r\n").as_bytes());
+    reply::verbatim(call.out, text.join("\r\n").as_bytes());
     Ok(())
 }

@@ -15,6 +15,7 @@ use indexmap::IndexMap;
 use super::eviction::Evictor;
 use super::reply::Refusal;
 use super::value::Value;
+use super::watch::Watchers;
 use super::{Config, Eviction, Stats};
 
 /// Bytes a key is counted with beside its name and value: a rough sum of its places in the map, in the order of eviction
@@ -38,6 +39,7 @@ pub(super) struct Store {
     now: i64,
     stats: Stats,
     random: u64,
+    watchers: Watchers,
 }
 
 impl Store {
@@ -51,6 +53,7 @@ impl Store {
             now: 0,
             stats: Stats::default(),
             random: 0x9e37_79b9_7f4a_7c15,
+            watchers: Watchers::default(),
         }
     }
 
@@ -62,6 +65,11 @@ impl Store {
     /// The time, Unix milliseconds.
     pub(super) fn now(&self) -> i64 {
         self.now
+    }
+
+    /// Who is told when a key changes.
+    pub(super) fn watchers(&mut self) -> &mut Watchers {
+        &mut self.watchers
     }
 
     /// Looks a key up for a command that reads it: counts a hit or a miss and a use.
@@ -110,6 +118,7 @@ impl Store {
 
     /// Sets a key, which loses the value and the deadline it had. Whoever calls has looked the key up before.
     pub(super) fn put(&mut self, key: &[u8], value: Value, deadline: Option<i64>) {
+        self.watchers.changed(key);
         self.set_deadline(key, None);
         let size = weight(key, value.size());
         let entry = Entry { value, deadline };
@@ -136,6 +145,12 @@ impl Store {
 
     /// Changes the value of a key that is there, which keeps its deadline.
     pub(super) fn change<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
+        self.watchers.changed(key);
+        self.recode(key, change)
+    }
+
+    /// As [`Store::change`], of a change that is none to an app: whoever watches the key is not told.
+    pub(super) fn recode<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
         let (_, key, entry) = self.entries.get_full_mut(key)?;
         let before = entry.value.size();
         let result = change(&mut entry.value);
@@ -150,7 +165,11 @@ impl Store {
     /// Gives a key that is there another deadline or none.
     pub(super) fn set_deadline(&mut self, key: &[u8], deadline: Option<i64>) {
         let Some((_, key, entry)) = self.entries.get_full_mut(key) else { return };
-        if let Some(old) = std::mem::replace(&mut entry.deadline, deadline) {
+        let old = std::mem::replace(&mut entry.deadline, deadline);
+        if old.is_some() || deadline.is_some() {
+            self.watchers.changed(key);
+        }
+        if let Some(old) = old {
             self.deadlines.remove(&(old, key.clone()));
         }
         if let Some(deadline) = deadline {
@@ -166,7 +185,8 @@ impl Store {
 
     /// Removes all keys.
     pub(super) fn clear(&mut self) {
-        self.entries = IndexMap::new();
+        let entries = std::mem::take(&mut self.entries);
+        self.watchers.changed_if(|key| entries.contains_key(key));
         self.deadlines = BTreeSet::new();
         self.stats.bytes = 0;
         self.evictor = self.evictor.take().map(|old| Evictor::new(old.capacity(), self.eviction));
@@ -250,6 +270,7 @@ impl Store {
 
     fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let (key, entry) = self.entries.swap_remove_entry(key)?;
+        self.watchers.changed(&key);
         if let Some(evictor) = &self.evictor {
             evictor.forget(&key);
         }

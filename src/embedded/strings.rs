@@ -1,9 +1,8 @@
 //! Commands on strings: the `SET` and `GET` families, ranges and appending.
 
 use super::commands::{Call, Outcome};
-use super::number::{self, integer};
+use super::number::{self, MAX_BULK, integer};
 use super::reply::{self, Refusal};
-use super::request::MAX_BULK;
 use super::value::{Text, Value};
 
 /// An expire time as given: its number and what the number means.

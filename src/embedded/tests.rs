@@ -15,7 +15,7 @@ fn request(line: &str) -> Vec<u8> {
 
 fn serve(node: &Node, now: u64, line: &str) -> String {
     let (request, mut out) = (request(line), Vec::new());
-    assert_eq!(node.serve(&request, now, &mut out), request.len());
+    assert_eq!(node.serve(&mut Connection::default(), &request, now, &mut out), request.len());
     String::from_utf8(out).unwrap()
 }
 
@@ -57,7 +57,7 @@ fn serves_what_is_complete_and_leaves_the_rest() {
     let complete = requests.len();
     requests.extend(&request("GET a")[..10]);
     let mut out = b"before".to_vec();
-    assert_eq!(node.serve(&requests, NOW, &mut out), complete);
+    assert_eq!(node.serve(&mut Connection::default(), &requests, NOW, &mut out), complete);
     assert_eq!(out, b"before+OK\r\n:2\r\n");
 }
 
@@ -66,7 +66,7 @@ fn after_a_protocol_error_nothing_is_served() {
     let node = Node::new(&Config::default());
     let requests = [request("SET a 1"), b"junk\r\n".to_vec(), request("INCR a")].concat();
     let mut out = Vec::new();
-    assert_eq!(node.serve(&requests, NOW, &mut out), requests.len());
+    assert_eq!(node.serve(&mut Connection::default(), &requests, NOW, &mut out), requests.len());
     assert_eq!(out, b"+OK\r\n-ERR Protocol error: expected '*', got 'j'\r\n");
     assert_eq!(serve(&node, NOW, "GET a"), "$1\r\n1\r\n");
 }
@@ -402,6 +402,6 @@ fn arbitrary_bytes_do_not_panic() {
         }
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         out.clear();
-        assert!(node.serve(&bytes, seed, &mut out) <= bytes.len());
+        assert!(node.serve(&mut Connection::default(), &bytes, seed, &mut out) <= bytes.len());
     }
 }

@@ -17,7 +17,7 @@ use super::port::Port;
 use super::special::mode;
 use super::{Engine, LineId, SessionId, refuse};
 use crate::command::{Local, Spec, Treatment};
-use crate::error::{Cause, Failure};
+use crate::error::{Cause, Failure, NO_CHANNELS};
 use crate::resp::reply::{Elements, bulk};
 use crate::resp::{Request, write};
 use crate::stages::{Leg, Micros, Refusal, Verdict};
@@ -123,6 +123,10 @@ impl Engine {
             _ => (Kind::Sharded, false),
         };
         let names: Vec<Name> = request.args().skip(1).map(|name| (kind, name.into())).collect();
+        let place = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
+        if on && !place.is_some_and(|place| place.config.channels) {
+            return self.unsupported(id, NO_CHANNELS);
+        }
         if on { self.subscribe(id, names, port) } else { self.unsubscribe(id, kind, names) }
     }
 

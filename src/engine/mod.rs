@@ -74,6 +74,8 @@ pub struct PoolConfig {
     pub resp3: bool,
     /// Most connections to each shard that sessions have for themselves, as for transactions and blocking commands.
     pub own: usize,
+    /// Whether apps may subscribe: not where the shards have nothing to publish.
+    pub channels: bool,
     /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
     /// Who may do what.

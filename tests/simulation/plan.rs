@@ -84,6 +84,7 @@ impl Plan {
             databases: 1,
             resp3: false,
             own: 0,
+            channels: true,
             name: format!("pool{number}"),
             shards: names,
             lanes,

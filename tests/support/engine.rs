@@ -54,6 +54,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
         databases: 16,
         resp3: true,
         own: 8,
+        channels: true,
         name: "pool".into(),
         shards: names,
         lanes,
