@@ -460,8 +460,6 @@ const OTHER_FORMS: &[(&[u8], &[u8])] = &[
     (b"*1\r\n$4\r\nPINGxxPING\r\n", b"-ERR Protocol error: bulk string without CRLF at its end\r\n"),
     // A server has had no such bound since 7.0, but for that of numbers.
     (b"*1048577\r\n$4\r\nPING\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
-    // A server repeats the byte, whatever it is.
-    (b"*1\r\n\xff\r\n", b"-ERR Protocol error: expected '$', got '?'\r\n"),
     // Browsers that were led here: a server hangs up without a word.
     (b"POST / HTTP/1.1\r\nPING\r\n", b"-ERR Protocol error: expected '$', got 'H'\r\n"),
     (

@@ -189,7 +189,7 @@ impl Engine {
 
     #[cold]
     pub(super) fn protocol_error(&mut self, id: SessionId, error: request::ProtocolError) {
-        self.answer_with(id, Some(Cause::Protocol), |out| write::error(out, format!("ERR {error}").as_bytes()));
+        self.answer_with(id, Some(Cause::Protocol), |out| write::error(out, &error.text()));
         if let Some(session) = self.sessions.get_mut(id as usize) {
             session.closing = true;
         }

@@ -25,6 +25,9 @@ impl Limits {
     pub const UNAUTHENTICATED: Self = Self { arguments: 10, bulk: 16 * 1024, request: 256 * 1024 };
 }
 
+/// The count from which on Redis calls any number of arguments invalid.
+const MOST_REDIS: u32 = i32::MAX as u32;
+
 /// Longest inline request, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 pub const LONGEST_INLINE: usize = 64 * 1024;
 
@@ -95,9 +98,9 @@ impl fmt::Display for ProtocolError {
         f.write_str("Protocol error: ")?;
         match self {
             Self::MultibulkLength => f.write_str("invalid multibulk length"),
-            Self::ExpectedBulk(got) if got.is_ascii_graphic() || *got == b' ' => {
-                write!(f, "expected '$', got '{}'", char::from(*got))
-            }
+            // As Redis, which puts a blank where the byte would end the line.
+            Self::ExpectedBulk(b'\r' | b'\n') => f.write_str("expected '$', got ' '"),
+            Self::ExpectedBulk(got) if got.is_ascii() => write!(f, "expected '$', got '{}'", char::from(*got)),
             Self::ExpectedBulk(_) => f.write_str("expected '$', got '?'"),
             Self::BulkLength => f.write_str("invalid bulk length"),
             Self::Unterminated => f.write_str("bulk string without CRLF at its end"),
@@ -111,6 +114,20 @@ impl fmt::Display for ProtocolError {
 }
 
 impl std::error::Error for ProtocolError {}
+
+impl ProtocolError {
+    /// The error as it is sent, with the unexpected byte as it came.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = format!("ERR {self}").into_bytes();
+        if let Self::ExpectedBulk(got @ 0x80..) = self
+            && let [.., place, _] = text.as_mut_slice()
+        {
+            *place = *got;
+        }
+        text
+    }
+}
 
 /// A whole request: its bytes, and where its arguments stand in them.
 #[derive(Debug, Clone, Copy)]
@@ -236,7 +253,7 @@ pub fn scan<'a>(bytes: &'a [u8], resume: &mut Resume, limits: &Limits) -> Result
             Header::Value(count, at) if count <= 0 => return Ok(Scan::Nothing(at)),
             Header::Value(count, at) => match u32::try_from(count) {
                 Ok(count) if count <= limits.arguments => (at, count, count),
-                _ if limits.arguments <= Limits::UNAUTHENTICATED.arguments => {
+                Ok(0..=MOST_REDIS) if limits.arguments <= Limits::UNAUTHENTICATED.arguments => {
                     return Err(ProtocolError::UnauthenticatedMultibulk);
                 }
                 _ => return Err(ProtocolError::MultibulkLength),
@@ -341,16 +358,18 @@ pub fn argument(bytes: &[u8], limits: &Limits) -> Result<u64, ProtocolError> {
 fn bulk_length(len: i64, limits: &Limits) -> Result<usize, ProtocolError> {
     match usize::try_from(len) {
         Ok(len) if len as u64 <= limits.bulk => Ok(len),
-        Ok(_) if limits.arguments <= Limits::UNAUTHENTICATED.arguments => Err(ProtocolError::UnauthenticatedBulk),
+        Ok(len) if limits.arguments <= Limits::UNAUTHENTICATED.arguments && len as u64 <= Limits::default().bulk => {
+            Err(ProtocolError::UnauthenticatedBulk)
+        }
         _ => Err(ProtocolError::BulkLength),
     }
 }
 
 #[cold]
 fn scan_inline(bytes: &[u8]) -> Result<Scan<'_>, ProtocolError> {
-    let window = bytes.get(..LONGEST_INLINE).unwrap_or(bytes);
+    let window = bytes.get(..=LONGEST_INLINE).unwrap_or(bytes);
     let Some(end) = memchr::memchr(b'\n', window) else {
-        return if window.len() < LONGEST_INLINE {
+        return if window.len() <= LONGEST_INLINE {
             Ok(Scan::Incomplete { need: bytes.len() + 1 })
         } else {
             Err(ProtocolError::TooBigInline)
@@ -358,7 +377,7 @@ fn scan_inline(bytes: &[u8]) -> Result<Scan<'_>, ProtocolError> {
     };
     let line = window.get(..end).unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.iter().all(u8::is_ascii_whitespace) {
+    if line.iter().copied().all(is_blank) {
         return Ok(Scan::Nothing(end + 1));
     }
     Ok(Scan::Inline { line, len: end + 1 })
@@ -376,7 +395,7 @@ pub fn expand_inline(line: &[u8], out: &mut Vec<u8>) -> Result<(), ProtocolError
     let mut rest = line;
     loop {
         while let [b, tail @ ..] = rest
-            && b.is_ascii_whitespace()
+            && is_blank(*b)
         {
             rest = tail;
         }
@@ -394,13 +413,18 @@ pub fn expand_inline(line: &[u8], out: &mut Vec<u8>) -> Result<(), ProtocolError
     Ok(())
 }
 
+/// What may stand between arguments, as C's `isspace`; only four of these end one.
+fn is_blank(byte: u8) -> bool {
+    byte == 0x0b || byte.is_ascii_whitespace()
+}
+
 fn inline_argument(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), ProtocolError> {
-    let ends = |tail: &[u8]| tail.first().is_none_or(u8::is_ascii_whitespace);
+    let ends = |tail: &[u8]| tail.first().copied().is_none_or(is_blank);
     let mut arg = Vec::new();
     loop {
         match rest {
             [] => return Ok((arg, rest)),
-            [b, ..] if b.is_ascii_whitespace() => return Ok((arg, rest)),
+            [b' ' | b'\t' | b'\r' | b'\n', ..] => return Ok((arg, rest)),
             [b'"', tail @ ..] => {
                 rest = tail;
                 loop {
@@ -529,7 +553,7 @@ mod tests {
         assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$99999999999\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$3\r\nabcXY"), "Protocol error: bulk string without CRLF at its end");
-        assert_eq!(error(&[b'a'; LONGEST_INLINE]), "Protocol error: too big inline request");
+        assert_eq!(error(&[b'a'; LONGEST_INLINE + 1]), "Protocol error: too big inline request");
         let strict = scan(b"*11\r\n", &mut Resume::default(), &Limits::UNAUTHENTICATED).unwrap_err();
         assert_eq!(strict.to_string(), "Protocol error: unauthenticated multibulk length");
     }
