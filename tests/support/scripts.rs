@@ -20,6 +20,18 @@ impl Stand {
         Self { hotring, shards }
     }
 
+    /// What redis-cli prints for these lines on its input.
+    pub(crate) fn redis_cli(&self, arguments: &[&str], lines: &str) -> String {
+        let (host, port) = self.hotring.address(0).rsplit_once(':').unwrap();
+        let mut command = Command::new("redis-cli");
+        command.args(["-h", host, "-p", port]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("`tests/setup` installs it");
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs a script of `tests/clients` in Python to a good end, in the environment that `tests/setup` made.
     pub(crate) fn python(&self, environment: &str, script: &str) {
         if is_there(script, environment) {
