@@ -14,7 +14,8 @@ settings.configure(
         "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": URL},
         "elsewhere": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": f"{URL}/1"},
         "rich": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": f"{URL}/2", "KEY_PREFIX": "rich"},
-        # Hash tags keep what is set together on one shard.
+        # Hash tags keep on one shard what is set or deleted in one transaction.
+        "rich together": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": f"{URL}/3", "KEY_PREFIX": "{rich}"},
         "together": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": URL, "KEY_PREFIX": "{app}"},
     },
     SESSION_ENGINE="django.contrib.sessions.backends.cache",
@@ -24,7 +25,8 @@ django.setup()
 from django.contrib.sessions.backends.cache import SessionStore  # noqa: E402: needs the settings
 from django.core.cache import caches  # noqa: E402
 
-cache, elsewhere, rich, together = (caches[name] for name in ("default", "elsewhere", "rich", "together"))
+cache, elsewhere, together = (caches[name] for name in ("default", "elsewhere", "together"))
+rich, rich_together = caches["rich"], caches["rich together"]
 MANY = {f"{n}:many": n for n in range(50)}
 
 
@@ -39,14 +41,16 @@ def one_key():
 
 
 def many_keys():
-    assert cache.set_many(MANY, timeout=None) == []
+    for key, value in MANY.items():
+        cache.set(key, value)
     assert cache.get_many(MANY) == MANY
     cache.delete_many(list(MANY)[:20])
     assert cache.get_many(MANY) == dict(list(MANY.items())[20:])
 
 
-def many_keys_with_a_timeout():
-    # MSET and EXPIREs in a transaction.
+def many_keys_set_together():
+    # MSET, and EXPIREs if there is a timeout, in a transaction.
+    assert together.set_many(MANY, timeout=None) == []
     assert together.set_many(MANY, timeout=100) == []
     assert together.get_many(MANY) == MANY and together.get("1:many") == 1
     if len(SHARDS) > 1:
@@ -56,8 +60,9 @@ def many_keys_with_a_timeout():
 
 
 def clear():
-    cache.set_many(MANY, timeout=None)
-    elsewhere.set_many(MANY, timeout=None)
+    for key, value in MANY.items():
+        cache.set(key, value)
+        elsewhere.set(key, value)
     elsewhere.clear()
     assert elsewhere.get_many(MANY) == {} and cache.get_many(MANY) == MANY
     cache.clear()
@@ -86,13 +91,18 @@ def django_redis_values():
 def django_redis_keys_and_patterns():
     for key, value in MANY.items():
         rich.set(key, value)
-    assert rich.get_many(MANY) == MANY
-    assert set(rich.keys("*:many")) == set(MANY) == set(rich.iter_keys("*:many", itersize=10))
-    assert rich.delete_pattern("1*:many", itersize=10) == 11
-    assert set(rich.keys("*:many")) == {key for key in MANY if not key.startswith("1")}
-    assert rich.delete_many(["2:many", "3:many"]) == 2
+    rich_together.set_many(MANY)
+    for one in (rich, rich_together):
+        assert one.get_many(MANY) == MANY
+        assert set(one.keys("*:many")) == set(MANY) == set(one.iter_keys("*:many", itersize=10))
+        assert one.delete_many(["20:many", "30:many"]) == 2
+    if len(SHARDS) > 1:
+        raises(redis.ResponseError, "slot", lambda: rich.delete_pattern("1*:many"))
+        assert len(rich.keys("1*:many")) == 11
+    assert rich_together.delete_pattern("1*:many", itersize=10) == 11
+    assert not any(key.startswith("1") for key in rich_together.keys("*:many"))
     rich.clear()
-    assert rich.keys("*") == []
+    assert rich.keys("*") == [] and rich_together.keys("*") != []
 
 
 def django_redis_lock():
@@ -101,6 +111,6 @@ def django_redis_lock():
     assert rich.lock("lock", timeout=30).acquire(blocking=False)
 
 
-run("django", one_key, many_keys, many_keys_with_a_timeout, clear, sessions)
+run("django", one_key, many_keys, many_keys_set_together, clear, sessions)
 run("django", django_redis_values, django_redis_keys_and_patterns, django_redis_lock)
 end()
