@@ -5,7 +5,7 @@ Arguments: see `check.py`. Its keys have no hash tags: it needs all of them on o
 
 from huey import RedisHuey
 
-from check import HOST, PATIENCE, PORT, end, run
+from check import HOST, PATIENCE, PORT, end, run, until
 
 huey = RedisHuey("tests", host=HOST, port=PORT)
 
@@ -33,7 +33,8 @@ def a_lock():
 
 def a_scheduled_task():
     result = add.schedule((1, 2), delay=3600)
-    assert huey.scheduled_count() == 1
+    # The consumer puts it there.
+    until("it is scheduled", lambda: huey.scheduled_count() == 1)
     result.revoke()
     assert result.is_revoked()
 
