@@ -250,3 +250,27 @@ fn publishing_in_a_transaction_stays_on_its_shard() {
     assert!(app.ask(&format!("PUBLISH {b} m")).starts_with("-CROSSSLOT"));
     assert!(app.ask("EXEC").starts_with("-EXECABORT"));
 }
+
+#[test]
+fn what_is_heard_while_other_shards_have_not_answered_is_not_lost() {
+    let (_redis, at) = shards(3);
+    let hotring = Hotring::over(&at, &[]);
+    let mut publisher = hotring.app();
+    for round in 0..100 {
+        let mut app = hotring.app();
+        let channel = format!("n:{round}");
+        app.send(&[wire(&["SUBSCRIBE", &channel]), wire(&["PSUBSCRIBE", &format!("n:{round}*")])].concat());
+        // As soon as a server counts both, both must bring it.
+        let mut last = 0;
+        while publisher.ask(&format!("PUBLISH {channel} {last}")) != ":2\r\n" {
+            last += 1;
+        }
+        let end = format!("\r\n{last}\r\n");
+        let mut ends = Vec::new();
+        while ends.len() < 2 {
+            ends.extend(Some(app.text()).filter(|said| said.ends_with(&end)));
+        }
+        assert!(ends.iter().any(|said| said.starts_with("*3\r\n$7\r\nmessage")), "{ends:?}");
+        assert!(ends.iter().any(|said| said.starts_with("*4\r\n$8\r\npmessage")), "{ends:?}");
+    }
+}

@@ -73,6 +73,10 @@ struct Asked {
     ticket: Ticket,
     names: Vec<Name>,
     left: usize,
+    /// Messages that came by those names before all shards had answered; the app gets them behind its confirmation.
+    early: Vec<Vec<u8>>,
+    /// Their bytes.
+    kept: usize,
 }
 
 impl Kind {
@@ -191,7 +195,7 @@ impl Engine {
                 left += 1;
             }
         }
-        channels.asked.insert(number, Asked { ticket, names, left });
+        channels.asked.insert(number, Asked { ticket, names, left, early: Vec::new(), kept: 0 });
         for name in wanted {
             self.listen(pool, &name, port);
         }
@@ -364,7 +368,7 @@ impl Engine {
     /// All shards have said that a SUBSCRIBE's names are subscribed.
     fn subscribed(&mut self, pool: u16, number: u64) {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
-        let Some(Asked { ticket, names, .. }) = place.channels.asked.remove(&number) else { return };
+        let Some(Asked { ticket, names, early, .. }) = place.channels.asked.remove(&number) else { return };
         let session = self.sessions.get_mut(ticket.session as usize);
         let Some(session) = session.filter(|s| s.generation == ticket.generation) else {
             return self.forget_unheard(pool, names);
@@ -387,6 +391,9 @@ impl Engine {
         }
         self.complete(pool, ticket, &reply, None);
         self.spare.put(reply);
+        for frame in early {
+            self.tell_listener(pool, (ticket.session, ticket.generation), &frame);
+        }
     }
 
     /// A SUBSCRIBE cannot be carried out.
@@ -477,23 +484,45 @@ impl Engine {
     /// Gives a message to everyone who listens.
     fn deliver(&mut self, pool: u16, name: &Name, frame: &[u8]) {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
-        let Some(topic) = place.channels.topics.get(name) else { return };
-        for &(id, generation) in &topic.listeners {
-            let Some(session) = self.sessions.get_mut(id as usize) else { continue };
-            if session.generation != generation || session.killed {
-                continue;
+        let most = place.config.bounds.output;
+        for asked in place.channels.asked.values_mut().filter(|asked| asked.names.contains(name)) {
+            let listens = self.sessions.get(asked.ticket.session as usize).and_then(|s| s.special.as_ref());
+            // One beyond the bound, which ends the session as any other would.
+            if asked.kept <= most && listens.is_some_and(|special| !special.listens.contains(name)) {
+                asked.kept += frame.len();
+                asked.early.push(frame.to_vec());
             }
-            let at = session.output.len();
-            session.append(frame, &mut self.spare);
-            if let (true, Some(first)) = (session.resp3, session.output.get_mut(at)) {
-                *first = b'>';
-            }
-            place.counts.client_output_bytes += frame.len() as u64;
-            if session.waiting() > place.config.bounds.output.saturating_add(frame.len()) {
-                kill(session, &mut place.counts);
-            }
-            mark(&mut self.dirty_sessions, session, id);
         }
+        // Nobody comes or goes while it is dealt out.
+        let Some(listeners) = place.channels.topics.get_mut(name).map(|topic| std::mem::take(&mut topic.listeners))
+        else {
+            return;
+        };
+        for &listener in &listeners {
+            self.tell_listener(pool, listener, frame);
+        }
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        if let Some(topic) = place.channels.topics.get_mut(name) {
+            topic.listeners = listeners;
+        }
+    }
+
+    fn tell_listener(&mut self, pool: u16, (id, generation): (SessionId, u32), frame: &[u8]) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        if session.generation != generation || session.killed {
+            return;
+        }
+        let at = session.output.len();
+        session.append(frame, &mut self.spare);
+        if let (true, Some(first)) = (session.resp3, session.output.get_mut(at)) {
+            *first = b'>';
+        }
+        place.counts.client_output_bytes += frame.len() as u64;
+        if session.waiting() > place.config.bounds.output.saturating_add(frame.len()) {
+            kill(session, &mut place.counts);
+        }
+        mark(&mut self.dirty_sessions, session, id);
     }
 
     /// Finds the ears whose shard has been silent: asks it, and names those that did not answer in time.
