@@ -405,3 +405,66 @@ fn arbitrary_bytes_do_not_panic() {
         assert!(node.serve(&mut Connection::default(), &bytes, seed, &mut out) <= bytes.len());
     }
 }
+
+/// Asks on a connection that lasts.
+fn ask(node: &Node, connection: &mut Connection, now: u64, line: &str) -> String {
+    let (request, mut out) = (request(line), Vec::new());
+    assert_eq!(node.serve(connection, &request, now, &mut out), request.len());
+    String::from_utf8(out).unwrap()
+}
+
+/// Whether EXEC does nothing once `line` has run on another connection, this many milliseconds after WATCH.
+fn is_change(node: &Node, watched: &str, after: u64, line: &str) -> bool {
+    let mut connection = Connection::default();
+    assert_eq!(ask(node, &mut connection, NOW, &format!("WATCH {watched}")), "+OK\r\n");
+    serve(node, NOW + after, line);
+    assert_eq!(ask(node, &mut connection, NOW + after, "MULTI"), "+OK\r\n");
+    match ask(node, &mut connection, NOW + after, "EXEC").as_str() {
+        "*-1\r\n" => true,
+        reply => {
+            assert_eq!(reply, "*0\r\n");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_watched_key_changes_by_whatever_removes_it_too() {
+    let node = Node::new(&Config::default());
+    assert!(!is_change(&node, "a", 0, "FLUSHALL") && !is_change(&node, "a", 0, "DEL a"));
+    serve(&node, NOW, "SET a 1 PX 100");
+    assert!(!is_change(&node, "a", 100, "GET b"));
+    assert!(is_change(&node, "a", 101, "GET b"), "its time is up and nobody has asked for it");
+    serve(&node, NOW, "SET a 1 PX 100");
+    assert!(is_change(&node, "a", 101, "GET a"), "its time was up when it was asked for");
+    serve(&node, NOW - 200, "SET a 1 PX 100");
+    assert!(!is_change(&node, "a", 1, "GET a"), "its time was up before");
+    serve(&node, NOW, "SET a 1");
+    assert!(is_change(&node, "a", 0, "FLUSHALL"));
+    serve(&node, NOW, "SET a 1");
+    assert!(is_change(&node, "b a", 0, "RENAME a b") && is_change(&node, "b", 0, "EXPIRE b 10"));
+    assert!(is_change(&node, "b", 0, "PERSIST b") && !is_change(&node, "b", 0, "PERSIST b"));
+    serve(&node, NOW, "HSET h f v");
+    assert!(!is_change(&node, "h", 0, "HDEL h none") && is_change(&node, "h", 0, "HDEL h f"));
+    let small = limited(room(2), Eviction::Lru);
+    fill(&small, 0..2);
+    assert!(is_change(&small, "k0000", 0, "SET k0002 0123456789"), "it made room");
+}
+
+#[test]
+fn a_transaction_is_bounded() {
+    let node = Node::new(&Config::default());
+    let mut connection = Connection::default();
+    assert_eq!(ask(&node, &mut connection, NOW, "MULTI"), "+OK\r\n");
+    let large = format!("SET a {}", "x".repeat(40 << 20));
+    assert_eq!(ask(&node, &mut connection, NOW, &large), "+QUEUED\r\n");
+    assert!(ask(&node, &mut connection, NOW, &large).starts_with("-ERR "));
+    assert!(ask(&node, &mut connection, NOW, "EXEC").starts_with("-EXECABORT "));
+    assert_eq!(ask(&node, &mut connection, NOW, "EXISTS a"), ":0\r\n");
+    let names = |count: usize| (0..count).map(|number| format!("{number:0>60000}")).collect::<Vec<_>>().join(" ");
+    assert_eq!(ask(&node, &mut connection, NOW, &format!("WATCH {}", names(17))), "+OK\r\n");
+    assert_eq!(ask(&node, &mut connection, NOW, &format!("WATCH {}", names(17))), "+OK\r\n", "the same again");
+    assert!(ask(&node, &mut connection, NOW, &format!("WATCH {}", names(18))).starts_with("-ERR "));
+    assert_eq!(ask(&node, &mut connection, NOW, "UNWATCH"), "+OK\r\n");
+    assert_eq!(ask(&node, &mut connection, NOW, "WATCH a"), "+OK\r\n");
+}
