@@ -388,8 +388,8 @@ fn no_more_wait_than_may() {
     let (redis, at) = shards(1);
     let hotring = Hotring::over(&at, &["dedicated_connections: 2"]);
     let mut apps: Vec<Client> = (0..3).map(|_| hotring.app()).collect();
-    for number in 0..2 {
-        say(&mut apps[number], "BLPOP q 0");
+    for (number, app) in apps.iter_mut().enumerate().take(2) {
+        say(app, "BLPOP q 0");
         await_blocked(&redis[0], number + 1);
     }
     let exhausted = "-ERR all 2 dedicated connections to shard s0 are in use; nothing was sent\r\n";
