@@ -140,6 +140,7 @@ pub struct ShardView {
 /// Builds the engine of a worker from the configuration; no sockets.
 #[must_use]
 pub fn engine(config: &Config, number: usize, workers: usize, seed: u64) -> Engine {
+    crate::command::teach(&config.commands);
     let mut engine = Engine::new(number as u64 + 1, workers as u64);
     for pool in &config.pools {
         engine.add_pool(pool_config(pool, seed));

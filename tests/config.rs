@@ -160,6 +160,7 @@ fn every_key_of_the_list_is_known() {
         let at = match key.place {
             Place::Top => key.name.to_owned(),
             Place::Log => format!("log: {{{}: [x]}}\nz", key.name),
+            Place::Command => format!("commands: {{x: {{{}: [x]}}}}\nz", key.name),
             Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::Auth => format!("pools: {{main: {{server_auth: {{{}: [x]}}}}}}\nz", key.name),
@@ -237,6 +238,10 @@ fn the_example_uncommented_loads() {
     ));
     assert_eq!(sessions, plain.pools[0]);
     least.pools.extend_from_slice(&all.pools[1..]);
+    let commands: Vec<_> = all.commands.iter().map(|command| (command.name.as_str(), command.keys)).collect();
+    let single = Some((1, 1, 1));
+    assert_eq!(commands, [("json.get", single), ("json.mget", Some((1, -2, 1))), ("bf.add", single)]);
+    least.commands = all.commands.clone();
     assert_eq!(all, least);
     for key in KEYS.iter().filter(|key| key.place != Place::Auth) {
         // Told of in words: `redis` is for twemproxy's files, `db` another name, `redis_auth` both other passwords.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Client, Hotring, Redis, eventually, shards, wire};
+use support::{Client, Hotring, Redis, eventually, home, shards, shards_with, wire};
 
 /// hotring over one server, and that server.
 fn both() -> (Redis, Hotring) {
@@ -254,6 +254,26 @@ fn commands_are_told_in_the_forms_of_each_protocol() {
         assert!(docs.contains("forwarded by its key"), "{docs}");
         assert!(app.ask("COMMAND DOCS").len() > 10_000);
     }
+}
+
+#[test]
+fn commands_of_modules_go_where_the_configuration_says_their_keys_are() {
+    let renamed = ["--rename-command", "GET", "json.get", "--rename-command", "MSET", "m.set"];
+    let (_redis, at) = shards_with(3, &renamed);
+    let described = "^commands: {JSON.GET: {keys: '1,1,1', access: read}, m.set: {keys: '1,-1,2'}, m.x: {keys: none}}";
+    let hotring = Hotring::over(&at, &[described]);
+    let mut app = hotring.app();
+    for n in 0..30 {
+        assert_eq!(app.ask(&format!("SET k{n} {n}")), "+OK\r\n");
+        assert_eq!(app.ask(&format!("json.get k{n}")), format!("${}\r\n{n}\r\n", n.to_string().len()));
+    }
+    assert_eq!(app.ask("JSON.GET"), "-ERR wrong number of arguments for 'json.get' command\r\n");
+    assert_eq!(app.ask("M.SET k1 x"), "+OK\r\n");
+    let other = (2..).map(|n| format!("k{n}")).find(|key| home(3, key.as_bytes()) != home(3, b"k1")).unwrap();
+    assert!(app.ask(&format!("M.SET k1 x {other} y")).starts_with("-CROSSSLOT "));
+    assert!(app.ask("M.X").starts_with("-ERR hotring "));
+    assert!(app.ask("M.Y k").starts_with("-ERR unknown command 'M.Y', "));
+    assert_eq!(app.ask("COMMAND GETKEYS m.set a 1 b 2"), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
 }
 
 /// What is answered alike, one after the other in one session.

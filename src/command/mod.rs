@@ -4,12 +4,13 @@
 //! of the real server (tests compare both with one); [`lookup`] and, for plain commands, [`treatment`] and [`keys`]
 //! neither allocate nor walk the arguments.
 //! Does not: know shards (whether the keys of a command are on one shard is the engine's question), answer anything
-//! itself, check values, or know the commands of modules and of Sentinel, which are unknown commands here.
+//! itself, check values, or know the commands of Sentinel, and those of modules only as the configuration describes them.
 //!
 //! The order of calls for a request: [`identify`], [`treatment`], then [`keys`] or [`each_key`] for what is forwarded.
 
 mod describe;
 mod key;
+mod more;
 mod table;
 mod words;
 
@@ -19,6 +20,7 @@ pub use crate::metrics::Class;
 
 pub use describe::{Row, category, category_names, describe, document, help, rows};
 pub use key::{Counted, Movable, Words, each_key, integer, keys};
+pub use more::{Described, teach};
 pub use table::{all, flag, lookup};
 pub use words::{unknown, wrong_arity};
 

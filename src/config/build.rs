@@ -36,6 +36,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
             level: file.level.map(|w| w.value).unwrap_or_default(),
             format: file.format.map(|w| w.value).unwrap_or_default(),
         },
+        commands: file.commands,
         pools: file.pools.into_iter().map(|pool| self::pool(pool, kind, report)).collect(),
         source: Source { path: path.to_owned(), kind },
     }

@@ -26,6 +26,8 @@ pub enum Place {
     Top,
     /// Under `log`.
     Log,
+    /// Under `commands`, in a command.
+    Command,
     /// Under `pools`, in a pool.
     Pool,
     /// In an entry of `servers` that is a map.
@@ -42,6 +44,7 @@ impl Place {
         match self {
             Self::Top => "at the top of the file",
             Self::Log => "under `log`",
+            Self::Command => "in a command under `commands`",
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
             Self::Auth => "under `server_auth` or `client_auth`",
@@ -69,9 +72,18 @@ pub const KEYS: &[Key] = &[
     ),
     own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and `/explain`; `off` for none"),
     own(Place::Top, "log", "", "what is logged, see `level` and `format`"),
+    own(Place::Top, "commands", "", "commands of modules by name, with where their keys are"),
     own(Place::Top, "pools", "required", "the pools by name: sets of servers with the addresses apps reach them at"),
     own(Place::Log, "level", "info", "least level that is logged: `trace`, `debug`, `info`, `warn`, `error` or `off`"),
     own(Place::Log, "format", "text", "`text` for people, `json` for machines"),
+    own(
+        Place::Command,
+        "keys",
+        "required",
+        "where the keys are among the arguments: `first,last,step`, such as `1,1,1` or, for all but the last, `1,-2,1`; \
+         `none` for none",
+    ),
+    own(Place::Command, "access", "write", "`read` or `write`: whether it may change what it names"),
     twemproxy(
         "listen",
         "required",

@@ -7,6 +7,7 @@
 //! gives no configuration. Does not resolve host names, bind, connect, or watch the file.
 
 mod build;
+mod commands;
 mod keys;
 mod nutcracker;
 mod problems;
@@ -47,6 +48,8 @@ pub struct Config {
     pub admin: Option<Address>,
     /// What is logged and how.
     pub log: Log,
+    /// Commands beside those that hotring knows.
+    pub commands: Vec<crate::command::Described>,
     /// The pools in the order of the file, at least one, names unique.
     pub pools: Vec<Pool>,
     /// Where all this was read from.

@@ -43,6 +43,14 @@ impl Text {
             self.line(&format!("  level: {}", config.log.level));
             self.line(&format!("  format: {}", config.log.format));
         }
+        if !config.commands.is_empty() {
+            self.line("commands:");
+        }
+        for command in &config.commands {
+            let keys = command.keys.map_or("none".to_owned(), |(first, last, step)| format!("{first},{last},{step}"));
+            let access = if command.writes { "write" } else { "read" };
+            self.line(&format!("  {}: {{keys: {}, access: {access}}}", quoted(&command.name), quoted(&keys)));
+        }
         self.line("pools:");
         for pool in &config.pools {
             self.pool(pool);

@@ -13,6 +13,7 @@ use super::problems::{Report, quoted};
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, Workers, nutcracker, servers};
 use crate::acl::Account;
+use crate::command::Described;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server};
@@ -34,6 +35,7 @@ pub(super) struct FileWritten {
     pub(super) admin: Option<Written<Option<Address>>>,
     pub(super) level: Option<Written<Level>>,
     pub(super) format: Option<Written<Format>>,
+    pub(super) commands: Vec<Described>,
     pub(super) pools: Vec<PoolWritten>,
 }
 
@@ -106,8 +108,16 @@ const SECRET_BYTES: u64 = 4096;
 
 /// Reads a document. `path` is the file's, for what it names relative to itself.
 pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) -> FileWritten {
-    let nothing =
-        FileWritten { kind, workers: None, max_pause: None, admin: None, level: None, format: None, pools: Vec::new() };
+    let nothing = FileWritten {
+        kind,
+        workers: None,
+        max_pause: None,
+        admin: None,
+        level: None,
+        format: None,
+        commands: Vec::new(),
+        pools: Vec::new(),
+    };
     let dir = path.parent().unwrap_or(Path::new(""));
     if kind == Kind::Nutcracker {
         return FileWritten { pools: pools(root, "", kind, dir, report), ..nothing };
@@ -125,11 +135,12 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         level = log.value("level", str::parse);
         format = log.value("format", str::parse);
     }
+    let commands = top.commands();
     let pools = match top.require("pools", "at least one pool") {
         Some(node) => pools(node, "pools", kind, dir, report),
         None => Vec::new(),
     };
-    FileWritten { workers, max_pause, admin, level, format, pools, ..nothing }
+    FileWritten { workers, max_pause, admin, level, format, commands, pools, ..nothing }
 }
 
 fn pools(node: &Node, key: &str, kind: Kind, dir: &Path, report: &mut Report) -> Vec<PoolWritten> {

@@ -13,6 +13,7 @@ pub(crate) fn keys() -> String {
     for (place, title) in [
         (Place::Top, "At the top of the file:"),
         (Place::Log, "Under `log`:"),
+        (Place::Command, "Under `commands`, in a command:"),
         (Place::Pool, "In a pool:"),
         (Place::Server, "In an entry of `servers` that is a map:"),
         (Place::Auth, "Under `server_auth` and, but for `user`, under `client_auth`:"),

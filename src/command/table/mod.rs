@@ -6,11 +6,12 @@
 mod collections;
 mod keyspace;
 mod ordered;
-mod row;
+pub(super) mod row;
 mod server;
 mod strings;
 
 use super::Spec;
+use super::more::taught;
 
 static FAMILIES: [&[Spec]; 5] =
     [strings::COMMANDS, collections::COMMANDS, ordered::COMMANDS, keyspace::COMMANDS, server::COMMANDS];
@@ -122,11 +123,11 @@ pub fn all() -> impl Iterator<Item = &'static Spec> {
 /// The command of that name, in whatever case; a container for a subcommand's.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
-    let packed = pack(name)?;
+    let Some(packed) = pack(name) else { return taught(name) };
     let mut at = hash(packed);
     loop {
         let slot = &INDEX[at];
-        let spec = slot.spec?;
+        let Some(spec) = slot.spec else { return taught(name) };
         if slot.name == packed && spec.name.len() == name.len() {
             return Some(spec);
         }

@@ -79,6 +79,12 @@ impl Family {
     }
 }
 
+/// A command that the configuration describes.
+pub(in super::super) fn named(name: &'static str, arity: i16, keys: Keys, access: Access) -> Spec {
+    let flags = if matches!(access, Access::Write) { WRITE } else { READONLY };
+    Family::of(0).spec(name, arity, keys, flags, access)
+}
+
 impl Spec {
     /// The command, split over shards.
     pub(super) const fn split(self, merge: Merge) -> Self {
