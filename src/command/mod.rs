@@ -160,7 +160,6 @@ pub enum Local {
     Reset,
     Role,
     Select,
-    Slowlog,
     Time,
 }
 

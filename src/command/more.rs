@@ -14,7 +14,7 @@ pub struct Described {
     /// Its name, in lower case.
     pub name: String,
     /// The first key's index, the last one's (negative: from the end) and the distance from key to key; `None` for a command
-    /// without keys, for which a pool must have one shard.
+    /// without keys, which goes to the first shard.
     pub keys: Option<(u8, i16, u8)>,
     /// Whether it may change them.
     pub writes: bool,

@@ -81,7 +81,7 @@ pub const KEYS: &[Key] = &[
         "keys",
         "required",
         "where the keys are among the arguments: `first,last,step`, such as `1,1,1` or, for all but the last, `1,-2,1`; \
-         `none` for none",
+         `none` for none, which goes to the pool's first server",
     ),
     own(Place::Command, "access", "write", "`read` or `write`: whether it may change what it names"),
     twemproxy(

@@ -168,6 +168,8 @@ fn answered_here(name: &str, args: &Args, reply: &[u8]) -> Verdict {
         // Of hotring's own client table.
         "client|id" => fine(reply.starts_with(b":")),
         "client|info" => fine(reply.starts_with(b"$") && contains(reply, b"id=")),
+        "client|list" if reply.starts_with(b"$") => fine(true),
+        "client|unblock" if reply == b":0\r\n" => fine(true),
         // Servers before 7.2 do not know these.
         "client|setinfo" => {
             let known = ["lib-name", "lib-ver"].contains(&lower(argument(2)).as_str());
@@ -179,8 +181,8 @@ fn answered_here(name: &str, args: &Args, reply: &[u8]) -> Verdict {
         }
         // Without tips, key specifications and documentation; with commands of later servers.
         "command" | "command|info" | "command|docs" => fine(reply.starts_with(b"*")),
-        "command|list" if args.len() > 2 => fine(reply.starts_with(b"-ERR ")),
-        "command|list" => fine(reply.starts_with(b"*")),
+        "command|list" if reply.starts_with(b"*") => fine(true),
+        "command|getkeysandflags" if reply.starts_with(b"*") => fine(true),
         "command|count" => fine(reply.starts_with(b":")),
         // hotring's own; the fields that clients look at are tested where clients are.
         "info" => fine(reply.starts_with(b"$")),

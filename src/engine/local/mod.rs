@@ -102,7 +102,6 @@ pub(super) fn answer(
         Local::Info => info::info(engine, &mut asked),
         Local::Ping => ping(&mut asked),
         Local::Select => session::select(engine, &mut asked),
-        Local::Slowlog => Ok(()),
         plain => {
             simple(engine, plain, &mut asked);
             Ok(())
