@@ -1,7 +1,7 @@
 //! What replies must be: the server's, byte for byte, but for what is listed here.
 
 use super::generate::Args;
-use hotring::command::{Fault, Keys, Local, Need, Treatment, Why, identify, integer, treatment};
+use hotring::command::{Fault, Keys, Local, Need, Treatment, Why, identify, integer, keys, treatment};
 use hotring::error::{NOT_IN_TRANSACTION, ONE_SHARD_ONLY};
 use hotring::resp::Request;
 
@@ -96,8 +96,8 @@ pub(crate) struct Midst {
 pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst) -> Verdict {
     let bytes = super::servers::wire(args);
     let Some(request) = Request::parse(&bytes) else { return Verdict::Wrong("not a request") };
-    let (name, treated) = match identify(&request) {
-        Ok(spec) => (spec.name, treatment(spec, &request)),
+    let (spec, name, treated) = match identify(&request) {
+        Ok(spec) => (spec, spec.name, treatment(spec, &request)),
         Err(fault) => {
             let own = lower(&args[0]);
             let later = matches!(fault, Fault::Arity(spec) if added_later(spec.name));
@@ -112,6 +112,10 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
     let (container, _) = name.split_once('|').unwrap_or((name, ""));
     if midst.multi && reply == b"+QUEUED\r\n" {
         return Verdict::Ask;
+    }
+    if midst.multi && keys(spec, &request, &mut |_| {}).is_err_and(|text| is_error(reply, text)) {
+        // Where its keys are cannot be told: said at once, and not in the midst of EXEC's reply.
+        return Verdict::Fine;
     }
     if midst.multi && is_error(reply, NOT_IN_TRANSACTION) {
         // What is not a matter of one shard.
@@ -134,8 +138,10 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
     } else {
         REFUSED.iter().find(|(_, names)| names.split(' ').any(|one| one == name)).map(|(why, _)| *why)
     };
-    if let (Some(why), Treatment::Refuse(_)) = (refused, treated) {
-        return if is_refusal(reply, why) { Verdict::Fine } else { Verdict::Wrong("not the documented refusal") };
+    match refused {
+        Some(why) if is_refusal(reply, why) => return Verdict::Fine,
+        Some(_) if matches!(treated, Treatment::Refuse(_)) => return Verdict::Wrong("not the documented refusal"),
+        _ => {}
     }
     if NEVER_SENT.contains(&container) && treated != Treatment::Local(Local::Help) {
         return Verdict::Wrong("not listed as refused");
