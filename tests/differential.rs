@@ -382,8 +382,8 @@ fn assert_coverage(pair: &mut Pair) {
             Treatment::Forward | Treatment::Split(_) | Treatment::Publish | Treatment::Own(Need::Transaction) => true,
             // WAIT, which is for pools of one shard.
             Treatment::Own(Need::Blocking) => pair.shards.len() == 1 || !matches!(spec.keys, Keys::None),
-            Treatment::Broadcast(_) | Treatment::Own(Need::Subscription) => false,
-            Treatment::Local(_) | Treatment::Refuse(_) => false,
+            Treatment::Broadcast(_) => !matches!(spec.name, "script|kill" | "function|kill"),
+            Treatment::Own(Need::Subscription) | Treatment::Local(_) | Treatment::Refuse(_) => false,
         } && spec.subcommands.is_empty();
         let known = Reply::parse(&pair.alone.ask(&["COMMAND", "INFO", spec.name]))
             != Reply::Array(vec![Reply::Line(b"$-1\r\n".to_vec())]);

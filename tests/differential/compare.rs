@@ -1,7 +1,7 @@
 //! What replies must be: the server's, byte for byte, but for what is listed here.
 
 use super::generate::Args;
-use hotring::command::{Fault, Keys, Local, Need, Treatment, Why, identify, integer, keys, treatment};
+use hotring::command::{Fault, Keys, Need, Treatment, Why, identify, integer, keys, treatment};
 use hotring::error::{NOT_IN_TRANSACTION, ONE_SHARD_ONLY};
 use hotring::resp::Request;
 
@@ -143,8 +143,9 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
         Some(_) if matches!(treated, Treatment::Refuse(_)) => return Verdict::Wrong("not the documented refusal"),
         _ => {}
     }
-    if NEVER_SENT.contains(&container) && treated != Treatment::Local(Local::Help) {
-        return Verdict::Wrong("not listed as refused");
+    if NEVER_SENT.contains(&container) {
+        let own = matches!(treated, Treatment::Local(_)) || midst.multi && is_error(reply, NOT_IN_TRANSACTION);
+        return if own { Verdict::Fine } else { Verdict::Wrong("not listed as refused") };
     }
     // What only some arguments make refused.
     let has =
@@ -173,25 +174,30 @@ fn answered_here(name: &str, args: &Args, reply: &[u8]) -> Verdict {
     match name {
         // Of hotring's own client table.
         "client|id" => fine(reply.starts_with(b":")),
-        "client|info" => fine(reply.starts_with(b"$") && contains(reply, b"id=")),
-        "client|list" if reply.starts_with(b"$") => fine(true),
-        "client|unblock" if reply == b":0\r\n" => fine(true),
+        "client|info" | "client|list" if !reply.starts_with(b"-") => {
+            fine((reply.starts_with(b"$") || reply.starts_with(b"=")) && contains(reply, b"id="))
+        }
         // Servers before 7.2 do not know these.
         "client|setinfo" => {
             let known = ["lib-name", "lib-ver"].contains(&lower(argument(2)).as_str());
-            fine(if known { reply == b"+OK\r\n" } else { reply.starts_with(b"-ERR Unrecognized option '") })
+            let plain = argument(3).iter().all(u8::is_ascii_graphic);
+            fine(match (known, plain) {
+                (true, true) => reply == b"+OK\r\n",
+                (true, false) => reply.ends_with(b" cannot contain spaces, newlines or special characters.\r\n"),
+                (false, _) => reply.starts_with(b"-ERR Unrecognized option '"),
+            })
         }
         "client|no-touch" => {
             let known = ["on", "off"].contains(&lower(argument(2)).as_str());
             fine(if known { reply == b"+OK\r\n" } else { reply == b"-ERR syntax error\r\n" })
         }
         // Without tips, key specifications and documentation; with commands of later servers.
-        "command" | "command|info" | "command|docs" => fine(reply.starts_with(b"*")),
-        "command|list" if reply.starts_with(b"*") => fine(true),
-        "command|getkeysandflags" if reply.starts_with(b"*") => fine(true),
+        "command" | "command|info" => fine(reply.starts_with(b"*")),
+        "command|docs" => fine(reply.starts_with(b"*") || reply.starts_with(b"%")),
+        "command|list" if !reply.starts_with(b"-") => fine(reply.starts_with(b"*") || reply.starts_with(b"~")),
         "command|count" => fine(reply.starts_with(b":")),
         // hotring's own; the fields that clients look at are tested where clients are.
-        "info" => fine(reply.starts_with(b"$")),
+        "info" => fine(reply.starts_with(b"$") || reply.starts_with(b"=")),
         "time" => fine(reply.starts_with(b"*2\r\n$10\r\n")),
         // Harmless here, though a server outside of a cluster refuses them.
         "readonly" | "readwrite" => fine(reply == b"+OK\r\n"),
@@ -241,7 +247,7 @@ fn another_error_first(args: &Args) -> bool {
 
 /// Whether COMMAND GETKEYS is known to be answered otherwise: hotring tells the keys that the command uses.
 fn getkeys_differs(args: &Args) -> bool {
-    if !lower(&args[0]).eq("command") || args.get(1).is_none_or(|sub| lower(sub) != "getkeys") {
+    if !lower(&args[0]).eq("command") || args.get(1).is_none_or(|sub| !["getkeys", "getkeysandflags"].contains(&lower(sub).as_str())) {
         return false;
     }
     let asked = &args[2..];
@@ -335,6 +341,8 @@ fn likeness(args: &Args) -> Likeness {
         "spop" | "srandmember" | "hrandfield" | "zrandmember" | "randomkey" | "memory" => Likeness::Shape,
         // The clock, and an id.
         "time" | "hello" => Likeness::Shape,
+        // A table of functions, in its order.
+        "function" if has("list") => Likeness::Kind,
         "sort" | "sort_ro" if has("by") => Likeness::Shape,
         // A table is dumped in its order.
         "dump" => Likeness::Shape,

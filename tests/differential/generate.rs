@@ -93,6 +93,7 @@ const ELSEWHERE: &[&str] = &[
     "quit",
     "multi",
     "client|reply",
+    "client|kill",
     "subscribe",
     "psubscribe",
     "ssubscribe",
@@ -140,9 +141,13 @@ impl Maker {
         self.bound = self.chance.percent(85).then(|| self.chance.pick(&["{a}", "{b}", "{c}"]));
         let mut all = Vec::new();
         if self.chance.percent(40) {
-            all.push(self.after("WATCH ( $_ )"));
-            if self.chance.percent(40) {
-                all.extend(self.command());
+            let watch = self.after("WATCH ( $s )");
+            let key = watch[watch.len() - 1].clone();
+            all.push(watch);
+            match self.chance.below(4) {
+                0 => all.push([word("SET"), vec![key], word("v")].concat()),
+                1 => all.extend(self.command()),
+                _ => {}
             }
         }
         all.push(word("MULTI"));
@@ -151,7 +156,7 @@ impl Maker {
                 let template = self.chance.pick(TEMPLATES);
                 let mut args = self.after(template);
                 tame(&mut args, self);
-                all.push(args);
+                all.extend(completed(args));
             } else {
                 all.extend(self.command());
             }
@@ -180,16 +185,7 @@ impl Maker {
             args[0] = args[0].to_ascii_lowercase();
         }
         tame(&mut args, self);
-        if args[0].eq_ignore_ascii_case(b"hello") {
-            // A HELLO that fails has set the name before, or not, depending on the server's version.
-            return vec![args, ["CLIENT", "SETNAME", "named"].map(|word| word.as_bytes().to_vec()).to_vec()];
-        }
-        if args[0].eq_ignore_ascii_case(b"spop") && args.len() > 1 {
-            // Which member went is not the same on two servers; then none must be left.
-            let gone = vec![b"DEL".to_vec(), args[1].clone()];
-            return vec![args, gone];
-        }
-        vec![args]
+        completed(args)
     }
 
     /// Any command of the table, refused ones too, with as many arguments as it may have, of any kind.
@@ -367,6 +363,20 @@ impl Maker {
         self.step += 1;
         100_000 + 1_000 * self.step as i64
     }
+}
+
+/// A command with another one behind it, where it alone may leave two servers different.
+fn completed(args: Args) -> Vec<Args> {
+    if args[0].eq_ignore_ascii_case(b"hello") {
+        // A HELLO that fails has set the name before, or not, depending on the server's version.
+        return vec![args, ["CLIENT", "SETNAME", "named"].map(|word| word.as_bytes().to_vec()).to_vec()];
+    }
+    if args[0].eq_ignore_ascii_case(b"spop") && args.len() > 1 {
+        // Which member went is not the same on two servers; then none must be left.
+        let gone = vec![b"DEL".to_vec(), args[1].clone()];
+        return vec![args, gone];
+    }
+    vec![args]
 }
 
 /// Where a group ends whose beginning has been read.
