@@ -281,7 +281,6 @@ fn run(shard_count: usize, more: &str) {
         succeeded: BTreeSet::new(),
         told: BTreeMap::new(),
     };
-    let shas: Vec<String> = SCRIPTS.iter().map(|script| load(&mut pair, &["SCRIPT", "LOAD", script])).collect();
     load(&mut pair, &["FUNCTION", "LOAD", LIBRARY]);
     let dumps = dumps(&mut pair.alone);
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
@@ -293,6 +292,8 @@ fn run(shard_count: usize, more: &str) {
         for server in pair.shards.iter_mut().chain([&mut pair.alone]) {
             assert_eq!(server.tell("FLUSHALL"), b"+OK\r\n");
         }
+        let shas: Vec<String> = SCRIPTS.iter().map(|script| load(&mut pair, &["SCRIPT", "LOAD", script])).collect();
+        load(&mut pair, &["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
         (pair.through, pair.alone) = (hotring.connect(), server.connect());
         (pair.midst, pair.queued) = (Midst::default(), Vec::new());
         if seed % 2 == 0 {
@@ -347,7 +348,7 @@ fn load(pair: &mut Pair, args: &[&str]) -> String {
     }
 }
 
-/// What DUMP says of a value of each type; and bytes that are none.
+/// What DUMP says of a value of each type; bytes that are none; what FUNCTION DUMP says.
 fn dumps(server: &mut Connection) -> Vec<Vec<u8>> {
     let values = [
         "SET k text",
@@ -371,6 +372,10 @@ fn dumps(server: &mut Connection) -> Vec<Vec<u8>> {
         })
         .collect();
     dumps.push(b"no dump".to_vec());
+    match Reply::parse(&server.tell("FUNCTION DUMP")) {
+        Reply::Bulk(dump) => dumps.push(dump),
+        other => panic!("{other:?}"),
+    }
     dumps
 }
 

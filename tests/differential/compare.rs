@@ -127,6 +127,11 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
     if shards > 1 && is_error(reply, ONE_SHARD_ONLY) {
         return fine(matches!(name, "wait" | "waitaof"));
     }
+    if shards > 1 && name == "scan" && reply == b"-ERR invalid cursor\r\n" {
+        // A server takes nothing at all for 0, and a negative number for a large one.
+        let plain = args[1].iter().all(u8::is_ascii_digit) && !args[1].is_empty();
+        return if plain { Verdict::Ask } else { Verdict::Fine };
+    }
     if name.ends_with("|help") {
         // hotring's lines, with a first one like Redis'.
         let usage =
@@ -241,13 +246,16 @@ fn added_later(name: &str) -> bool {
 /// what hides them is the error it tells; a server may come upon another one first.
 fn another_error_first(args: &Args) -> bool {
     let name = lower(&args[0]);
-    // No such script, or function; a number among the options that is none.
-    ["evalsha", "evalsha_ro", "fcall", "fcall_ro", "xread", "xreadgroup"].contains(&name.as_str())
+    // No such script, or function; a number among the options that is none; a password that servers since 7.2 look at
+    // when all options are read.
+    ["hello", "evalsha", "evalsha_ro", "fcall", "fcall_ro", "xread", "xreadgroup"].contains(&name.as_str())
 }
 
 /// Whether COMMAND GETKEYS is known to be answered otherwise: hotring tells the keys that the command uses.
 fn getkeys_differs(args: &Args) -> bool {
-    if !lower(&args[0]).eq("command") || args.get(1).is_none_or(|sub| !["getkeys", "getkeysandflags"].contains(&lower(sub).as_str())) {
+    if !lower(&args[0]).eq("command")
+        || args.get(1).is_none_or(|sub| !["getkeys", "getkeysandflags"].contains(&lower(sub).as_str()))
+    {
         return false;
     }
     let asked = &args[2..];

@@ -105,7 +105,7 @@ const ELSEWHERE: &[&str] = &[
 /// What makes commands.
 pub(crate) struct Maker {
     pub(crate) chance: Chance,
-    /// What DUMP gave for a value of each type.
+    /// What DUMP gave for a value of each type, and, last, FUNCTION DUMP.
     dumps: Vec<Vec<u8>>,
     /// The SHA1s of [`SCRIPTS`].
     shas: Vec<String>,
@@ -350,6 +350,8 @@ impl Maker {
                 let at = self.chance.below(self.dumps.len());
                 self.dumps[at].clone()
             }
+            "library" => LIBRARY.into(),
+            "functions" => self.dumps[self.dumps.len() - 1].clone(),
             "script" => self.chance.pick(SCRIPTS).into(),
             "sha" => {
                 let at = self.chance.below(self.shas.len() + 1);

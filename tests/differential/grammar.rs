@@ -216,7 +216,7 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "TTL $_",
     "TYPE $_",
     "UNLINK ( $_ )",
-    // Scripts and functions: these are loaded on all servers beforehand
+    // Scripts and functions: all servers have them at the beginning
     "EVAL %script #( $s ) ( %m )",
     "EVAL_RO %script #( $s ) ( %m )",
     "EVAL %script 0 ( %m )",
@@ -226,6 +226,11 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "FCALL_RO look #( $s ) ( %m )",
     "FUNCTION LIST [ WITHCODE ]",
     "FUNCTION STATS|DUMP",
+    "FUNCTION LOAD [ REPLACE ] %library",
+    "FUNCTION LOAD REPLACE %library",
+    "FUNCTION RESTORE %functions [ REPLACE|APPEND|FLUSH ]",
+    "FUNCTION DELETE tested|none",
+    "FUNCTION|SCRIPT FLUSH [ SYNC ]",
     "SCRIPT EXISTS ( %sha )",
     "SCRIPT LOAD %script",
     "PUBSUB CHANNELS|SHARDCHANNELS [ %pat ]",
