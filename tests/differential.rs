@@ -138,7 +138,7 @@ impl Pair {
                 self.queued.clear();
             }
             // Of whatever form: `EXEC x` ends it, too.
-            ("exec", _) => {
+            ("exec", reply) if !reply.starts_with(b"-ERR ") => {
                 (*multi, *watching) = (false, false);
                 return std::mem::take(&mut self.queued);
             }
