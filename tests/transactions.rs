@@ -154,6 +154,16 @@ fn a_protocol_that_changes_under_a_watch_is_the_protocol_of_the_transaction() {
 }
 
 #[test]
+fn a_command_that_waits_for_no_key_leaves_a_watch_alone() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &["dedicated_connections: 1"]);
+    let mut app = hotring.app();
+    let told = ask_all(&mut app, &["WATCH k", "SET k 1", "WAIT 0 1", "MULTI", "SET k 2", "EXEC", "GET k"]);
+    assert_eq!(told, ["+OK\r\n", "+OK\r\n", ":0\r\n", "+OK\r\n", "+QUEUED\r\n", "*-1\r\n", "$1\r\n1\r\n"]);
+    assert_eq!(redis[0].connections(), 2);
+}
+
+#[test]
 fn a_watch_sees_whoever_writes() {
     let (redis, at) = shards(3);
     let hotring = Hotring::over(&at, &[]);

@@ -337,7 +337,15 @@ impl Engine {
             Ok(None) => self.first_shard(id),
             Err(apart) => return self.cannot(id, apart),
         };
-        let Some(pin) = self.acquire(id, shard, port) else { return self.exhausted(id, shard) };
+        // A session that watches keeps the connection that watches for it.
+        let pin = match self.special(id).and_then(|special| special.pin) {
+            Some(pin) if pin.shard == shard => pin,
+            Some(_) => return self.cannot(id, Apart::SeveralShards),
+            None => match self.acquire(id, shard, port) {
+                Some(pin) => pin,
+                None => return self.exhausted(id, shard),
+            },
+        };
         if matches!(spec.keys, Keys::None) {
             // It asks for what went before on its own connection: this makes that all that went before at the shard.
             let mut wire = Vec::new();
