@@ -388,9 +388,9 @@ fn no_more_wait_than_may() {
     let (redis, at) = shards(1);
     let hotring = Hotring::over(&at, &["dedicated_connections: 2"]);
     let mut apps: Vec<Client> = (0..3).map(|_| hotring.app()).collect();
-    for (number, app) in apps.iter_mut().enumerate().take(2) {
+    for (app, blocked) in apps.iter_mut().zip(1..=2) {
         say(app, "BLPOP q 0");
-        await_blocked(&redis[0], number + 1);
+        await_blocked(&redis[0], blocked);
     }
     let exhausted = "-ERR all 2 dedicated connections to shard s0 are in use; nothing was sent\r\n";
     assert_eq!(apps[2].ask("BLPOP q 0"), exhausted);

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// The server whose words for errors hotring uses. With another, that there is an error is all that must be equal.
 const VERSION: &str = "7.0.";
 /// Rounds of a run, each from a seed of its own.
-const ROUNDS: u64 = 30;
+const ROUNDS: u64 = 22;
 /// Commands of a round.
 const COMMANDS: usize = 700;
 
