@@ -297,7 +297,7 @@ fn the_python_example_runs() {
         let running = Running::start();
         let done = Command::new(python).args(["-c", &source.replace("6380", &running.port)]).output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert_eq!(out, "hello ['hello', None]\n[True, 42]\n", "{err}");
+        assert_eq!(out, "hello ['hello', None]\n[True, 42]\n['hello', '42']\n", "{err}");
     } else if is_there("python3") {
         let parse = "import ast, sys; ast.parse(sys.argv[1])";
         assert!(Command::new("python3").args(["-c", parse, &source]).status().unwrap().success());
