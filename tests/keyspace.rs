@@ -398,3 +398,27 @@ fn embedded_nodes_are_shards_like_others() {
     assert!(app.ask("RANDOMKEY").contains("key:"));
     assert_eq!((app.ask("FLUSHALL"), app.ask("DBSIZE")), ("+OK\r\n".into(), ":0\r\n".into()));
 }
+
+#[test]
+fn keys_move_between_databases_on_their_shard() {
+    let (_redis, at) = shards(3);
+    let hotring = Hotring::over(&at, &[]);
+    let (mut zero, mut one) = (hotring.app(), hotring.app());
+    assert_eq!(one.ask("SELECT 1"), "+OK\r\n");
+    for key in [0, 1, 2].map(|shard| key_on(shard, 3)) {
+        assert_eq!(zero.ask(&format!("SET {key} v")), "+OK\r\n");
+        assert_eq!(zero.ask(&format!("COPY {key} {key} DB 1")), ":1\r\n");
+        assert_eq!(zero.ask(&format!("MOVE {key} 1")), ":0\r\n");
+        assert_eq!(one.ask(&format!("DEL {key}")), ":1\r\n");
+        assert_eq!(zero.ask(&format!("MOVE {key} 1")), ":1\r\n");
+        assert_eq!(
+            (zero.ask(&format!("EXISTS {key}")), one.ask(&format!("GET {key}"))),
+            (":0\r\n".into(), "$1\r\nv\r\n".into())
+        );
+    }
+    let hotring = Hotring::over(&at, &["databases: 1"]);
+    let mut only = hotring.app();
+    for refused in ["MOVE k 1", "COPY k k DB 1", "SELECT 1"] {
+        assert_eq!(only.ask(refused), "-ERR DB index is out of range\r\n", "{refused}");
+    }
+}

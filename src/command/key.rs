@@ -101,9 +101,14 @@ pub(super) const NO_PATTERN: Unless = Unless {
     words: "refused with a BY or GET pattern that names other keys",
     treats: |r| sort_pattern(r).map(Treatment::Refuse),
 };
-/// Refuses COPY to another database.
-pub(super) const SAME_DATABASE: Unless =
-    Unless { words: "refused with a DB other than 0", treats: |r| copy_database(r).map(Treatment::Refuse) };
+/// Refuses MOVE where there is one database.
+pub(super) const OTHER_DATABASE: Unless =
+    Unless { words: "refused where a pool has one database", treats: |_| Some(Treatment::Refuse(Why::Database)) };
+/// Refuses COPY to another database where there is one.
+pub(super) const SAME_DATABASE: Unless = Unless {
+    words: "refused with a DB other than 0 where a pool has one database",
+    treats: |r| copy_database(r).map(Treatment::Refuse),
+};
 
 /// Calls `f` with the index of each key among the arguments (the name is 0), in rising order. An error is a text for the
 /// app, without the `-` before and the line break after it; then `f` was not called. A container's spec is as good as

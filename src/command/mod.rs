@@ -172,7 +172,7 @@ pub enum Why {
     OneServer,
     /// It belongs to Redis Cluster's own protocol.
     Cluster,
-    /// It reaches into another database.
+    /// It reaches into another database. Only a pool of one database refuses it: keys are on the same shard in all of them.
     Database,
     /// SORT with a BY or GET pattern: keys that are not named.
     Pattern,

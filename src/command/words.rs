@@ -73,7 +73,7 @@ impl Why {
             }
             // Redis' own words, which clients know.
             Why::Cluster => "ERR This instance has cluster support disabled",
-            Why::Database => "ERR DB index is out of range: hotring has database 0 only",
+            Why::Database => "ERR DB index is out of range",
             Why::Pattern => {
                 "ERR hotring does not carry SORT with a BY or GET pattern: the keys it stands for may be on other \
                  shards. Use BY nosort and GET #, or sort in the application"
@@ -88,7 +88,7 @@ impl Why {
             Why::Admin => "administration",
             Why::OneServer => "one server's own state",
             Why::Cluster => "Redis Cluster's own protocol",
-            Why::Database => "database 0 only",
+            Why::Database => "one database only",
             Why::Pattern => "patterns name keys of other shards",
             Why::Subcommand => "unknown subcommand",
         }

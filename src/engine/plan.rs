@@ -6,7 +6,7 @@ use super::port::{Port, Taken};
 use super::special::mode;
 use super::window::DIRECT;
 use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
-use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatment, flag};
+use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatment, Why, flag};
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
@@ -144,9 +144,24 @@ impl Engine {
         pinned && self.pinned(id, named, request, port)
     }
 
+    /// As [`command::treatment`], in this session's pool.
+    #[inline]
+    pub(super) fn treatment(&self, id: SessionId, spec: &'static Spec, request: &Request<'_>) -> Treatment {
+        match command::treatment(spec, request) {
+            Treatment::Refuse(Why::Database) if self.has_databases(id) => Treatment::Forward,
+            treatment => treatment,
+        }
+    }
+
+    #[cold]
+    fn has_databases(&self, id: SessionId) -> bool {
+        let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
+        pool.is_some_and(|pool| pool.config.databases > 1)
+    }
+
     #[inline]
     fn carry_out(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
-        match command::treatment(spec, request) {
+        match self.treatment(id, spec, request) {
             Treatment::Forward => match spec.keys {
                 Keys::One => {
                     let key = request.arg(1).unwrap_or_default();
@@ -497,9 +512,13 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     let Some(place) = engine.pools.get(usize::from(pool)) else { return Err("no such pool".into()) };
     let request = Request::parse(wire).ok_or("not a request")?;
     let identified = command::identify(&request);
+    let treatment_of = |spec| match command::treatment(spec, &request) {
+        Treatment::Refuse(Why::Database) if place.config.databases > 1 => Treatment::Forward,
+        treatment => treatment,
+    };
     // A refused command is refused with any number of arguments: told before what is wrong with their number.
     let known = match &identified {
-        Ok(spec) | Err(Fault::Arity(spec)) => Some((*spec, command::treatment(spec, &request))),
+        Ok(spec) | Err(Fault::Arity(spec)) => Some((*spec, treatment_of(spec))),
         Err(Fault::Unknown) => None,
     };
     if let Some((spec, Treatment::Refuse(why))) = known {
@@ -511,7 +530,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         String::from_utf8_lossy(&text).into_owned()
     })?;
     let mut told = format!("pool {}, command {}\n", place.config.name, spec.name);
-    let treatment = command::treatment(spec, &request);
+    let treatment = treatment_of(spec);
     let mut keys = Vec::new();
     match treatment {
         // Told above already.

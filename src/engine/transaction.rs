@@ -82,7 +82,7 @@ impl Engine {
             // A watching session asks the shard that watches for it on the same connection.
             Ok(spec) => {
                 let Some(pin) = pin else { return false };
-                let treatment = command::treatment(spec, request);
+                let treatment = self.treatment(id, spec, request);
                 let blocks = matches!(treatment, Treatment::Own(Need::Blocking));
                 if !(blocks || matches!(treatment, Treatment::Forward)) {
                     return false;
@@ -241,7 +241,7 @@ impl Engine {
             }
         };
         self.note_script(spec, request);
-        let home = match command::treatment(spec, request) {
+        let home = match self.treatment(id, spec, request) {
             Treatment::Refuse(why) => {
                 self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));
                 return self.spoil(id, port);

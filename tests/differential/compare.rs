@@ -7,10 +7,9 @@ use hotring::resp::Request;
 
 /// Commands that hotring may refuse whatever their arguments are, if only as many as they may be, and why.
 const REFUSED: &[(Why, &str)] = &[
-    (Why::Database, "move swapdb"),
     (
         Why::Admin,
-        "bgrewriteaof bgsave debug failover monitor psync replconf replicaof save shutdown slaveof sync migrate \
+        "bgrewriteaof bgsave debug failover monitor psync replconf replicaof save shutdown slaveof swapdb sync migrate \
          pfdebug pfselftest acl|cat acl|deluser acl|dryrun acl|genpass acl|getuser acl|list acl|load acl|log acl|save \
          acl|setuser acl|users acl|whoami config|get config|resetstat config|rewrite config|set module|list \
          module|load module|loadex module|unload client|caching client|getredir client|kill client|list client|pause \
