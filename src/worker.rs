@@ -184,6 +184,7 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
             output: usize::try_from(pool.downstream.max_output).unwrap_or(usize::MAX),
         },
         limits: Limits { bulk, request: bulk.saturating_mul(2).min(u64::from(u32::MAX)), ..Limits::default() },
+        admin: pool.downstream.admin_commands,
         databases: match upstream.servers {
             Servers::Embedded { .. } => 1,
             Servers::Static(_) => upstream.databases,

@@ -422,3 +422,25 @@ fn keys_move_between_databases_on_their_shard() {
         assert_eq!(only.ask(refused), "-ERR DB index is out of range\r\n", "{refused}");
     }
 }
+
+#[test]
+fn a_pool_of_one_shard_sorts_by_patterns_and_tells_of_its_server_if_it_may() {
+    let (_redis, at) = shards(2);
+    let hotring = Hotring::over(&at[..1], &["admin_commands: allow"]);
+    let mut app = hotring.app();
+    for words in ["RPUSH l 2 1 3", "MSET w_1 30 w_2 20 w_3 10"] {
+        assert!(!app.ask(words).starts_with('-'));
+    }
+    assert_eq!(app.ask("SORT l BY w_* GET #"), "*3\r\n$1\r\n3\r\n$1\r\n2\r\n$1\r\n1\r\n");
+    assert!(app.ask("MEMORY STATS").starts_with('*'));
+    assert_eq!(app.ask("LATENCY LATEST"), "*0\r\n");
+    // Several, all on one: the same. Several without a pin, or not allowed: refused.
+    let hotring = Hotring::over(&at, &["pin: s0"]);
+    let mut pinned = hotring.app();
+    assert_eq!(pinned.ask("SORT l BY w_* LIMIT 0 1"), "*1\r\n$1\r\n3\r\n");
+    assert_eq!(pinned.ask("DBSIZE"), ":4\r\n");
+    assert!(pinned.ask("MEMORY STATS").starts_with("-ERR hotring stands for many servers"));
+    let hotring = Hotring::over(&at, &[]);
+    let mut several = hotring.app();
+    assert!(several.ask("SORT l BY w_*").starts_with("-ERR hotring does not carry SORT with a BY or GET pattern"));
+}

@@ -100,6 +100,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             max_output: value(written.max_output, MAX_OUTPUT),
             max_request: value(written.max_request, MAX_REQUEST),
             password: client_password,
+            admin_commands: value(written.admin_commands, false),
             users: written.users.into_iter().map(|user| user.value).collect(),
         },
         upstream: upstream::Config {

@@ -128,6 +128,12 @@ pub const KEYS: &[Key] = &[
     twemproxy("server_failure_limit", "2", "failures in a row that eject a server"),
     own(
         Place::Pool,
+        "admin_commands",
+        "refuse",
+        "`allow` forwards what asks for one server's own state (LATENCY, MEMORY ...) to the pool's first server",
+    ),
+    own(
+        Place::Pool,
         "dedicated_connections",
         "256",
         "most connections to each server, for each worker, that sessions have for themselves: transactions, blocking commands",

@@ -89,6 +89,7 @@ impl Text {
         self.key("auto_eject_hosts", upstream.auto_eject_hosts);
         self.key("server_retry_timeout", Millis::from(upstream.server_retry_timeout));
         self.key("server_failure_limit", upstream.server_failure_limit);
+        self.key("admin_commands", if downstream.admin_commands { "allow" } else { "refuse" });
         self.key("dedicated_connections", upstream.dedicated_connections);
         self.key("databases", upstream.databases);
         self.key("resp3", upstream.resp3);

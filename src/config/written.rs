@@ -61,6 +61,7 @@ pub(super) struct PoolWritten {
     pub(super) auto_eject_hosts: Option<Written<bool>>,
     pub(super) server_retry_timeout: Option<Written<Duration>>,
     pub(super) server_failure_limit: Option<Written<u32>>,
+    pub(super) admin_commands: Option<Written<bool>>,
     pub(super) dedicated_connections: Option<Written<u32>>,
     pub(super) databases: Option<Written<u32>>,
     pub(super) resp3: Option<Written<bool>>,
@@ -191,6 +192,11 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_retry_timeout: pool.value("server_retry_timeout", |text| text.parse().map(|m: Millis| m.into())),
         // twemproxy takes 0 and ejects at the first failure, as with 1.
         server_failure_limit: pool.value("server_failure_limit", |text| number(text, u32::from(!nutcracker), INTEGER)),
+        admin_commands: pool.value("admin_commands", |text| match text {
+            "allow" => Ok(true),
+            "refuse" => Ok(false),
+            _ => Err(Expected::new("`allow` or `refuse`")),
+        }),
         dedicated_connections: pool.value("dedicated_connections", |text| number(text, 0, 65_536)),
         databases: pool.value("databases", |text| number(text, 1, 1024)),
         resp3: pool.value("resp3", flag),

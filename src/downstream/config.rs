@@ -37,4 +37,6 @@ pub struct Config {
     /// Who apps may be and what they may do, in the order of the file, names unique. Without one named `default` that user
     /// may do everything, with `password` or, if there is none, without.
     pub users: Vec<Account>,
+    /// Whether commands about one server's own state are forwarded, to the pool's first server.
+    pub admin_commands: bool,
 }

@@ -31,7 +31,7 @@ mod users;
 pub mod window;
 
 use crate::acl::Users;
-use crate::command::Spec;
+use crate::command::{Spec, Why};
 use crate::error;
 use crate::metrics::PoolCounts;
 use crate::resp::Limits;
@@ -72,6 +72,8 @@ pub struct PoolConfig {
     pub databases: u16,
     /// Whether apps may speak RESP3, and the shards are spoken to in it then.
     pub resp3: bool,
+    /// Whether commands about one server's own state are forwarded, to the first shard.
+    pub admin: bool,
     /// Most connections to each shard that sessions have for themselves, as for transactions and blocking commands.
     pub own: usize,
     /// Whether apps may subscribe: not where the shards have nothing to publish.
@@ -82,6 +84,19 @@ pub struct PoolConfig {
     pub users: Arc<Users>,
     /// The stages.
     pub path: Path,
+}
+
+impl PoolConfig {
+    /// Whether what is refused elsewhere for this reason is forwarded in this pool.
+    fn opens(&self, why: Why) -> bool {
+        match why {
+            Why::Database => self.databases > 1,
+            // One shard has all keys that a pattern may stand for.
+            Why::Pattern => self.path.route.only().is_some(),
+            Why::OneServer => self.admin,
+            Why::Admin | Why::Cluster | Why::Subcommand => false,
+        }
+    }
 }
 
 struct Pool {

@@ -148,15 +148,15 @@ impl Engine {
     #[inline]
     pub(super) fn treatment(&self, id: SessionId, spec: &'static Spec, request: &Request<'_>) -> Treatment {
         match command::treatment(spec, request) {
-            Treatment::Refuse(Why::Database) if self.has_databases(id) => Treatment::Forward,
+            Treatment::Refuse(why) if self.opens(id, why) => Treatment::Forward,
             treatment => treatment,
         }
     }
 
     #[cold]
-    fn has_databases(&self, id: SessionId) -> bool {
+    fn opens(&self, id: SessionId, why: Why) -> bool {
         let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
-        pool.is_some_and(|pool| pool.config.databases > 1)
+        pool.is_some_and(|pool| pool.config.opens(why))
     }
 
     #[inline]
@@ -513,7 +513,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     let request = Request::parse(wire).ok_or("not a request")?;
     let identified = command::identify(&request);
     let treatment_of = |spec| match command::treatment(spec, &request) {
-        Treatment::Refuse(Why::Database) if place.config.databases > 1 => Treatment::Forward,
+        Treatment::Refuse(why) if place.config.opens(why) => Treatment::Forward,
         treatment => treatment,
     };
     // A refused command is refused with any number of arguments: told before what is wrong with their number.

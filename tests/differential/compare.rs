@@ -153,10 +153,8 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
         let own = matches!(treated, Treatment::Local(_)) || midst.multi && is_error(reply, NOT_IN_TRANSACTION);
         return if own { Verdict::Fine } else { Verdict::Wrong("not listed as refused") };
     }
-    // What only some arguments make refused.
-    let has =
-        |words: &[&str]| args[1..].iter().any(|arg| words.iter().any(|word| word.as_bytes() == lower(arg).as_bytes()));
-    if is_refusal(reply, Why::Pattern) || is_refusal(reply, Why::Database) {
+    // What only some arguments make refused, where there are several shards.
+    if shards > 1 && is_refusal(reply, Why::Pattern) {
         return fine(match name {
             "sort" | "sort_ro" => {
                 let star = args[2..]
@@ -164,7 +162,6 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
                     .any(|pair| (lower(&pair[0]) == "by" || lower(&pair[0]) == "get") && pair[1].contains(&b'*'));
                 is_refusal(reply, Why::Pattern) && star
             }
-            "copy" => is_refusal(reply, Why::Database) && has(&["db"]),
             _ => false,
         });
     }

@@ -82,6 +82,7 @@ impl Plan {
         let (shards, lanes) = (self.shards as u16, self.lanes);
         PoolConfig {
             databases: 1,
+            admin: false,
             resp3: false,
             own: 0,
             channels: true,

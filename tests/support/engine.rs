@@ -52,6 +52,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
     let health = HealthConfig { eject: false, failure_limit: 2, retry_timeout: 30_000_000 };
     PoolConfig {
         databases: 16,
+        admin: false,
         resp3: true,
         own: 8,
         channels: true,
