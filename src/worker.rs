@@ -194,6 +194,7 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
         channels: matches!(upstream.servers, Servers::Static(_)),
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
+        slowlog: pool.slowlog,
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         path: Path {

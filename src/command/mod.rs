@@ -12,6 +12,7 @@ mod describe;
 mod key;
 mod more;
 mod table;
+mod tag;
 mod words;
 
 use crate::resp::Request;
@@ -22,6 +23,7 @@ pub use describe::{Row, category, category_names, describe, document, help, rows
 pub use key::{Counted, Movable, Words, each_key, integer, keys};
 pub use more::{Described, teach};
 pub use table::{all, flag, lookup};
+pub use tag::Tag;
 pub use words::{unknown, wrong_arity};
 
 /// What there is to know of one command or subcommand.
@@ -44,6 +46,8 @@ pub struct Spec {
     categories: u32,
     /// The latency class of metrics.
     pub class: Class,
+    /// The class and the name in short.
+    pub tag: Tag,
     /// The subcommands of a container.
     pub subcommands: &'static [Spec],
     /// The arguments with which it is refused.
@@ -160,6 +164,7 @@ pub enum Local {
     Reset,
     Role,
     Select,
+    Slowlog,
     Time,
 }
 
@@ -323,6 +328,7 @@ mod tests {
             ("MEMORY USAGE k", Treatment::Forward),
             ("MEMORY DOCTOR", Treatment::Refuse(Why::OneServer)),
             ("CONFIG GET save", Treatment::Local(Local::Config)),
+            ("SLOWLOG GET 3", Treatment::Local(Local::Slowlog)),
             ("CONFIG SET save x", Treatment::Refuse(Why::Admin)),
             ("CLUSTER SLOTS", Treatment::Refuse(Why::Cluster)),
             ("SCAN 0", Treatment::Broadcast(Merge::InTurn)),

@@ -4,9 +4,9 @@
 //! static table comes first, so a command that hotring knows cannot be made another.
 
 use super::table::row::named;
-use super::{Access, Keys, Spec};
+use super::{Access, Keys, Spec, Tag, all};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A command as the configuration describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,27 @@ thread_local! {
 
 /// Makes this thread know these commands, and no others beside the static table.
 pub fn teach(commands: &[Described]) {
-    let specs = commands.iter().map(|command| (command.name.clone().into_bytes(), spec(command)));
-    let all: HashMap<Vec<u8>, Spec> = specs.collect();
+    let known = all().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands));
+    let mut tags: HashSet<Tag> = known.map(|spec| spec.tag).collect();
+    let mut taught = HashMap::new();
+    for command in commands {
+        let mut spec = spec(command);
+        // No name but its own is to be found by it. There are 8192, and no file has as many commands.
+        for _ in 0..1 << 13 {
+            if tags.insert(spec.tag) {
+                break;
+            }
+            spec.tag = spec.tag.next();
+        }
+        taught.insert(command.name.clone().into_bytes(), spec);
+    }
     // Once for each start of a worker, and as large as the configuration.
-    TAUGHT.set(if all.is_empty() { None } else { Some(Box::leak(Box::new(all))) });
+    TAUGHT.set(if taught.is_empty() { None } else { Some(Box::leak(Box::new(taught))) });
+}
+
+/// All described commands.
+pub(super) fn all_taught() -> impl Iterator<Item = &'static Spec> {
+    TAUGHT.get().into_iter().flat_map(HashMap::values)
 }
 
 /// The described command of that name, in whatever case.
@@ -54,9 +71,23 @@ fn spec(command: &Described) -> Spec {
 #[cfg(test)]
 mod tests {
     use super::super::testing::words;
-    use super::super::{Treatment, each_key, identify, lookup};
+    use super::super::{Class, Treatment, each_key, identify, lookup};
     use super::*;
     use crate::resp::Request;
+
+    #[test]
+    fn a_described_command_is_found_by_its_tag() {
+        // Many of these would have another's.
+        let names: Vec<String> = (0..3000).map(|n| format!("m.{n}")).collect();
+        let described = |name: &String| Described { name: name.clone(), keys: Some((1, 1, 1)), writes: false };
+        teach(&names.iter().map(described).collect::<Vec<_>>());
+        for name in &names {
+            let tag = lookup(name.as_bytes()).expect("taught").tag;
+            assert_eq!((tag.name(), tag.class()), (Some(name.as_str()), Class::Read));
+        }
+        assert_eq!(lookup(b"get").expect("a command").tag.name(), Some("get"));
+        teach(&[]);
+    }
 
     #[test]
     fn described_commands_are_known_to_the_thread_that_was_taught() {

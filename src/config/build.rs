@@ -13,6 +13,7 @@ use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{ADMIN, Config, Kind, Log, MAX_PAUSE, Pool, Source, Workers, servers};
 use crate::acl;
 use crate::downstream::config::{self as downstream, BACKLOG, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};
+use crate::engine::slow;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Secret};
 use crate::upstream::config::{self as upstream, RingConfig, Servers};
@@ -127,6 +128,10 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             distribution: value(written.distribution, Distribution::Ketama),
             hash_tag: written.hash_tag.map(|written| written.value),
             pins: written.pins.into_iter().map(|(start, server)| (start, server.value)).collect(),
+        },
+        slowlog: slow::Config {
+            slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),
+            max_len: value(written.slowlog_max_len, slow::MAX_LEN),
         },
         coalesce: value(written.coalesce, false),
     }

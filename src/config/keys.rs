@@ -158,6 +158,13 @@ pub const KEYS: &[Key] = &[
         "bytes of one argument of a request; a whole request may have twice as many",
     ),
     own(Place::Pool, "coalesce", "false", "let equal reads that are on their way at the same time share one reply"),
+    own(
+        Place::Pool,
+        "slowlog_slower_than",
+        "10ms",
+        "requests that take as long or longer are told by SLOWLOG; `0` is all of them, `off` is none",
+    ),
+    own(Place::Pool, "slowlog_max_len", "128", "slow requests that each worker keeps for SLOWLOG"),
     twemproxy("redis", "true", "must be `true`: hotring speaks Redis, not memcached"),
     twemproxy("redis_auth", "", "password sent to the servers and demanded from apps"),
     own(Place::Pool, "server_auth", "", "user and password sent to the servers"),

@@ -29,6 +29,7 @@ pub use keys::{KEYS, Key, Place};
 pub use problems::{Problem, Problems};
 
 use crate::downstream;
+use crate::engine::slow;
 use crate::units::{Address, Expected};
 use crate::upstream;
 
@@ -150,6 +151,8 @@ pub struct Pool {
     pub ring: upstream::config::RingConfig,
     /// Whether equal reads on their way at the same time share one reply.
     pub coalesce: bool,
+    /// Which requests SLOWLOG tells of.
+    pub slowlog: slow::Config,
 }
 
 /// Where a configuration was read from.

@@ -102,6 +102,9 @@ impl Text {
         self.key("max_output", Size::from(downstream.max_output));
         self.key("max_request", Size::from(downstream.max_request));
         self.key("coalesce", pool.coalesce);
+        let slower_than = pool.slowlog.slower_than.map_or("off".to_owned(), |span| Millis::from(span).to_string());
+        self.key("slowlog_slower_than", slower_than);
+        self.key("slowlog_max_len", pool.slowlog.max_len);
         self.auth(pool);
         self.users(&pool.downstream.users);
         if !ring.pins.is_empty() {

@@ -73,6 +73,9 @@ pub(super) struct PoolWritten {
     pub(super) max_output: Option<Written<u64>>,
     pub(super) max_request: Option<Written<u64>>,
     pub(super) coalesce: Option<Written<bool>>,
+    /// `None` inside: `off`.
+    pub(super) slowlog_slower_than: Option<Written<Option<Duration>>>,
+    pub(super) slowlog_max_len: Option<Written<u32>>,
     pub(super) redis: Option<Written<bool>>,
     /// Whether `redis` was there at all, readable or not.
     pub(super) has_redis: bool,
@@ -208,6 +211,8 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         max_output: pool.value("max_output", |text| size(text, 1 << 16)),
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),
         coalesce: pool.value("coalesce", flag),
+        slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
+        slowlog_max_len: pool.value("slowlog_max_len", |text| number(text, 0, 100_000)),
         redis: pool.value("redis", flag),
         has_redis: pool.get("redis").is_some(),
         redis_auth: pool.secret("redis_auth"),
@@ -479,6 +484,14 @@ fn patience(text: &str) -> Result<Option<Duration>, Expected> {
             Err(e) => Err(e),
         },
     }
+}
+
+fn slower_than(text: &str) -> Result<Option<Duration>, Expected> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let span = text.parse::<Millis>().map_err(|_| Expected::new("a duration such as `10ms`, or `off`"))?;
+    Ok(Some(span.into()))
 }
 
 fn some_time(text: &str) -> Result<Duration, Expected> {

@@ -62,7 +62,7 @@ impl Engine {
         let draw = splitmix(self.requests);
         let Some((number, ticket)) = self.open_slot(id) else { return };
         let mut waiter = self.waiter(ticket, spec);
-        let gather = Gather::over_shards(ticket, waiter.at, spec.class, merge, parts, room, draw);
+        let gather = Gather::over_shards(ticket, waiter.at, spec.tag, merge, parts, room, draw);
         waiter.link = self.gathers.insert(gather) as u32;
         if let Some(pool) = self.pools.get_mut(usize::from(number)) {
             pool.counts.fragments += u64::from(parts);

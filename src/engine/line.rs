@@ -1,7 +1,7 @@
 //! A connection to a shard, as the engine sees it: what is to be sent on it, and who waits for its replies.
 
 use super::SessionId;
-use crate::command::Class;
+use crate::command::Tag;
 use crate::error::Failure;
 use crate::metrics::BackendCounts;
 use crate::resp::ReplyResume;
@@ -29,8 +29,8 @@ pub struct Waiter {
     pub link: u32,
     /// Which part of a split request it is; [`Waiter::WHOLE`] if it is all of one.
     pub part: u16,
-    /// The latency class.
-    pub class: Class,
+    /// The command's latency class and name.
+    pub tag: Tag,
 }
 
 impl Waiter {
@@ -237,6 +237,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Class;
 
     #[test]
     fn a_waiter_is_small() {
@@ -250,7 +251,7 @@ mod tests {
             at: 0,
             link: Waiter::NOBODY,
             part: Waiter::WHOLE,
-            class: Class::Read,
+            tag: Tag::nameless(Class::Read),
         };
         let mut line = Line::new(0, 0, 0, Dialect::default());
         line.outbox.extend_from_slice(b"abc");

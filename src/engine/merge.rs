@@ -5,7 +5,7 @@ use super::broadcast;
 use super::line::Ticket;
 use super::scan::Turn;
 use super::window::Spare;
-use crate::command::{Class, Merge};
+use crate::command::{Merge, Tag};
 use crate::resp::reply::{Elements, integer};
 use crate::resp::write;
 
@@ -16,8 +16,8 @@ pub(super) struct Gather {
     pub(super) ticket: Ticket,
     /// When the request was read.
     pub(super) at: u32,
-    /// The latency class.
-    pub(super) class: Class,
+    /// The command's latency class and name.
+    pub(super) tag: Tag,
     merge: Merge,
     /// How many parts it has.
     count: u16,
@@ -42,13 +42,13 @@ pub(super) struct Gather {
 impl Gather {
     /// For `parts` flights; `order` names for each key the part that carries it.
     #[must_use]
-    pub(super) fn new(ticket: Ticket, at: u32, class: Class, merge: Merge, parts: u16, order: &[u16]) -> Self {
+    pub(super) fn new(ticket: Ticket, at: u32, tag: Tag, merge: Merge, parts: u16, order: &[u16]) -> Self {
         let array = matches!(merge, Merge::Array);
         let held = !matches!(merge, Merge::Sum | Merge::AllOk | Merge::AnyOk);
         Self {
             ticket,
             at,
-            class,
+            tag,
             merge,
             count: parts,
             left: parts,
@@ -68,25 +68,32 @@ impl Gather {
     pub(super) fn over_shards(
         ticket: Ticket,
         at: u32,
-        class: Class,
+        tag: Tag,
         merge: Merge,
         parts: u16,
         room: usize,
         draw: u64,
     ) -> Self {
-        Self { room, left_room: room, draw, ..Self::new(ticket, at, class, merge, parts, &[]) }
+        Self { room, left_room: room, draw, ..Self::new(ticket, at, tag, merge, parts, &[]) }
     }
 
     /// For a SCAN of the shard whose turn it is.
     #[must_use]
-    pub(super) fn in_turn(ticket: Ticket, at: u32, class: Class, turn: Turn) -> Self {
-        Self { turn, ..Self::new(ticket, at, class, Merge::InTurn, 1, &[]) }
+    pub(super) fn in_turn(ticket: Ticket, at: u32, tag: Tag, turn: Turn) -> Self {
+        Self { turn, ..Self::new(ticket, at, tag, Merge::InTurn, 1, &[]) }
     }
 
     /// Whether it has several parts, so that the fate of one is not that of all.
     #[must_use]
     pub(super) fn is_split(&self) -> bool {
         self.count > 1
+    }
+
+    /// How many shards have a part in it.
+    #[must_use]
+    pub(super) fn shards(&self) -> u16 {
+        // Each is asked for its size, too.
+        if self.merge == Merge::Draw { self.count / 2 } else { self.count }
     }
 
     /// Takes a part's reply. Returns whether it was the last one.
@@ -202,11 +209,12 @@ impl Gather {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Class;
 
     fn gather(merge: Merge, order: &[u16], replies: &[(u16, &[u8])]) -> String {
         let ticket = Ticket { session: 0, generation: 0, slot: 0 };
         let mut spare = Spare::default();
-        let mut gather = Gather::new(ticket, 0, Class::Multi, merge, replies.len() as u16, order);
+        let mut gather = Gather::new(ticket, 0, Tag::nameless(Class::Multi), merge, replies.len() as u16, order);
         for (i, (part, reply)) in replies.iter().enumerate() {
             assert_eq!(gather.take(*part, reply, &mut spare), i + 1 == replies.len());
         }
@@ -230,7 +238,8 @@ mod tests {
     fn over_shards(merge: Merge, room: usize, replies: &[&[u8]]) -> String {
         let ticket = Ticket { session: 0, generation: 0, slot: 0 };
         let mut spare = Spare::default();
-        let mut gather = Gather::over_shards(ticket, 0, Class::Multi, merge, replies.len() as u16, room, 0);
+        let mut gather =
+            Gather::over_shards(ticket, 0, Tag::nameless(Class::Multi), merge, replies.len() as u16, room, 0);
         for (i, reply) in replies.iter().enumerate() {
             assert_eq!(gather.take(i as u16, reply, &mut spare), i + 1 == replies.len());
         }

@@ -24,6 +24,7 @@ mod scan;
 mod scripts;
 mod sets;
 mod shards;
+pub mod slow;
 pub mod special;
 pub mod stream;
 mod transaction;
@@ -80,6 +81,8 @@ pub struct PoolConfig {
     pub channels: bool,
     /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
+    /// Which requests SLOWLOG tells of.
+    pub slowlog: slow::Config,
     /// Who may do what.
     pub users: Arc<Users>,
     /// The stages.
@@ -109,6 +112,9 @@ struct Pool {
     /// For each shard the connections that sessions have for themselves.
     own: Vec<own::Shelf>,
     channels: channels::Channels,
+    /// Requests that take so many microseconds are slow.
+    slow_from: u32,
+    slow: slow::SlowLog,
     counts: PoolCounts,
 }
 
@@ -227,6 +233,8 @@ impl Engine {
         let own = (0..shards).map(|_| own::Shelf::default()).collect();
         let stride = self.lines.len() as LineId - first;
         self.pools.push(Pool {
+            slow_from: config.slowlog.bound(),
+            slow: slow::SlowLog::default(),
             config,
             first_line: first,
             stride,

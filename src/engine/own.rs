@@ -12,7 +12,7 @@ use super::line::{Line, Owner, State, Ticket, Waiter};
 use super::port::Port;
 use super::special::{Pin, mode};
 use super::{Engine, LineId, SessionId};
-use crate::command::Spec;
+use crate::command::{Class, Spec, Tag};
 use crate::error::{Cause, Failure};
 use crate::resp::write;
 use crate::stages::Micros;
@@ -225,7 +225,7 @@ impl Engine {
         let generation = self.sessions.get(id as usize).map_or(0, |s| s.generation);
         let ticket = Ticket { session: id, generation, slot: 0 };
         let waiter =
-            Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part, class: crate::command::Class::Local };
+            Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part, tag: Tag::nameless(Class::Local) };
         self.send(line, waiter, wire, port);
     }
 

@@ -390,7 +390,7 @@ impl Engine {
         let mut waiter = self.waiter(ticket, spec);
         let wire = request.wire();
         if plan.parts.len() > 1 {
-            let gather = Gather::new(ticket, waiter.at, spec.class, merge, plan.parts.len() as u16, &plan.order);
+            let gather = Gather::new(ticket, waiter.at, spec.tag, merge, plan.parts.len() as u16, &plan.order);
             waiter.link = self.gathers.insert(gather) as u32;
             if let Some(pool) = self.pools.get_mut(usize::from(number)) {
                 pool.counts.fragments += plan.parts.len() as u64;
@@ -460,7 +460,7 @@ impl Engine {
 
     #[inline]
     pub(super) fn waiter(&self, ticket: Ticket, spec: &'static Spec) -> Waiter {
-        Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part: Waiter::WHOLE, class: spec.class }
+        Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part: Waiter::WHOLE, tag: spec.tag }
     }
 
     #[inline]

@@ -38,7 +38,7 @@ impl Engine {
         };
         let Some((pool, ticket)) = self.open_slot(id) else { return };
         let mut waiter = self.waiter(ticket, spec);
-        let gather = Gather::in_turn(ticket, waiter.at, spec.class, turn);
+        let gather = Gather::in_turn(ticket, waiter.at, spec.tag, turn);
         (waiter.link, waiter.part) = (self.gathers.insert(gather) as u32, 0);
         let mut wire = self.spare.take();
         write::array(&mut wire, request.argc());

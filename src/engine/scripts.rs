@@ -170,7 +170,7 @@ impl Engine {
 
     /// The reply to an EVALSHA whose script is known here.
     #[cold]
-    pub(super) fn attempted(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
+    pub(super) fn attempted(&mut self, id: LineId, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         let Some(attempt) = self.attempts.try_remove(waiter.link as usize) else { return };
         let last = Waiter { part: Waiter::WHOLE, link: Waiter::NOBODY, ..*waiter };
         if is_unknown(reply) && self.may_try_again(&attempt, waiter.ticket) {
@@ -183,7 +183,7 @@ impl Engine {
             self.sent(pool, &leg, serial);
             self.spare.put(wire);
         } else {
-            self.land(pool, &last, reply, port);
+            self.land(id, pool, &last, reply, port);
         }
         self.spare.put(attempt.wire);
     }

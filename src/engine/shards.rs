@@ -3,8 +3,9 @@
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
 use super::port::Port;
+use super::slow::Late;
 use super::{Engine, LineId, SessionId};
-use crate::command::Class;
+use crate::command::Tag;
 use crate::error::{Cause, Failure};
 use crate::resp::{ReplyError, Skim, skim};
 use crate::stages::{Event, Micros};
@@ -61,29 +62,35 @@ impl Engine {
             if waiter.part == Waiter::MUST_DO && reply.first() == Some(&b'-') {
                 return Err(None);
             }
-            self.land(pool, &waiter, reply, port);
+            self.land(id, pool, &waiter, reply, port);
             if !shared {
                 self.own_answered(id, port);
             }
         }
     }
 
-    /// Gives a flight's reply to everyone it is for.
+    /// Gives a flight's reply, which came on connection `id` or is told in its place, to everyone it is for.
     #[inline]
-    pub(super) fn land(&mut self, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
+    pub(super) fn land(&mut self, id: LineId, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         if waiter.part == Waiter::UNTIMED {
             self.complete(pool, waiter.ticket, reply, Some(port));
         } else if waiter.part == Waiter::ATTEMPT {
-            self.attempted(pool, waiter, reply, port);
+            self.attempted(id, pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
             // The proxy asked for its own sake.
         } else if waiter.part == Waiter::WHOLE {
-            self.clock(pool, waiter.class, waiter.at);
+            if self.clock(pool, waiter.tag, waiter.at) {
+                let Waiter { ticket, tag, at, .. } = *waiter;
+                self.note_slow(pool, &Late { ticket, tag, at, line: id, shards: 1, joined: false, reply }, port);
+            }
             self.complete(pool, waiter.ticket, reply, Some(port));
             let mut next = waiter.link;
             while next != Waiter::NOBODY {
                 let Some((ticket, at, link)) = self.joined.try_remove(next as usize) else { break };
-                self.clock(pool, waiter.class, at);
+                if self.clock(pool, waiter.tag, at) {
+                    let tag = waiter.tag;
+                    self.note_slow(pool, &Late { ticket, tag, at, line: id, shards: 1, joined: true, reply }, port);
+                }
                 self.complete(pool, ticket, reply, Some(port));
                 next = link;
             }
@@ -91,23 +98,26 @@ impl Engine {
             let Some(gather) = self.gathers.get_mut(waiter.link as usize) else { return };
             if gather.take(waiter.part, reply, &mut self.spare) {
                 let gather = self.gathers.remove(waiter.link as usize);
-                let (ticket, at, class) = (gather.ticket, gather.at, gather.class);
+                let (ticket, at, tag, shards) = (gather.ticket, gather.at, gather.tag, gather.shards());
                 let mut merged = self.spare.take();
                 gather.finish(&mut merged, &mut self.spare);
-                self.clock(pool, class, at);
+                if self.clock(pool, tag, at) {
+                    let late = Late { ticket, tag, at, line: id, shards, joined: false, reply: &merged };
+                    self.note_slow(pool, &late, port);
+                }
                 self.complete(pool, ticket, &merged, Some(port));
                 self.spare.put(merged);
             }
         }
     }
 
-    /// Notes how long a request took.
+    /// Notes how long a request took. Returns whether that is slow.
     #[inline]
-    fn clock(&mut self, pool: u16, class: Class, at: u32) {
+    fn clock(&mut self, pool: u16, tag: Tag, at: u32) -> bool {
         let took = (self.now as u32).wrapping_sub(at);
-        if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
-            pool.counts.request_duration[class].record(took);
-        }
+        let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return false };
+        pool.counts.request_duration[tag.class()].record(took);
+        took >= pool.slow_from
     }
 
     /// A connection is being opened.
@@ -207,7 +217,7 @@ impl Engine {
                 failure.write(name, sent || split, &mut reply);
                 pool.counts.errors[failure.cause] += 1;
             }
-            self.land(pool, &waiter, &reply, port);
+            self.land(id, pool, &waiter, &reply, port);
         }
         self.spare.put(reply);
         self.resume(&paused, port);

@@ -20,7 +20,7 @@ const REFUSED: &[(Why, &str)] = &[
         Why::OneServer,
         "commandlog|get commandlog|len commandlog|reset latency|doctor latency|graph \
          latency|histogram latency|history latency|latest latency|reset memory|doctor memory|malloc-stats \
-         memory|purge memory|stats slowlog|get slowlog|len slowlog|reset command|getkeysandflags",
+         memory|purge memory|stats command|getkeysandflags",
     ),
     (Why::Cluster, "asking restore-asking"),
 ];

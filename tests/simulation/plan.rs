@@ -9,6 +9,7 @@ use hotring::ring::{Distribution, KeyHash, Shard};
 use hotring::stages::{Coalesce, Health, HealthConfig, Micros, Path, Placement, Route};
 use hotring::units::Secret;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What one run is like.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +94,7 @@ impl Plan {
             limits: Limits::default(),
             outbox: self.outbox,
             timeout: self.timeout,
+            slowlog: hotring::engine::slow::Config { slower_than: Some(Duration::from_micros(50)), max_len: 3 },
             users: Arc::new(
                 Users::new(&[], self.password.then(|| Secret::new("secret")).as_ref()).expect("a password"),
             ),

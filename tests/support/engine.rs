@@ -63,6 +63,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
         limits: Limits::default(),
         outbox: 16 << 20,
         timeout: None,
+        slowlog: Default::default(),
         users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("no users are well formed")),
         path: Path {
             route: Route::new(placement, lanes),

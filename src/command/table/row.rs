@@ -1,7 +1,7 @@
 //! How a row of the table is written: a family of commands has its ACL categories and its treatment in common, a command
 //! its name, arity, keys and flags; what is particular to it follows.
 
-use super::super::{Access, Class, Keys, Local, Merge, Need, Spec, Treatment, Unless, Why};
+use super::super::{Access, Class, Keys, Local, Merge, Need, Spec, Tag, Treatment, Unless, Why};
 pub(super) use super::category;
 pub(super) use super::flag::*;
 
@@ -75,7 +75,8 @@ impl Family {
         let (categories, treatment) = (self.categories, self.treatment);
         let class = class(access, treatment, categories);
         let flags = flags | settled(treatment);
-        Spec { name, arity, access, keys, treatment, flags, categories, class, subcommands: &[], unless: None }
+        let tag = Tag::new(class, name);
+        Spec { name, arity, access, keys, treatment, flags, categories, class, tag, subcommands: &[], unless: None }
     }
 }
 
@@ -109,7 +110,7 @@ impl Spec {
     /// The command, treated like this.
     pub(super) const fn treated(self, treatment: Treatment) -> Self {
         let flags = self.flags & !SETTLED | settled(treatment);
-        Spec { treatment, flags, class: class(self.access, treatment, self.categories), ..self }
+        Spec { treatment, flags, ..self.in_class(class(self.access, treatment, self.categories)) }
     }
 
     /// The command, refused for some arguments.
@@ -119,7 +120,11 @@ impl Spec {
 
     /// A command without Redis' `write` flag that may write all the same.
     pub(super) const fn may_write(self) -> Self {
-        Spec { access: Access::Write, class: class(Access::Write, self.treatment, self.categories), ..self }
+        Spec { access: Access::Write, ..self.in_class(class(Access::Write, self.treatment, self.categories)) }
+    }
+
+    const fn in_class(self, class: Class) -> Self {
+        Spec { class, tag: self.tag.of(class), ..self }
     }
 
     /// A command that is further named by its first argument.

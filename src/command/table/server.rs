@@ -11,6 +11,7 @@ const COMMANDS_OF: Family = CONNECTION.local(Local::Command);
 const SERVER: Family = Family::of(0);
 const ADMIN_ONLY: Family = SERVER.refused(Why::Admin);
 const ONE_SERVER: Family = SERVER.refused(Why::OneServer);
+const SLOW: Family = SERVER.local(Local::Slowlog);
 const CLUSTER_ONLY: Family = SERVER.refused(Why::Cluster);
 /// Flags of most administration.
 const ANY_TIME: u32 = ADMIN | NOSCRIPT | LOADING | STALE;
@@ -57,7 +58,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     ONE_SERVER.other("commandlog", -2, NONE, 0).containing(COMMANDLOG),
     ONE_SERVER.other("latency", -2, NONE, 0).containing(LATENCY),
     ONE_SERVER.other("memory", -2, NONE, 0).containing(MEMORY),
-    ONE_SERVER.other("slowlog", -2, NONE, 0).containing(SLOWLOG),
+    SLOW.other("slowlog", -2, NONE, 0).containing(SLOWLOG),
     CLUSTER_ONLY.other("cluster", -2, NONE, 0).containing(CLUSTER),
 ];
 
@@ -153,10 +154,10 @@ static MEMORY: &[Spec] = &[
 ];
 
 static SLOWLOG: &[Spec] = &[
-    ONE_SERVER.other("slowlog|get", -2, NONE, ADMIN | LOADING | STALE),
-    ONE_SERVER.help("slowlog|help"),
-    ONE_SERVER.other("slowlog|len", 2, NONE, ADMIN | LOADING | STALE),
-    ONE_SERVER.other("slowlog|reset", 2, NONE, ADMIN | LOADING | STALE),
+    SLOW.other("slowlog|get", -2, NONE, ADMIN | LOADING | STALE),
+    SLOW.help("slowlog|help"),
+    SLOW.other("slowlog|len", 2, NONE, ADMIN | LOADING | STALE),
+    SLOW.other("slowlog|reset", 2, NONE, ADMIN | LOADING | STALE),
 ];
 
 static CLUSTER: &[Spec] = &[

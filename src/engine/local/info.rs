@@ -76,6 +76,7 @@ pub(super) fn config(engine: &Engine, asked: &mut Asked<'_>) -> Answer {
     let number = engine.sessions.get(asked.id as usize).map(|session| session.pool);
     let pool = number.and_then(|number| engine.pools.get(usize::from(number)));
     let Some(pool) = pool.map(|pool| &pool.config) else { return Ok(()) };
+    let slower_than = pool.slowlog.slower_than;
     let parameters = [
         ("appendonly", "no".into()),
         ("databases", pool.databases.to_string()),
@@ -84,6 +85,8 @@ pub(super) fn config(engine: &Engine, asked: &mut Asked<'_>) -> Answer {
         ("replica-read-only", "yes".into()),
         ("save", String::new()),
         ("slave-read-only", "yes".into()),
+        ("slowlog-log-slower-than", slower_than.map_or("-1".into(), |span| span.as_micros().to_string())),
+        ("slowlog-max-len", pool.slowlog.max_len.to_string()),
         ("timeout", "0".into()),
     ];
     let patterns: Vec<&[u8]> = asked.request.args().skip(2).collect();

@@ -6,6 +6,7 @@
 //! clients.rs   CLIENT, of others: LIST, KILL, UNBLOCK; those of this worker and pool
 //! commands.rs  COMMAND
 //! info.rs      INFO, CONFIG
+//! slowlog.rs   SLOWLOG
 //! ```
 //!
 //! What differs between RESP2 and RESP3 is written in the session's protocol.
@@ -15,6 +16,7 @@ mod clients;
 mod commands;
 mod info;
 mod session;
+mod slowlog;
 
 use super::port::Port;
 use super::{Engine, SessionId};
@@ -102,6 +104,7 @@ pub(super) fn answer(
         Local::Info => info::info(engine, &mut asked),
         Local::Ping => ping(&mut asked),
         Local::Select => session::select(engine, &mut asked),
+        Local::Slowlog => slowlog::slowlog(engine, &mut asked),
         plain => {
             simple(engine, plain, &mut asked);
             Ok(())
