@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Hotring, eventually, key_on, pool, shards, wire};
+use support::{Fake, Hotring, eventually, key_on, pool, shards, wire};
 
 const MIB: usize = 1 << 20;
 
@@ -123,4 +123,72 @@ fn a_shard_that_dies_under_an_upload_is_told_of_once() {
     app.send(&body(2 * MIB));
     app.send(b"\r\n");
     assert_eq!(app.ask("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn a_long_reply_goes_on_to_its_app_while_it_comes() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::with_admin(&pool(&at, &[]));
+    let (mut slow, mut other) = (hotring.app(), hotring.app());
+    let value = body(48 * MIB + 5);
+    redis[0].client().call(&[b"SET".as_slice(), b"long", &value]);
+    // One that does not read holds up nobody on the same connection.
+    slow.send(&[wire(&["GET", "long"]), wire(&["PING"])].concat());
+    for number in 0..50 {
+        assert_eq!(other.ask(&format!("SET other {number}")), "+OK\r\n");
+    }
+    let whole = [format!("${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
+    assert!(slow.exactly(whole.len()) == whole);
+    assert_eq!(slow.text(), "+PONG\r\n");
+    // Behind one that is not answered yet, of another app or its own, and through MULTI.
+    slow.send(&[wire(&["STRLEN", "long"]), wire(&["GET", "long"]), wire(&["GET", "long"])].concat());
+    assert_eq!(slow.text(), format!(":{}\r\n", value.len()));
+    assert!(slow.exactly(whole.len()) == whole);
+    assert!(slow.exactly(whole.len()) == whole);
+    slow.send(&[wire(&["MULTI"]), wire(&["GET", "long"]), wire(&["EXEC"])].concat());
+    assert_eq!([slow.text(), slow.text()], ["+OK\r\n", "+QUEUED\r\n"]);
+    assert!(slow.exactly(whole.len() + 4) == [b"*1\r\n", whole.as_slice()].concat());
+    // It counts as one reply, and nothing stays behind.
+    let output = "hotring_client_output_bytes{pool=\"main\"}";
+    eventually("all has left", || hotring.metric(output) == 0.0);
+    assert_eq!(hotring.metric("hotring_requests_pending{pool=\"main\"}"), 0.0);
+}
+
+#[test]
+fn who_leaves_a_long_reply_costs_nobody_anything() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &[]);
+    let value = body(8 * MIB);
+    redis[0].client().call(&[b"SET".as_slice(), b"long", &value]);
+    let mut other = hotring.app();
+    for _ in 0..20 {
+        let mut app = hotring.app();
+        app.send(&wire(&["GET", "long"]));
+        assert_eq!(app.exactly(10), b"$8388608\r\n");
+        drop(app);
+        assert_eq!(other.ask("ECHO still"), "$5\r\nstill\r\n");
+        assert_eq!(other.ask("STRLEN long"), ":8388608\r\n");
+    }
+}
+
+#[test]
+fn a_reply_that_breaks_off_ends_its_app_and_nobody_else() {
+    // Half of a long value, then the end.
+    let fake = Fake::start(|visit| {
+        visit.shake_hands();
+        while let Some(request) = visit.request() {
+            if request[0].eq_ignore_ascii_case(b"GET") {
+                visit.send(format!("${}\r\n", 4 * MIB).as_bytes());
+                visit.send(&body(2 * MIB));
+                return;
+            }
+            visit.send(b"+OK\r\n");
+        }
+    });
+    let hotring = Hotring::over(&[fake.address()], &[]);
+    let (mut app, mut other) = (hotring.app(), hotring.app());
+    app.send(&wire(&["GET", "k"]));
+    let said = app.rest();
+    assert!(said.starts_with(b"$4194304\r\n") && said.len() < 4 * MIB, "{} bytes", said.len());
+    eventually("the server is back", || other.ask("SET k v") == "+OK\r\n");
 }

@@ -114,7 +114,9 @@ impl Engine {
                 continue;
             }
             let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
-            if u64::from((now as u32).wrapping_sub(front.at)) > timeout.min(LONGEST_TIMEOUT) {
+            if u64::from((now as u32).wrapping_sub(if line.passing > 0 { line.heard } else { front.at }))
+                > timeout.min(LONGEST_TIMEOUT)
+            {
                 overdue.push((
                     id as LineId,
                     Failure { cause: Cause::Timeout, reason: "no answer within the pool's timeout" },

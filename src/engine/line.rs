@@ -101,6 +101,12 @@ pub struct Line {
     pub patient: bool,
     /// Its newest request is still arriving.
     pub arriving: bool,
+    /// Bytes to come of a reply that is passed on while it arrives; 0 for none.
+    pub passing: u64,
+    /// Bytes of it that have come.
+    pub passed: u64,
+    /// When a part of it came last, as [`Waiter::at`].
+    pub heard: u32,
     /// Whether it can be used.
     pub state: State,
     /// Bytes to send; those before `out_at` have left.
@@ -140,6 +146,9 @@ impl Line {
             owner: Owner::Shared,
             patient: false,
             arriving: false,
+            passing: 0,
+            passed: 0,
+            heard: 0,
             state: State::Idle,
             outbox: Vec::new(),
             out_at: 0,
@@ -229,6 +238,7 @@ impl Line {
         self.outbox = Vec::new();
         self.out_at = 0;
         self.blocked = false;
+        self.passing = 0;
         self.resume = ReplyResume::default();
         all
     }

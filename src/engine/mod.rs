@@ -18,6 +18,7 @@ pub mod line;
 mod local;
 mod merge;
 mod own;
+mod pass;
 mod plan;
 pub mod port;
 mod scan;

@@ -3,7 +3,7 @@
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
 use super::port::Port;
-use super::slow::Late;
+use super::slow::{Late, ReplySeen};
 use super::{Engine, LineId, SessionId};
 use crate::command::Tag;
 use crate::error::{Cause, Failure};
@@ -31,10 +31,18 @@ impl Engine {
                 return Ok((consumed, 1));
             }
             let Some(line) = self.lines.get_mut(id as usize) else { return Err(None) };
+            if line.passing > 0 {
+                consumed += self.pass_more(id, rest, port);
+                continue;
+            }
             let length = match skim(rest, &mut line.resume).map_err(Some)? {
-                Skim::Incomplete { need } => return Ok((consumed, need)),
                 Skim::Reply(length) => length,
+                Skim::Incomplete { need } => {
+                    let passed = self.pass_reply(id, need, rest, port);
+                    return Ok(if passed { (bytes.len(), 1) } else { (consumed, need) });
+                }
             };
+            let Some(line) = self.lines.get_mut(id as usize) else { return Err(None) };
             let reply = rest.get(..length).unwrap_or_default();
             consumed += length;
             // A flight none of whose bytes have left cannot have been answered; its waiter must stay to be told.
@@ -81,7 +89,11 @@ impl Engine {
         } else if waiter.part == Waiter::WHOLE {
             if self.clock(pool, waiter.tag, waiter.at) {
                 let Waiter { ticket, tag, at, .. } = *waiter;
-                self.note_slow(pool, &Late { ticket, tag, at, line: id, shards: 1, joined: false, reply }, port);
+                self.note_slow(
+                    pool,
+                    &Late { ticket, tag, at, line: id, shards: 1, joined: false, reply: reply.into() },
+                    port,
+                );
             }
             self.complete(pool, waiter.ticket, reply, Some(port));
             let mut next = waiter.link;
@@ -89,7 +101,11 @@ impl Engine {
                 let Some((ticket, at, link)) = self.joined.try_remove(next as usize) else { break };
                 if self.clock(pool, waiter.tag, at) {
                     let tag = waiter.tag;
-                    self.note_slow(pool, &Late { ticket, tag, at, line: id, shards: 1, joined: true, reply }, port);
+                    self.note_slow(
+                        pool,
+                        &Late { ticket, tag, at, line: id, shards: 1, joined: true, reply: reply.into() },
+                        port,
+                    );
                 }
                 self.complete(pool, ticket, reply, Some(port));
                 next = link;
@@ -102,12 +118,33 @@ impl Engine {
                 let mut merged = self.spare.take();
                 gather.finish(&mut merged, &mut self.spare);
                 if self.clock(pool, tag, at) {
-                    let late = Late { ticket, tag, at, line: id, shards, joined: false, reply: &merged };
+                    let late =
+                        Late { ticket, tag, at, line: id, shards, joined: false, reply: merged.as_slice().into() };
                     self.note_slow(pool, &late, port);
                 }
                 self.complete(pool, ticket, &merged, Some(port));
                 self.spare.put(merged);
             }
+        }
+    }
+
+    /// Notes how long a request took whose reply was passed on while it came.
+    pub(super) fn time_long(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &mut impl Port) {
+        if self.clock(pool, waiter.tag, waiter.at) {
+            let Waiter { ticket, tag, at, .. } = *waiter;
+            self.note_slow(
+                pool,
+                &Late {
+                    ticket,
+                    tag,
+                    at,
+                    line: id,
+                    shards: 1,
+                    joined: false,
+                    reply: ReplySeen { failed: false, bytes: total },
+                },
+                port,
+            );
         }
     }
 
@@ -196,7 +233,8 @@ impl Engine {
             _ => line.counts.server_err += 1,
         }
         line.state = State::Down(failure);
-        let lost = line.drain();
+        let passing = line.passing > 0;
+        let mut lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
         let (pool, number, shard, owner) = (line.pool, line.number, line.shard, line.owner);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
@@ -205,6 +243,10 @@ impl Engine {
             Owner::Ear => self.ear_lost(id, failure),
             // Before anyone is answered: whoever has it must not think that the shard still remembers.
             Owner::Free | Owner::Session(..) => self.own_lost(id),
+        }
+        if passing && !lost.is_empty() {
+            let (waiter, _) = lost.remove(0);
+            self.break_off_reply(pool, waiter.ticket);
         }
         let mut reply = self.spare.take();
         for (waiter, sent) in lost {

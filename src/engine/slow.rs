@@ -49,7 +49,7 @@ impl Config {
 }
 
 /// A request whose reply has come late.
-pub(super) struct Late<'a> {
+pub(super) struct Late {
     /// Whose it is.
     pub(super) ticket: Ticket,
     pub(super) tag: Tag,
@@ -61,7 +61,19 @@ pub(super) struct Late<'a> {
     pub(super) shards: u16,
     /// Whether it shared another's flight.
     pub(super) joined: bool,
-    pub(super) reply: &'a [u8],
+    pub(super) reply: ReplySeen,
+}
+
+/// What is told of a reply.
+pub(super) struct ReplySeen {
+    pub(super) failed: bool,
+    pub(super) bytes: u64,
+}
+
+impl From<&[u8]> for ReplySeen {
+    fn from(reply: &[u8]) -> Self {
+        Self { failed: reply.first() == Some(&b'-'), bytes: reply.len() as u64 }
+    }
 }
 
 /// An entry of the list.
@@ -128,7 +140,7 @@ impl Engine {
     /// Notes a request that was slow.
     #[cold]
     #[inline(never)]
-    pub(super) fn note_slow(&mut self, pool: u16, late: &Late<'_>, port: &impl Port) {
+    pub(super) fn note_slow(&mut self, pool: u16, late: &Late, port: &impl Port) {
         let took = (self.now as u32).wrapping_sub(late.at);
         let shard = self.lines.get(late.line as usize).map_or(0, |line| line.shard);
         let first_id = self.ids.checked_rem(self.id_step).unwrap_or(0);
@@ -151,9 +163,9 @@ impl Engine {
             shard,
             shards: late.shards,
             joined: late.joined,
-            failed: late.reply.first() == Some(&b'-'),
+            failed: late.reply.failed,
             gone: session.is_none(),
-            reply_bytes: late.reply.len() as u64,
+            reply_bytes: late.reply.bytes,
             address,
             name: name.get(..LONGEST_NAME).unwrap_or(name).into(),
             session: (id, generation),
