@@ -137,6 +137,8 @@ pub struct Holdings {
     pub attempts: usize,
     /// Requests that share another's flight.
     pub joined: usize,
+    /// Commands that wait for something to happen.
+    pub blocked: u32,
     /// Empty buffers kept to be used again.
     pub spare: usize,
     /// Their capacity in bytes.
@@ -313,6 +315,7 @@ impl Engine {
             gathers: self.gathers.len(),
             attempts: self.attempts.len(),
             joined: self.joined.len(),
+            blocked: self.blocked,
             spare,
             spare_bytes,
         }

@@ -107,7 +107,9 @@ impl Special {
 
     /// The connection broke: what the shard remembered is gone, and must not seem to be there.
     pub fn lost(&mut self) {
-        let (multi, watching) = (self.multi && !self.leaving, self.watching && !self.leaving);
+        // What was lost before is not found again by losing another connection.
+        let watching = (self.watching || self.watch_lost) && !self.leaving;
+        let multi = self.multi && !self.leaving;
         let dirty = self.dirty;
         self.leave();
         (self.multi, self.lost, self.dirty) = (multi, multi, multi && dirty);

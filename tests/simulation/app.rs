@@ -1,9 +1,10 @@
 //! An app: what it asks for, and the verdict on what it is answered.
 
 use super::chance::Chance;
-use super::truth::{Moment, Truth, same};
-use super::wire::Reply;
+use super::truth::{Moment, Truth};
+use super::verdict::Deal;
 use hotring::engine::SessionId;
+use hotring::engine::line::Dialect;
 use hotring::resp::write;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,23 +31,47 @@ pub enum Wish {
     Script(Vec<u8>, Vec<u8>),
     Incr(Vec<u8>),
     Del(Vec<Vec<u8>>),
+    /// An element behind a list.
+    Push(Vec<u8>, Vec<u8>),
+    /// An element of one of these lists.
+    Pop(Vec<Vec<u8>>),
+    Select(u16),
+    Hello(bool),
+    Reset,
+    Watch(Vec<Vec<u8>>),
+    Unwatch,
+    Multi,
+    /// This, in a transaction.
+    Queued(Box<Wish>),
+    Exec,
+    Discard,
 }
 
 impl Wish {
     /// The keys it is routed by; a script is not.
     pub fn keys(&self) -> Vec<&[u8]> {
         match self {
-            Self::Exact(_) | Self::Error(_) | Self::Any | Self::Script(..) => Vec::new(),
-            Self::Get(key) | Self::Length(key) | Self::Incr(key) => vec![key],
-            Self::Mget(keys) | Self::Exists(keys) | Self::Del(keys) => keys.iter().map(Vec::as_slice).collect(),
+            Self::Get(key) | Self::Length(key) | Self::Incr(key) | Self::Push(key, _) => vec![key],
+            Self::Mget(keys) | Self::Exists(keys) | Self::Del(keys) | Self::Pop(keys) | Self::Watch(keys) => {
+                keys.iter().map(Vec::as_slice).collect()
+            }
+            Self::Queued(wish) => wish.keys(),
             Self::Set(pairs) | Self::Setnx(pairs) => pairs.iter().map(|(key, _)| key.as_slice()).collect(),
+            _ => Vec::new(),
         }
     }
 
-    fn values(&self) -> Vec<&[u8]> {
+    /// Whether it is asked of a shard on a connection of the session's own.
+    pub fn is_own(&self) -> bool {
+        use Wish::{Discard, Exec, Multi, Pop, Queued, Unwatch, Watch};
+        matches!(self, Pop(_) | Watch(_) | Unwatch | Multi | Queued(_) | Exec | Discard)
+    }
+
+    pub fn values(&self) -> Vec<&[u8]> {
         match self {
             Self::Set(pairs) | Self::Setnx(pairs) => pairs.iter().map(|(_, value)| value.as_slice()).collect(),
-            Self::Script(_, value) => vec![value],
+            Self::Script(_, value) | Self::Push(_, value) => vec![value],
+            Self::Queued(wish) => wish.values(),
             _ => Vec::new(),
         }
     }
@@ -61,16 +86,18 @@ pub struct Pending {
     pub taken: Option<Moment>,
     /// Then: each key's home, or a script's; `None` where the ring was empty.
     pub homes: Vec<Option<usize>>,
-    /// Then: the connections it wants.
+    /// Then: the shared connections it wants, or would.
     pub lines: Vec<u32>,
     /// Then: whether one of them was down.
     pub down: bool,
+    /// Then: whether sessions have all the connections of a home that they may have for themselves.
+    pub crowded: bool,
 }
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = format!("{:?}", self.wish);
-        let what = what.split('(').next().unwrap_or_default();
+        let what = what.split(['[', '"']).next().unwrap_or_default();
         let keys: Vec<_> = self.wish.keys().into_iter().map(String::from_utf8_lossy).collect();
         let values: Vec<_> = self.wish.values().into_iter().map(super::truth::unique).collect();
         let Self { taken, homes, lines, down, .. } = self;
@@ -81,6 +108,8 @@ impl fmt::Debug for Pending {
 /// One app connection.
 pub struct App {
     pub pool: usize,
+    /// Of its pool.
+    pub shards: usize,
     pub session: SessionId,
     pub lane: u32,
     /// Bytes it means to send.
@@ -105,9 +134,19 @@ pub struct App {
     /// It does not read for now.
     pub idle: bool,
     pub authenticated: bool,
-    /// By shard: a moment that lies before everything it asks of it from now on, since its requests to one shard run in
+    /// What it means to say next, piece by piece.
+    pub means: VecDeque<(Vec<Vec<u8>>, Wish)>,
+    /// The numbers of the values that transactions it means to send write.
+    pub groups: Vec<Vec<u64>>,
+    /// Its database and whether it speaks RESP3: as it is when what was taken is carried out.
+    pub dialect: Dialect,
+    /// The last that was answered.
+    pub speaks_resp3: bool,
+    /// Its transaction, as far as it was answered.
+    pub deal: Deal,
+    /// By place: a moment that lies before everything it asks of it from now on, since its requests to one shard run in
     /// the order in which it made them.
-    seen: HashMap<usize, Moment>,
+    pub seen: HashMap<usize, Moment>,
 }
 
 /// What an app may ask for.
@@ -121,12 +160,18 @@ pub struct Habits {
     pub scripts: bool,
     /// Few keys.
     pub hot: bool,
+    /// Transactions and commands that block: so many of a hundred requests.
+    pub deals: usize,
+    /// Databases.
+    pub databases: u16,
+    pub resp3: bool,
 }
 
 impl App {
-    pub fn new(pool: usize, session: SessionId, lane: u32, authenticated: bool) -> Self {
+    pub fn new(pool: usize, shards: usize, session: SessionId, lane: u32, authenticated: bool) -> Self {
         Self {
             pool,
+            shards,
             session,
             lane,
             unsent: Vec::new(),
@@ -142,17 +187,22 @@ impl App {
             last_words: false,
             idle: false,
             authenticated,
+            means: VecDeque::new(),
+            groups: Vec::new(),
+            dialect: Dialect::default(),
+            speaks_resp3: false,
+            deal: Deal::default(),
             seen: HashMap::new(),
         }
     }
 
     fn expect(&mut self, wish: Wish) {
         let pending =
-            Pending { wish, end: self.spoken, taken: None, homes: Vec::new(), lines: Vec::new(), down: false };
+            Pending { wish, end: self.spoken, taken: None, homes: Vec::new(), lines: Vec::new(), down: false, crowded: false };
         self.pending.push_back(pending);
     }
 
-    fn say(&mut self, args: &[&[u8]], wish: Wish) {
+    pub fn say(&mut self, args: &[&[u8]], wish: Wish) {
         let before = self.unsent.len();
         write::request(&mut self.unsent, args);
         self.spoken += (self.unsent.len() - before) as u64;
@@ -179,18 +229,14 @@ impl App {
                 }
             };
         }
-        let mut value = |chance: &mut Chance, key: &[u8]| {
-            *number += 1;
-            let padding = match chance.below(40) {
-                0 if habits.long => 16_300 + chance.below(30_000),
-                1..4 => chance.below(600),
-                _ => 0,
-            };
-            let mut value = [key, b":"].concat();
-            value.resize(value.len() + padding, b'x');
-            value.extend_from_slice(format!("={number}").as_bytes());
-            value
-        };
+        if let Some((args, wish)) = self.means.pop_front() {
+            let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+            return self.say(&args, wish);
+        }
+        if chance.below(100) < habits.deals {
+            return self.mean(chance, habits, number);
+        }
+        let mut value = |chance: &mut Chance, key: &[u8]| super::means::value(chance, habits, number, key);
         let key = key(chance, habits);
         let several = |chance: &mut Chance| -> Vec<Vec<u8>> {
             let count = 1 + chance.below(4);
@@ -270,7 +316,14 @@ impl App {
         let plain = format!("{}k{}", habits.pool, chance.below(4)).into_bytes();
         match chance.below(8) {
             0 => self.say(&[b"PING"], Wish::Exact(b"+PONG\r\n".to_vec())),
-            1 => self.say(&[b"select", b"0"], Wish::Exact(b"+OK\r\n".to_vec())),
+            1 => {
+                let db = chance.below(usize::from(habits.databases)) as u16;
+                self.say(&[b"select", db.to_string().as_bytes()], Wish::Select(db));
+            }
+            2 if habits.resp3 => {
+                let resp3 = chance.one_in(2);
+                self.say(&[b"HELLO", if resp3 { b"3" } else { b"2" }], Wish::Hello(resp3));
+            }
             2 => self.say(&[b"CLIENT", b"SETINFO", b"lib-name", b"x"], Wish::Exact(b"+OK\r\n".to_vec())),
             3 if chance.one_in(2) => self.say(&[b"EXEC"], Wish::Error("ERR EXEC without MULTI")),
             3 => self.say(&[b"CONFIG", b"RESETSTAT"], Wish::Error("ERR hotring does not carry administration")),
@@ -287,161 +340,6 @@ impl App {
             }
         }
     }
-
-    // --- the verdict ----------------------------------------------------------------------------------------------
-
-    fn since(&self, node: usize, taken: Moment) -> Moment {
-        self.seen.get(&node).map_or(taken, |seen| taken.max(*seen))
-    }
-
-    fn saw(&mut self, node: usize, at: Moment) {
-        let seen = self.seen.entry(node).or_default();
-        *seen = at.max(*seen);
-    }
-
-    /// Judges the reply to the oldest request. `faults` tells when each connection broke last.
-    pub fn judge(&mut self, reply: &Reply<'_>, wire: &[u8], truth: &mut Truth, faults: &[Moment]) {
-        let asked = self.pending.pop_front().expect("a reply that nobody asked for");
-        let taken = asked.taken.unwrap_or_else(|| panic!("answered before it was asked: {asked:?}"));
-        self.asked -= 1;
-        if let Reply::Error(text) = reply {
-            let text = String::from_utf8_lossy(text);
-            if text.starts_with("ERR shard s") || text.starts_with("ERR no shard is left") {
-                return self.excused(&text, &asked, taken, truth, faults);
-            }
-        }
-        let lied = asked.homes.iter().flatten().any(|&node| truth.nodes[node].lied >= taken);
-        if lied && !matches!(asked.wish, Wish::Exact(_) | Wish::Error(_)) {
-            return uncertain(&asked.wish, truth);
-        }
-        let home = |index: usize| asked.homes[index].expect("answered, and there was no shard");
-        let told = format!("{:?} to {:?}", String::from_utf8_lossy(wire), asked);
-        match &asked.wish {
-            Wish::Any => {}
-            Wish::Exact(bytes) => assert_eq!(bytes, wire, "{told}"),
-            Wish::Error(start) => {
-                assert!(matches!(reply, Reply::Error(text) if text.starts_with(start.as_bytes())), "{told}");
-            }
-            Wish::Get(key) => {
-                let fits = |value: Option<&[u8]>| same(reply, value);
-                self.read(home(0), key, taken, truth, &fits, &told);
-            }
-            Wish::Length(key) => {
-                let fits = |value: Option<&[u8]>| *reply == Reply::Integer(value.map_or(0, <[u8]>::len) as i64);
-                self.read(home(0), key, taken, truth, &fits, &told);
-            }
-            Wish::Mget(keys) => {
-                let Reply::Array(items) = reply else { panic!("{told}") };
-                assert_eq!(items.len(), keys.len(), "{told}");
-                for (index, (key, item)) in keys.iter().zip(items).enumerate() {
-                    self.read(home(index), key, taken, truth, &|value| same(item, value), &told);
-                }
-            }
-            Wish::Exists(keys) => {
-                let Reply::Integer(sum) = reply else { panic!("{told}") };
-                let could = |there: bool| {
-                    let each = keys.iter().enumerate().map(|(index, key)| {
-                        let since = self.since(home(index), taken);
-                        truth.when(home(index), key, since, &|value| value.is_some() == there).is_some()
-                    });
-                    each.filter(|could| *could).count() as i64
-                };
-                assert!((keys.len() as i64 - could(false)..=could(true)).contains(sum), "{told}");
-            }
-            Wish::Set(pairs) => {
-                assert_eq!(*reply, Reply::Simple(b"OK"), "{told}");
-                self.wrote(pairs, &asked.homes, taken, truth);
-            }
-            Wish::Setnx(pairs) => match reply {
-                Reply::Integer(1) => self.wrote(pairs, &asked.homes, taken, truth),
-                Reply::Integer(0) => {
-                    pairs.iter().for_each(|(_, value)| truth.not_written(value));
-                    let taken_key = pairs.iter().enumerate().any(|(index, (key, _))| {
-                        truth.when(home(index), key, taken, &|value| value.is_some()).is_some()
-                    });
-                    assert!(taken_key, "{told}");
-                }
-                Reply::Error(b"CROSSSLOT Keys in request don't hash to the same slot") => {
-                    assert!((1..pairs.len()).any(|index| home(index) != home(0)), "{told}");
-                    pairs.iter().for_each(|(_, value)| truth.not_written(value));
-                }
-                _ => panic!("{told}"),
-            },
-            Wish::Script(key, value) => {
-                assert!(same(reply, Some(value)), "{told}");
-                self.wrote(&[(key.clone(), value.clone())], &asked.homes, taken, truth);
-            }
-            Wish::Incr(key) => {
-                let result = match reply {
-                    Reply::Integer(n) => Some(*n),
-                    Reply::Error(b"ERR value is not an integer or out of range") => None,
-                    _ => panic!("{told}"),
-                };
-                let since = self.since(home(0), taken);
-                let Some(at) = truth.run_with(home(0), "INCR", key, since, result) else { panic!("{told}") };
-                truth.claim(home(0), "INCR", key, since);
-                self.saw(home(0), at);
-            }
-            Wish::Del(keys) => {
-                let Reply::Integer(sum) = reply else { panic!("{told}") };
-                let (mut least, mut most) = (0, 0);
-                for (index, key) in keys.iter().enumerate() {
-                    let node = home(index);
-                    let since = self.since(node, taken);
-                    truth.claim(node, "DEL", key, since);
-                    let none = truth.run_with(node, "DEL", key, since, Some(0));
-                    let one = truth.run_with(node, "DEL", key, since, Some(1));
-                    least += i64::from(none.is_none());
-                    most += i64::from(one.is_some());
-                    let first = none.into_iter().chain(one).min().unwrap_or(since);
-                    self.saw(node, first);
-                }
-                assert!((least..=most).contains(sum), "{told}");
-            }
-        }
-    }
-
-    fn read(
-        &mut self,
-        node: usize,
-        key: &[u8],
-        taken: Moment,
-        truth: &Truth,
-        fits: &dyn Fn(Option<&[u8]>) -> bool,
-        told: &str,
-    ) {
-        let since = self.since(node, taken);
-        match truth.when(node, key, since, fits) {
-            Some(at) => self.saw(node, at),
-            None => {
-                panic!("{} was never so since {since} (now {}): {told}", String::from_utf8_lossy(key), truth.moment)
-            }
-        }
-    }
-
-    fn wrote(&mut self, pairs: &[Pair], homes: &[Option<usize>], taken: Moment, truth: &Truth) {
-        for ((_, value), home) in pairs.iter().zip(homes) {
-            let node = home.expect("written, and there was no shard");
-            let at = truth.acknowledged(node, value, taken);
-            self.saw(node, at);
-        }
-    }
-
-    /// An error of the proxy's: there was a fault, and it says the truth about what was sent.
-    fn excused(&self, text: &str, asked: &Pending, taken: Moment, truth: &mut Truth, faults: &[Moment]) {
-        if text.starts_with("ERR no shard") {
-            assert!(asked.homes.contains(&None), "{text}: {asked:?}");
-        } else {
-            let broke = asked.lines.iter().any(|&line| faults[line as usize] >= taken);
-            assert!(broke || asked.down, "an error without a fault: {text}: {asked:?}");
-        }
-        if text.ends_with("nothing was sent") {
-            asked.wish.values().iter().for_each(|value| truth.not_written(value));
-        } else {
-            assert!(text.ends_with("the command may have run"), "{text}");
-            uncertain(&asked.wish, truth);
-        }
-    }
 }
 
 /// Nobody will tell the app what became of this.
@@ -449,11 +347,13 @@ pub fn uncertain(wish: &Wish, truth: &mut Truth) {
     match wish {
         Wish::Incr(key) => truth.may_run("INCR", key),
         Wish::Del(keys) => keys.iter().for_each(|key| truth.may_run("DEL", key)),
+        Wish::Pop(keys) => truth.may_pop(keys),
+        Wish::Queued(wish) => uncertain(wish, truth),
         _ => {}
     }
 }
 
-fn key(chance: &mut Chance, habits: &Habits) -> Vec<u8> {
+pub fn key(chance: &mut Chance, habits: &Habits) -> Vec<u8> {
     let pool = habits.pool;
     match chance.below(if habits.hot { 10 } else { 20 }) {
         0..8 if habits.hot => format!("{pool}k{}", chance.below(2)).into_bytes(),

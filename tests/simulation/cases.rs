@@ -78,3 +78,37 @@ fn a_session_shares_no_read_that_runs_before_what_it_asked_for_earlier() {
     let replies: Vec<String> = wires.apps.iter().map(|bytes| text(bytes)).collect();
     assert_eq!(replies, ["$3\r\nold\r\n", ":5\r\n$5\r\nnewer\r\n", "$5\r\nnewer\r\n"]);
 }
+
+/// An engine of one shard whose connections that sessions have for themselves are opened by the test: numbers 1 and on.
+fn engine_of_one(sessions: usize) -> (Engine, Wires) {
+    let (engine, mut wires) = engine(pool(1, 1, false), sessions);
+    wires.shards.resize(9, Vec::new());
+    (engine, wires)
+}
+
+/// The watch went with one connection, the wait behind it with another; the transaction must not be carried out as if the
+/// key had been watched all the time.
+#[test]
+fn a_lost_watch_stays_lost_when_another_connection_breaks() {
+    let (mut engine, mut wires) = engine_of_one(1);
+    submit(&mut engine, &mut wires, 0, "WATCH key");
+    engine.flush(&mut wires);
+    engine.connected(1, 0);
+    engine.flush(&mut wires);
+    engine.receive(1, b"+OK\r\n", 0, &mut wires).unwrap();
+    for line in ["GET key", "BLPOP key 0"] {
+        submit(&mut engine, &mut wires, 0, line);
+        engine.flush(&mut wires);
+        engine.fail(1, LOST, 0, &mut wires);
+        engine.ended(1);
+        engine.flush(&mut wires);
+    }
+    wires.apps[0].clear();
+    ["MULTI", "SET key 1", "EXEC"].iter().for_each(|line| submit(&mut engine, &mut wires, 0, line));
+    engine.flush(&mut wires);
+    engine.connected(1, 0);
+    engine.flush(&mut wires);
+    engine.receive(1, b"+OK\r\n+QUEUED\r\n", 0, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    assert_eq!(text(&wires.apps[0]), "+OK\r\n+QUEUED\r\n*-1\r\n");
+}

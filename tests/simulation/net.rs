@@ -1,6 +1,8 @@
 //! The sockets: pipes of some capacity that take what fits, break, and are seen to be broken only later.
 
 use super::chance::Chance;
+use super::server::Conn;
+use hotring::engine::line::{Dialect, Line, Owner};
 use hotring::engine::port::{Port, Taken};
 use hotring::engine::window::DIRECT;
 use hotring::engine::{LineId, SessionId};
@@ -38,6 +40,14 @@ pub enum Link {
 /// A connection to a shard.
 pub struct LineEnd {
     pub node: usize,
+    /// For one session at a time: opened once, as `upstream::connection::run_own` does.
+    pub own: bool,
+    /// What is agreed on when it is opened.
+    pub dialect: Dialect,
+    /// What the shard remembers for it.
+    pub conn: Conn,
+    /// Its task is told to end.
+    pub doomed: bool,
     pub link: Link,
     /// The engine asked for it.
     pub wanted: bool,
@@ -66,14 +76,20 @@ pub struct Net {
     /// Each session's app.
     pub sessions: Vec<Option<usize>>,
     pub lines: Vec<LineEnd>,
+    /// Connections that are wanted and have not been seen before.
+    pub fresh: Vec<LineId>,
     /// Replies that were offered to an app by themselves.
     pub direct: u64,
 }
 
 impl LineEnd {
-    pub fn new(node: usize, capacity: usize) -> Self {
+    pub fn new(node: usize, line: &Line, capacity: usize) -> Self {
         Self {
             node,
+            own: !matches!(line.owner, Owner::Shared | Owner::Ear),
+            dialect: line.dialect,
+            conn: Conn::default(),
+            doomed: false,
             link: Link::Idle,
             wanted: false,
             inbox: Vec::new(),
@@ -88,8 +104,9 @@ impl LineEnd {
     }
 
     /// Forgets the connection; returns what the shard had, or was about to, receive.
-    pub fn reset(&mut self, link: Link) -> Vec<u8> {
+    pub fn reset(&mut self, link: Link) -> (Conn, Vec<u8>) {
         self.link = link;
+        self.doomed = false;
         self.full = false;
         self.closed = false;
         self.refuses = false;
@@ -97,7 +114,7 @@ impl LineEnd {
         self.buffer.clear();
         let mut bytes = std::mem::take(&mut self.query);
         bytes.append(&mut self.inbox);
-        bytes
+        (std::mem::take(&mut self.conn), bytes)
     }
 }
 
@@ -142,7 +159,20 @@ impl Port for Net {
     }
 
     fn open(&mut self, line: LineId) {
-        self.lines[line as usize].wanted = true;
+        match self.lines.get_mut(line as usize) {
+            Some(end) => end.wanted = true,
+            None => self.fresh.push(line),
+        }
+    }
+
+    fn give_up(&mut self, line: LineId) {
+        match self.lines.get_mut(line as usize) {
+            Some(end) => {
+                assert!(end.own && (end.wanted || end.link != Link::Idle), "line {line} was given up and is not there");
+                end.doomed = true;
+            }
+            None => assert!(self.fresh.contains(&line), "line {line} was given up and never was"),
+        }
     }
 }
 

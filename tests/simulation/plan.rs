@@ -1,6 +1,7 @@
 //! What one run is like: how many of everything, how narrow, how unlucky.
 
 use super::chance::Chance;
+use super::truth::DATABASES;
 use hotring::acl::Users;
 use hotring::engine::PoolConfig;
 use hotring::engine::window::Bounds;
@@ -40,6 +41,12 @@ pub struct Plan {
     pub burst: usize,
     /// Few keys, asked for by all.
     pub hot: bool,
+    /// Transactions and commands that may block: so many of a hundred requests.
+    pub deals: usize,
+    /// Connections to each shard that sessions may have for themselves.
+    pub own: usize,
+    pub databases: u16,
+    pub resp3: bool,
     /// The flusher's turn comes in so many of a hundred steps.
     pub flushes: usize,
 }
@@ -66,6 +73,10 @@ impl Plan {
             pending: chance.pick(&[1, 1, 10, 200]),
             burst: chance.pick(&[1, 2, 5, 30]),
             hot: chance.one_in(2),
+            deals: chance.pick(&[0, 0, 5, 20, 60]),
+            own: chance.pick(&[1, 2, 4]),
+            databases: chance.pick(&[1, 1, DATABASES as u16]),
+            resp3: chance.one_in(3),
             flushes: chance.pick(&[2, 6, 14]),
         }
     }
@@ -82,10 +93,10 @@ impl Plan {
         let health = HealthConfig { eject: self.eject, failure_limit: 2, retry_timeout: 1_000 };
         let (shards, lanes) = (self.shards as u16, self.lanes);
         PoolConfig {
-            databases: 1,
             admin: false,
-            resp3: false,
-            own: 0,
+            databases: self.databases,
+            resp3: self.resp3,
+            own: self.own,
             channels: true,
             name: format!("pool{number}"),
             shards: names,

@@ -1,5 +1,6 @@
 //! The end of a run: everything comes to rest, and nothing is left.
 
+use super::net::Link;
 use super::world::World;
 use hotring::engine::SessionId;
 use hotring::error::Cause;
@@ -10,6 +11,7 @@ impl World {
     /// No more faults, no more requests: everything comes to rest, and nothing is left.
     pub fn rest(&mut self) {
         self.plan.faults = 0;
+        self.truth.resting = true;
         self.frozen.fill(false);
         for app in self.apps.iter_mut().flatten() {
             app.idle = false;
@@ -36,11 +38,20 @@ impl World {
         self.settle();
         assert!(self.apps.iter().all(Option::is_none), "a session does not end\n{}", self.state());
         assert_eq!(self.engine.session_count(), 0);
-        self.now += 1_000_000;
+        let held = self.engine.holdings();
+        assert_eq!(held.blocked, 0, "{held:?}");
+        // What sessions had for themselves is nobody's any more, and closed before long.
+        self.now += 11_000_000;
         assert!(self.engine.tick(self.now, &mut self.net).is_empty());
+        self.settle();
+        for (line, end) in self.net.lines.iter().enumerate().filter(|(_, end)| end.own) {
+            assert_eq!((end.link, end.wanted), (Link::Idle, false), "line {line} is kept\n{}", self.state());
+        }
+        assert_eq!(self.engine.in_flight(), 0);
         let mut kills = 0;
         for pool in 0..self.plan.pools as u16 {
             let path = self.engine.path(pool).expect("a pool");
+            assert_eq!(self.engine.own_connections(pool), 0, "{}", self.state());
             assert_eq!(path.coalesce.waiting(), 0, "reads that can be joined are left");
             let well = (0..self.plan.shards as u16).all(|shard| path.health.state(shard) == ShardState::Up);
             let shares = path.route.ring().shares();
@@ -62,7 +73,12 @@ impl World {
 
     /// What this run came across, to see that the worlds are as varied as they are meant to be.
     pub fn seen(&mut self) -> Vec<(&'static str, u64)> {
-        let mut seen = vec![("steps", self.truth.moment), ("long replies sent at once", self.net.direct)];
+        let mut seen = vec![
+            ("steps", self.truth.moment),
+            ("long replies sent at once", self.net.direct),
+            ("transactions", self.truth.transactions),
+            ("elements for who waited", self.truth.handed),
+        ];
         for pool in 0..self.plan.pools as u16 {
             let path = self.engine.path(pool).expect("a pool");
             let ejections = (0..self.plan.shards as u16).map(|shard| path.health.ejections(shard)).sum();
@@ -89,6 +105,7 @@ impl World {
         let mut quiet = 0;
         for _ in 0..20_000 {
             self.truth.moment += 1;
+            self.meet();
             let mut moved = false;
             for index in 0..self.apps.len() {
                 if self.apps[index].is_some() {

@@ -1,6 +1,7 @@
 //! The shards, their connections, and what can befall both. The proxy's side is as in `upstream::connection`.
 
 use super::net::Link;
+use super::server::Conn;
 use super::wire;
 use super::world::World;
 use hotring::error::{Cause, Failure};
@@ -13,7 +14,22 @@ impl World {
     /// Bytes reach the shard, and it carries out what is whole.
     pub fn shard_works(&mut self, line: usize) -> bool {
         let end = &mut self.net.lines[line];
-        if end.closed || self.frozen[end.node] || (end.inbox.is_empty() && end.query.is_empty()) {
+        if end.closed || self.frozen[end.node] {
+            return false;
+        }
+        if let Some(until) = end.conn.waits
+            && (self.truth.resting || until.is_some_and(|until| self.now >= until))
+        {
+            end.conn.waits = None;
+            let mut null = Vec::new();
+            end.conn.write_null_array(&mut null);
+            end.outbox.extend(null);
+            let serial = end.conn.serial;
+            self.truth.blocked.retain(|blocked| blocked.serial != serial);
+            self.note(|| format!("line {line}: waited in vain"));
+            return true;
+        }
+        if end.inbox.is_empty() && (end.query.is_empty() || end.conn.waits.is_some()) {
             return false;
         }
         if !end.inbox.is_empty() {
@@ -25,11 +41,14 @@ impl World {
         let lies = self.plan.lies && self.plan.faults > 0;
         let (mut at, mut replies) = (0, Vec::new());
         for _ in 0..most {
+            if end.conn.waits.is_some() {
+                break;
+            }
             let Some((args, length)) = wire::request(&end.query[at..]) else { break };
             let before = replies.len();
-            self.truth.execute(end.node, &args, &mut replies);
-            if lies && self.chance.one_in(200) {
-                self.truth.nodes[end.node].lied = self.truth.moment;
+            self.truth.execute(end.node, &mut end.conn, &args, self.now, &mut replies);
+            if lies && replies.len() > before && self.chance.one_in(200) {
+                self.truth.lied[end.node] = self.truth.moment;
                 replies.truncate(before);
                 let nonsense = [&b"+LIE\r\n"[..], b":7\r\n", b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n", b"$-1\r\n"];
                 replies.extend_from_slice(self.chance.pick(&nonsense));
@@ -39,7 +58,20 @@ impl World {
         end.query.drain(..at);
         end.outbox.extend(&replies);
         self.note(|| format!("line {line}: the shard carried out {at} bytes"));
+        self.hand_out();
         true
+    }
+
+    /// Connections that blocked are answered, or what they would have been is lost with them.
+    fn hand_out(&mut self) {
+        for (line, serial, answer) in std::mem::take(&mut self.truth.answers) {
+            let Some(end) = self.net.lines.get_mut(line).filter(|end| end.conn.serial == serial) else { continue };
+            end.conn.waits = None;
+            if !end.closed {
+                end.outbox.extend(&answer);
+                self.note(|| format!("line {line}: an element for who waited"));
+            }
+        }
     }
 
     /// What was sent over a connection that is given up still runs.
@@ -48,11 +80,21 @@ impl World {
         if self.frozen[node] {
             return false;
         }
-        let Some((args, length)) = wire::request(&self.ghosts[node]) else {
-            return !std::mem::take(&mut self.ghosts[node]).is_empty();
+        let stale = std::mem::take(&mut self.stale);
+        self.truth.blocked.retain(|blocked| !stale.contains(&blocked.serial));
+        let (conn, bytes) = &mut self.ghosts[node];
+        let Some((args, length)) = wire::request(bytes) else {
+            return !std::mem::take(bytes).is_empty();
         };
-        self.truth.execute(node, &args, &mut Vec::new());
-        self.ghosts[node].drain(..length);
+        self.truth.execute(node, conn, &args, self.now, &mut Vec::new());
+        bytes.drain(..length);
+        if conn.waits.take().is_some() {
+            // It sees that nobody is there to wait.
+            bytes.clear();
+            let serial = conn.serial;
+            self.truth.blocked.retain(|blocked| blocked.serial != serial);
+        }
+        self.hand_out();
         true
     }
 
@@ -80,7 +122,8 @@ impl World {
                 end.outbox.truncate(kept);
                 end.query.append(&mut end.inbox);
                 let bytes = std::mem::take(&mut end.query);
-                self.haunt(node, bytes);
+                let conn = std::mem::take(&mut end.conn);
+                self.haunt(node, conn, bytes);
                 self.note(|| format!("line {line}: breaks"));
             }
             3 => {
@@ -91,7 +134,7 @@ impl World {
             4 => {
                 self.truth.moment += 1;
                 self.truth.wipe(node);
-                self.ghosts[node].clear();
+                self.ghosts[node].1.clear();
                 for end in self.net.lines.iter_mut().filter(|end| end.node == node && end.link == Link::Open) {
                     end.closed = true;
                     end.refuses = true;
@@ -120,7 +163,7 @@ impl World {
                 if wire::request(&end.query).is_some() {
                     return false;
                 }
-                self.truth.nodes[node].lied = self.truth.moment;
+                self.truth.lied[node] = self.truth.moment;
                 end.outbox.extend(b"-ERR Protocol error: unknown\r\n");
                 end.closed = true;
                 end.refuses = true;
@@ -134,9 +177,22 @@ impl World {
     }
 
     /// Bytes that reached a shard which has lost its connection may still be carried out, later.
-    pub fn haunt(&mut self, node: usize, bytes: Vec<u8>) {
-        if self.ghosts[node].is_empty() && !self.chance.one_in(3) {
-            self.ghosts[node] = bytes;
+    pub fn haunt(&mut self, node: usize, mut conn: Conn, bytes: Vec<u8>) {
+        if conn.waits.take().is_some() {
+            // It may be handed an element before the shard sees that it is gone.
+            self.stale.push(conn.serial);
+        } else if self.ghosts[node].1.is_empty() && !self.chance.one_in(3) {
+            self.ghosts[node] = (conn, bytes);
+        }
+    }
+
+    /// A connection's task has ended, or begins anew.
+    fn reset(&mut self, line: usize, link: Link) {
+        let node = self.net.lines[line].node;
+        let (conn, bytes) = self.net.lines[line].reset(link);
+        self.haunt(node, conn, bytes);
+        if self.net.lines[line].own {
+            self.engine.ended(line as u32);
         }
     }
 
@@ -154,6 +210,12 @@ impl World {
         if end.link != Link::Open {
             return false;
         }
+        let node = end.node;
+        if end.doomed {
+            self.note(|| format!("line {line}: given up"));
+            self.reset(line, Link::Idle);
+            return true;
+        }
         if end.outbox.is_empty() {
             if !end.closed {
                 return false;
@@ -161,7 +223,12 @@ impl World {
             if self.engine.closed(id, self.now, &mut self.net) {
                 self.rung |= self.engine.is_dirty();
                 self.note(|| format!("line {line}: ended in peace"));
-                self.net.lines[line].reset(Link::Idle);
+                if self.net.lines[line].own {
+                    // Of the one who has it, it is the end of what the shard remembered.
+                    self.truth.moment += 1;
+                    self.truth.own_faults[node] = self.truth.moment;
+                }
+                self.reset(line, Link::Idle);
             } else {
                 self.fails(line, LOST);
             }
@@ -190,34 +257,54 @@ impl World {
 
     pub fn fails(&mut self, line: usize, failure: Failure) {
         self.note(|| format!("line {line}: fails: {failure:?}"));
-        self.truth.moment += 1;
-        self.faults[line] = self.truth.moment;
-        self.engine.fail(line as u32, failure, self.now, &mut self.net);
-        self.rung |= self.engine.is_dirty();
-        let bytes = self.net.lines[line].reset(Link::Lost);
-        let node = self.net.lines[line].node;
-        self.haunt(node, bytes);
+        self.overdue(line, failure);
+        let link = if self.net.lines[line].own { Link::Idle } else { Link::Lost };
+        self.reset(line, link);
         self.judge();
     }
 
-    pub fn line_opens(&mut self, line: usize) -> bool {
-        let node = self.net.lines[line].node;
+    /// A connection is to be given up; its task is to learn it.
+    pub fn overdue(&mut self, line: usize, failure: Failure) {
+        self.note(|| format!("line {line}: to be given up: {failure:?}"));
+        self.truth.moment += 1;
+        self.faults[line] = self.truth.moment;
         let end = &mut self.net.lines[line];
+        if end.own {
+            self.truth.own_faults[end.node] = self.truth.moment;
+        }
+        self.engine.fail(line as u32, failure, self.now, &mut self.net);
+        self.rung |= self.engine.is_dirty();
+        self.net.lines[line].doomed = self.net.lines[line].own;
+    }
+
+    pub fn line_opens(&mut self, line: usize) -> bool {
+        let id = line as u32;
+        let end = &mut self.net.lines[line];
+        let node = end.node;
         match end.link {
             Link::Open => return false,
             Link::Idle if !end.wanted => return false,
             Link::Idle | Link::Lost => {
                 end.wanted = false;
                 end.link = Link::Opening;
-                self.engine.opening(line as u32);
+                end.dialect = self.engine.line(id).expect("a line").dialect;
+                self.engine.opening(id);
             }
             Link::Opening if self.frozen[node] || (self.plan.faults > 0 && self.chance.one_in(5)) => {
-                self.fails(line, REFUSED);
+                if end.own && self.engine.is_given_up(id) {
+                    self.reset(line, Link::Idle);
+                } else {
+                    self.fails(line, REFUSED);
+                }
             }
+            Link::Opening if end.own && self.engine.is_given_up(id) => self.reset(line, Link::Idle),
             Link::Opening => {
                 end.link = Link::Open;
+                end.doomed = false;
+                self.connects += 1;
+                end.conn = Conn::new(line, self.connects, end.dialect);
                 self.truth.moment += 1;
-                self.engine.connected(line as u32, self.now);
+                self.engine.connected(id, self.now);
                 self.rung |= self.engine.is_dirty();
                 self.note(|| format!("line {line}: open"));
             }

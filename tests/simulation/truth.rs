@@ -1,8 +1,8 @@
 //! What really happened: the shards' data with all of its past, and which command ran when.
 
+use super::server::Blocked;
 use super::wire::Reply;
-use hotring::resp::write;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// Counts everything that happens; 0 is before all.
@@ -13,8 +13,13 @@ pub type Moment = u64;
 pub struct Timeline(Vec<(Moment, Option<Rc<[u8]>>)>);
 
 impl Timeline {
-    fn last(&self) -> Option<Rc<[u8]>> {
+    pub fn last(&self) -> Option<Rc<[u8]>> {
         self.0.last().and_then(|(_, value)| value.clone())
+    }
+
+    /// Whether anything was done to it behind `from` and up to `to`.
+    fn touched(&self, from: Moment, to: Moment) -> bool {
+        self.0.iter().any(|(at, _)| (from + 1..=to).contains(at))
     }
 
     /// The first moment from `from` to `to` at which the value was as asked for.
@@ -36,21 +41,40 @@ struct Run {
     claimed: bool,
 }
 
-/// One shard.
+/// One database of a shard.
 #[derive(Default)]
 pub struct Node {
-    keys: HashMap<Vec<u8>, Timeline>,
+    pub keys: HashMap<Vec<u8>, Timeline>,
+    pub lists: HashMap<Vec<u8>, VecDeque<Vec<u8>>>,
     runs: HashMap<(&'static str, Vec<u8>), Vec<Run>>,
-    /// When it last answered what is no answer to its command.
-    pub lied: Moment,
 }
 
-/// All shards of all pools.
+/// Databases of each shard.
+pub const DATABASES: usize = 3;
+
+/// All shards of all pools. A *node* is a shard here, a *place* a database of it: those of node n are n * DATABASES and on.
 pub struct Truth {
     pub moment: Moment,
+    /// By place.
     pub nodes: Vec<Node>,
+    /// By node: when it last answered what is no answer to its command.
+    pub lied: Vec<Moment>,
+    /// By node: when a connection of a session's own broke last.
+    pub own_faults: Vec<Moment>,
+    /// Connections that block, in the order in which they began.
+    pub blocked: Vec<Blocked>,
+    /// What those are answered, and may be too late for.
+    pub answers: Vec<(usize, u64, Vec<u8>)>,
+    /// By a number: the numbers that are written in the same transaction.
+    pub groups: HashMap<u64, Rc<[u64]>>,
+    /// Nobody sends anything any more, so that whoever blocks is answered at once.
+    pub resting: bool,
+    /// Transactions that were carried out.
+    pub transactions: u64,
+    /// Elements that a connection got which waited for them.
+    pub handed: u64,
     /// By the unique number in a value: when and where it was written.
-    written: HashMap<u64, (Moment, usize)>,
+    pub written: HashMap<u64, (Moment, usize)>,
     /// Values that apps were told had not been sent.
     never: HashSet<u64>,
     /// Commands without a name that may have run without anybody being told.
@@ -67,92 +91,49 @@ impl Truth {
     pub fn new(nodes: usize) -> Self {
         Self {
             moment: 1,
-            nodes: std::iter::repeat_with(Node::default).take(nodes).collect(),
+            nodes: std::iter::repeat_with(Node::default).take(nodes * DATABASES).collect(),
+            lied: vec![0; nodes],
+            own_faults: vec![0; nodes],
+            blocked: Vec::new(),
+            answers: Vec::new(),
+            groups: HashMap::new(),
+            resting: false,
+            transactions: 0,
+            handed: 0,
             written: HashMap::new(),
             never: HashSet::new(),
             uncertain: HashMap::new(),
         }
     }
 
-    /// A shard carries out one command and answers it.
-    pub fn execute(&mut self, node: usize, args: &[&[u8]], out: &mut Vec<u8>) {
-        self.moment += 1;
-        let get = |truth: &Self, key: &[u8]| truth.nodes[node].keys.get(key).and_then(Timeline::last);
-        match args[0].to_ascii_uppercase().as_slice() {
-            b"GET" => bulk(out, get(self, args[1]).as_deref()),
-            b"STRLEN" => write::integer(out, get(self, args[1]).map_or(0, |v| v.len() as i64)),
-            b"EXISTS" => write::integer(out, args[1..].iter().filter(|key| get(self, key).is_some()).count() as i64),
-            b"MGET" => {
-                write::array(out, args.len() - 1);
-                args[1..].iter().for_each(|key| bulk(out, get(self, key).as_deref()));
-            }
-            b"SET" => {
-                self.write(node, args[1], args[2]);
-                write::simple(out, b"OK");
-            }
-            b"MSET" => {
-                args[1..].chunks(2).for_each(|pair| self.write(node, pair[0], pair[1]));
-                write::simple(out, b"OK");
-            }
-            b"MSETNX" => {
-                let free = args[1..].chunks(2).all(|pair| get(self, pair[0]).is_none());
-                if free {
-                    args[1..].chunks(2).for_each(|pair| self.write(node, pair[0], pair[1]));
-                }
-                write::integer(out, i64::from(free));
-            }
-            // A script that writes a key it does not name.
-            b"EVAL" => {
-                let script: Vec<&[u8]> = args[1].splitn(2, |&b| b == b'|').collect();
-                self.write(node, script[0], script[1]);
-                write::bulk(out, script[1]);
-            }
-            b"DEL" => {
-                let mut sum = 0;
-                for key in &args[1..] {
-                    let gone = i64::from(get(self, key).is_some());
-                    self.put(node, key, None);
-                    self.ran(node, "DEL", key, Some(gone));
-                    sum += gone;
-                }
-                write::integer(out, sum);
-            }
-            b"INCR" => {
-                let old = get(self, args[1]);
-                let old = old.as_deref().map_or(Some(0), |v| std::str::from_utf8(v).ok()?.parse::<i64>().ok());
-                self.ran(node, "INCR", args[1], old.map(|n| n + 1));
-                match old {
-                    Some(n) => {
-                        self.put(node, args[1], Some((n + 1).to_string().as_bytes()));
-                        write::integer(out, n + 1);
-                    }
-                    None => write::error(out, b"ERR value is not an integer or out of range"),
-                }
-            }
-            other => panic!("a shard got {:?}", String::from_utf8_lossy(other)),
+    /// A shard loses everything.
+    pub fn wipe(&mut self, node: usize) {
+        self.blocked.retain(|blocked| blocked.place / DATABASES != node);
+        for place in node * DATABASES..(node + 1) * DATABASES {
+            self.nodes[place].lists.clear();
+            let keys: Vec<Vec<u8>> = self.nodes[place].keys.keys().cloned().collect();
+            keys.iter().for_each(|key| self.put(place, key, None));
         }
     }
 
-    /// A shard loses everything.
-    pub fn wipe(&mut self, node: usize) {
-        let keys: Vec<Vec<u8>> = self.nodes[node].keys.keys().cloned().collect();
-        keys.iter().for_each(|key| self.put(node, key, None));
-    }
-
-    fn put(&mut self, node: usize, key: &[u8], value: Option<&[u8]>) {
+    pub fn put(&mut self, node: usize, key: &[u8], value: Option<&[u8]>) {
         let timeline = self.nodes[node].keys.entry(key.to_vec()).or_default();
         timeline.0.push((self.moment, value.map(Rc::from)));
     }
 
-    fn write(&mut self, node: usize, key: &[u8], value: &[u8]) {
+    pub fn write(&mut self, node: usize, key: &[u8], value: &[u8]) {
         self.put(node, key, Some(value));
+        self.note_write(node, value);
+    }
+
+    pub fn note_write(&mut self, node: usize, value: &[u8]) {
         let number = unique(value).expect("every value written carries its number");
         let before = self.written.insert(number, (self.moment, node));
         assert!(before.is_none(), "write {number} ran twice");
         assert!(!self.never.contains(&number), "write {number} ran, and its app was told that nothing was sent");
     }
 
-    fn ran(&mut self, node: usize, name: &'static str, key: &[u8], result: Option<i64>) {
+    pub fn ran(&mut self, node: usize, name: &'static str, key: &[u8], result: Option<i64>) {
         let runs = self.nodes[node].runs.entry((name, key.to_vec())).or_default();
         runs.push(Run { at: self.moment, result, claimed: false });
     }
@@ -165,6 +146,11 @@ impl Truth {
             Some(timeline) => timeline.when(from, self.moment, fits),
             None => fits(None).then_some(from),
         }
+    }
+
+    /// Whether anything was done to a key behind `from` and up to `to`.
+    pub fn touched(&self, place: usize, key: &[u8], from: Moment, to: Moment) -> bool {
+        self.nodes[place].keys.get(key).is_some_and(|timeline| timeline.touched(from, to))
     }
 
     /// When an acknowledged value was written: after it was asked for, once, at its home.
@@ -193,6 +179,14 @@ impl Truth {
             .claimed = true;
     }
 
+    /// Whoever is told of an element is the only one, and has it from a list where it was.
+    pub fn claim_element(&mut self, place: usize, key: &[u8], from: Moment, number: i64) -> Option<Moment> {
+        let runs = self.nodes[place].runs.get_mut(&("POP", key.to_vec()))?;
+        let run = runs.iter_mut().find(|run| run.at >= from && run.result == Some(number) && !run.claimed)?;
+        run.claimed = true;
+        Some(run.at)
+    }
+
     /// The first run since `from` with this result.
     pub fn run_with(
         &self,
@@ -211,6 +205,11 @@ impl Truth {
         *self.uncertain.entry((name, key.to_vec())).or_default() += 1;
     }
 
+    /// An element of one of these lists may have been taken, or may still be.
+    pub fn may_pop(&mut self, keys: &[Vec<u8>]) {
+        keys.iter().for_each(|key| self.may_run("POP", key));
+    }
+
     /// Nothing ran more often than it was asked for.
     pub fn nothing_ran_twice(&self) {
         let mut extra: HashMap<&(&'static str, Vec<u8>), usize> = HashMap::new();
@@ -225,14 +224,11 @@ impl Truth {
     }
 }
 
-fn bulk(out: &mut Vec<u8>, value: Option<&[u8]>) {
-    match value {
-        Some(value) => write::bulk(out, value),
-        None => out.extend_from_slice(b"$-1\r\n"),
-    }
-}
-
 /// Whether a value is what a reply says it is.
 pub fn same(reply: &Reply<'_>, value: Option<&[u8]>) -> bool {
-    matches!(reply, Reply::Bulk(told) if *told == value)
+    match reply {
+        Reply::Bulk(told) => *told == value,
+        Reply::Null => value.is_none(),
+        _ => false,
+    }
 }

@@ -1,6 +1,6 @@
 //! RESP once more, as plainly as possible, so that the scanner and the skimmer are not judged by themselves.
 
-/// A reply of RESP2.
+/// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<'a> {
     Simple(&'a [u8]),
@@ -8,6 +8,26 @@ pub enum Reply<'a> {
     Integer(i64),
     Bulk(Option<&'a [u8]>),
     Array(Vec<Reply<'a>>),
+    /// RESP2's `*-1`.
+    NullArray,
+    /// RESP3's.
+    Null,
+    /// RESP3's, names and values by turns.
+    Map(Vec<Reply<'a>>),
+    /// RESP3's.
+    Push(Vec<Reply<'a>>),
+}
+
+impl Reply<'_> {
+    /// Whether something in it belongs to this protocol alone.
+    pub fn speaks(&self, resp3: bool) -> bool {
+        match self {
+            Self::Bulk(None) | Self::NullArray => !resp3,
+            Self::Null | Self::Map(_) | Self::Push(_) => resp3,
+            Self::Array(items) => items.iter().any(|item| item.speaks(resp3)),
+            _ => false,
+        }
+    }
 }
 
 /// The request at the front of `bytes` and its length; `None` when it is not whole. Shards must get nothing else.
@@ -32,7 +52,7 @@ pub fn reply(bytes: &[u8]) -> Option<(Reply<'_>, usize)> {
         b'+' => Some((Reply::Simple(text), next)),
         b'-' => Some((Reply::Error(text), next)),
         b':' => Some((Reply::Integer(parse(text)), next)),
-        b'$' => match parse(text) {
+        b'$' | b'=' => match parse(text) {
             -1 => Some((Reply::Bulk(None), next)),
             length => {
                 let end = next + length as usize;
@@ -40,15 +60,22 @@ pub fn reply(bytes: &[u8]) -> Option<(Reply<'_>, usize)> {
                 Some((Reply::Bulk(Some(&bytes[next..end])), end + 2))
             }
         },
-        b'*' => {
+        b'_' => Some((Reply::Null, next)),
+        b'*' if text == b"-1" => Some((Reply::NullArray, next)),
+        kind @ (b'*' | b'%' | b'>') => {
             let mut at = next;
             let mut items = Vec::new();
-            for _ in 0..parse(text) {
+            for _ in 0..parse(text) * if kind == b'%' { 2 } else { 1 } {
                 let (item, length) = reply(&bytes[at..])?;
                 items.push(item);
                 at += length;
             }
-            Some((Reply::Array(items), at))
+            let whole = match kind {
+                b'*' => Reply::Array(items),
+                b'%' => Reply::Map(items),
+                _ => Reply::Push(items),
+            };
+            Some((whole, at))
         }
         other => panic!("a reply to an app begins with {:?}", char::from(other)),
     }

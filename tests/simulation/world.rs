@@ -4,12 +4,14 @@ use super::app::{App, Habits, Pending, Wish, uncertain};
 use super::chance::Chance;
 use super::net::{AppEnd, LineEnd, Net};
 use super::plan::Plan;
-use super::truth::{Moment, Truth};
+use super::server::Conn;
+use super::truth::{DATABASES, Moment, Truth};
 use super::wire;
-use hotring::engine::line::State;
+use hotring::engine::line::{Dialect, Line, Owner, State};
 use hotring::engine::{Engine, Then};
 use hotring::stages::{Micros, ShardState};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
 /// One run.
 pub struct World {
@@ -27,9 +29,15 @@ pub struct World {
     /// Shards that do nothing for now.
     pub frozen: Vec<bool>,
     /// By shard: what reached it over connections that the proxy has given up.
-    pub ghosts: Vec<Vec<u8>>,
+    pub ghosts: Vec<(Conn, Vec<u8>)>,
     /// By connection: when it broke last.
     pub faults: Vec<Moment>,
+    /// The shared connections, by pool, number, database and protocol.
+    shared: HashMap<(u16, u32, u16, bool), u32>,
+    /// Connections there have been.
+    pub connects: u64,
+    /// Those that ended and whose shards do not know it yet.
+    pub stale: Vec<u64>,
     /// Sessions the proxy ended because their apps did not read.
     pub killed: u64,
     /// Tells what happens, when one seed is played again.
@@ -41,14 +49,7 @@ impl World {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
         let mut engine = Engine::new(1, 1);
-        let mut lines = Vec::new();
-        for pool in 0..plan.pools {
-            let (_, numbers) = engine.add_pool(plan.pool(pool));
-            for line in 0..numbers.len() {
-                let node = pool * plan.shards + line / usize::from(plan.lanes);
-                lines.push(LineEnd::new(node, plan.sockets));
-            }
-        }
+        (0..plan.pools).for_each(|pool| drop(engine.add_pool(plan.pool(pool))));
         let nodes = plan.pools * plan.shards;
         let apps = (0..plan.apps).map(|_| None).collect();
         let ends = (0..plan.apps).map(|_| AppEnd {
@@ -59,9 +60,8 @@ impl World {
             gone: true,
             ready: false,
         });
-        let net = Net { chance: Chance::new(seed ^ 1), apps: ends.collect(), sessions: Vec::new(), lines, direct: 0 };
-        let faults = vec![0; net.lines.len()];
-        Self {
+        let net = Net { chance: Chance::new(seed ^ 1), apps: ends.collect(), sessions: Vec::new(), lines: Vec::new(), fresh: Vec::new(), direct: 0 };
+        let mut world = Self {
             plan,
             chance,
             engine,
@@ -73,16 +73,44 @@ impl World {
             opened: 0,
             rung: false,
             frozen: vec![false; nodes],
-            ghosts: vec![Vec::new(); nodes],
-            faults,
+            ghosts: (0..nodes).map(|_| (Conn::default(), Vec::new())).collect(),
+            faults: Vec::new(),
+            shared: HashMap::new(),
+            connects: 0,
+            stale: Vec::new(),
             killed: 0,
             tale: None,
+        };
+        world.meet();
+        world
+    }
+
+    /// Gets to know the connections that are new: another protocol's or database's, and those that sessions have for
+    /// themselves.
+    pub fn meet(&mut self) {
+        while let Some(line) = self.engine.line(self.net.lines.len() as u32) {
+            let id = self.net.lines.len();
+            let node = usize::from(line.pool) * self.plan.shards + usize::from(line.shard);
+            let end = LineEnd::new(node, line, self.plan.sockets);
+            if line.owner == Owner::Shared {
+                let stride = self.plan.shards as u32 * u32::from(self.plan.lanes);
+                let place = (line.pool, line.number % stride, line.dialect.db, line.dialect.resp3);
+                self.shared.insert(place, id as u32);
+            }
+            self.net.lines.push(end);
+            self.faults.push(0);
+        }
+        for line in std::mem::take(&mut self.net.fresh) {
+            self.net.lines[line as usize].wanted = true;
+            if self.engine.is_given_up(line) {
+                self.net.lines[line as usize].doomed = true;
+            }
         }
     }
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(tale) = &mut self.tale {
-            if tale.len() >= 400 {
+            if tale.len() >= 20_000 {
                 tale.pop_front();
             }
             tale.push_back(format!("{:>6} {:>8}us {}", self.truth.moment, self.now, text()));
@@ -93,6 +121,7 @@ impl World {
     pub fn step(&mut self) -> bool {
         self.truth.moment += 1;
         self.now += self.chance.below(60) as u64;
+        self.meet();
         let app = self.chance.below(self.apps.len());
         let line = self.chance.below(self.net.lines.len());
         if self.plan.faults > 0 && self.chance.one_in(self.plan.faults) {
@@ -107,7 +136,10 @@ impl World {
             38..54 => self.shard_works(line),
             54..70 => self.line_reads(line),
             70..76 => self.app_reads(app),
-            76..81 => (0..self.net.lines.len()).any(|line| self.line_opens(line)),
+            76..81 => {
+                let count = self.net.lines.len();
+                (line..line + count).any(|line| self.line_opens(line % count))
+            }
             81..83 => self.app_changes(app),
             83 => self.ghost_works(line),
             84 => self.thaw(line),
@@ -122,19 +154,27 @@ impl World {
         if self.net.apps[index].gone || app.finished {
             return false;
         }
-        if app.unsent.is_empty() && app.pending.len() < self.plan.pending && !app.last_words {
+        let more = !app.last_words || !app.means.is_empty();
+        if app.unsent.is_empty() && app.pending.len() < self.plan.pending && more {
             let habits = Habits {
                 pool: app.pool,
                 password: self.plan.password,
                 long: self.plan.long,
                 scripts: !self.plan.eject,
                 hot: self.plan.hot,
+                deals: self.plan.deals,
+                databases: self.plan.databases,
+                resp3: self.plan.resp3,
             };
             for _ in 0..self.chance.cut(self.plan.burst) {
                 app.speak(&mut self.chance, &habits, &mut self.numbers);
-                if app.last_words {
+                if app.last_words && app.means.is_empty() {
                     break;
                 }
+            }
+            for group in app.groups.drain(..) {
+                let group: Rc<[u64]> = group.into();
+                group.iter().for_each(|number| drop(self.truth.groups.insert(*number, Rc::clone(&group))));
             }
         }
         if app.unsent.is_empty() || app.sent.len() > self.plan.sockets {
@@ -160,7 +200,7 @@ impl World {
         let end = &mut self.net.apps[index];
         (end.unread, end.full, end.gone, end.ready) = (0, false, false, true);
         end.arrived.clear();
-        self.apps[index] = Some(App::new(pool, session, lane, !self.plan.password));
+        self.apps[index] = Some(App::new(pool, self.plan.shards, session, lane, !self.plan.password));
         self.note(|| format!("app {index} connects to pool {pool}: session {session}"));
         true
     }
@@ -238,21 +278,26 @@ impl World {
                 self.engine.app_writable(id);
                 self.rung |= self.engine.is_dirty();
             }
-            if self.engine.is_over(id) {
+            if self.engine.is_over(id) || (app.saw_end && self.engine.ends_with_app(id)) {
                 self.end_session(index, false);
                 return true;
             }
-            if app.saw_end || self.engine.is_paused(id) || self.engine.is_closing(id) {
+            let (paused, closing) = (self.engine.is_paused(id), self.engine.is_closing(id));
+            let watched = paused && self.engine.is_waiting(id) && !closing && !app.saw_end && app.tail.len() < 65_536;
+            if (paused || closing) && !watched {
                 return true;
             }
-            if !app.tail.is_empty() && app.tail.len() >= app.need {
+            if !watched && !app.tail.is_empty() && app.tail.len() >= app.need {
                 let bytes = std::mem::take(&mut app.tail);
                 self.submit(index, bytes);
                 continue;
             }
             if app.sent.is_empty() {
-                if app.finished || end.gone {
+                if (app.finished || end.gone) && !app.saw_end {
                     app.saw_end = true;
+                    continue;
+                }
+                if app.saw_end {
                     let done = self.engine.finish(id);
                     self.rung |= self.engine.is_dirty();
                     if done {
@@ -263,7 +308,7 @@ impl World {
             }
             let n = self.chance.cut(app.sent.len());
             let mut bytes = std::mem::take(&mut app.tail);
-            let fresh = bytes.is_empty();
+            let fresh = bytes.is_empty() && !watched;
             bytes.extend(app.sent.drain(..n));
             if fresh {
                 self.submit(index, bytes);
@@ -299,6 +344,7 @@ impl World {
             }
         }
         self.note(|| format!("session {id} of app {index} took {} bytes, then {:?}", done.consumed, done.then));
+        self.meet();
         self.homes(index);
         self.judge();
     }
@@ -309,7 +355,13 @@ impl World {
         let (pool, lanes) = (app.pool, u32::from(self.plan.lanes));
         let ring = self.engine.path(pool as u16).expect("a pool").route.ring();
         let base = pool * self.plan.shards;
-        let first = pool as u32 * self.plan.shards as u32 * lanes;
+        let own = self.plan.own;
+        let live = |node: usize| {
+            let ends = self.net.lines.iter().enumerate().filter(|(_, end)| end.own && end.node == node);
+            let lines = ends.filter_map(|(id, _)| self.engine.line(id as u32));
+            let used = |line: &&Line| matches!(line.owner, Owner::Session(..)) || !line.waiters.is_empty();
+            lines.filter(used).count()
+        };
         let is_down = |line: u32| {
             let state = self.engine.line(line).expect("a line").state;
             matches!(state, State::Down(_))
@@ -325,8 +377,21 @@ impl World {
                 assert!(!ejected, "an ejected shard is in the ring");
             }
             pending.taken = Some(self.truth.moment);
-            pending.homes = shards.iter().map(|shard| shard.map(|shard| base + usize::from(shard))).collect();
-            pending.lines = shards.iter().flatten().map(|&s| first + u32::from(s) * lanes + app.lane).collect();
+            match pending.wish {
+                Wish::Select(db) => app.dialect.db = db,
+                Wish::Hello(resp3) => app.dialect.resp3 = resp3,
+                Wish::Reset => app.dialect = Dialect::default(),
+                _ => {}
+            }
+            let Dialect { db, resp3 } = app.dialect;
+            let place = |shard: u16| (base + usize::from(shard)) * DATABASES + usize::from(db);
+            pending.homes = shards.iter().map(|shard| shard.map(place)).collect();
+            let line = |shard: &u16| self.shared[&(pool as u16, u32::from(*shard) * lanes + app.lane, db, resp3)];
+            pending.lines = shards.iter().flatten().map(line).collect();
+            // What names no key can be for any shard.
+            let own_homes = if pending.wish.is_own() && shards.is_empty() { base..base + self.plan.shards } else { 0..0 };
+            let mut homes = own_homes.chain(shards.iter().flatten().map(|shard| base + usize::from(*shard)));
+            pending.crowded = pending.wish.is_own() && homes.any(|node| live(node) >= own);
             // What is for the first shard and not for a key's sake is refused while that is ejected, too.
             let ejected = matches!(pending.wish, Wish::Script(..)) && path.health.state(0) == ShardState::Ejected;
             pending.down = ejected || pending.lines.iter().any(|&line| is_down(line));
@@ -337,7 +402,8 @@ impl World {
     pub fn end_session(&mut self, index: usize, broken: bool) {
         let Some(app) = self.apps[index].take() else { return };
         let end = &mut self.net.apps[index];
-        if !end.gone && !app.pending.is_empty() {
+        let in_vain = app.saw_end && self.engine.ends_with_app(app.session);
+        if !end.gone && !app.pending.is_empty() && !in_vain {
             // Only an app that does not read enough loses replies.
             assert!(self.plan.output <= 1 << 16, "session {} ended with {:?} open", app.session, app.pending.front());
             self.killed += 1;
@@ -347,6 +413,7 @@ impl World {
         end.arrived.clear();
         end.gone = true;
         app.pending.iter().for_each(|pending: &Pending| uncertain(&pending.wish, &mut self.truth));
+        app.deal.queued.iter().for_each(|(wish, _)| uncertain(wish, &mut self.truth));
         self.engine.close(app.session, broken, &mut self.net);
         self.rung |= self.engine.is_dirty();
         self.net.sessions[app.session as usize] = None;
@@ -386,10 +453,18 @@ impl World {
         let overdue = self.engine.tick(self.now, &mut self.net);
         for (line, failure) in overdue {
             assert!(self.plan.timeout.is_some());
-            self.fails(line as usize, failure);
+            if self.net.lines[line as usize].own {
+                self.overdue(line as usize, failure);
+            } else {
+                self.fails(line as usize, failure);
+            }
+        }
+        for pool in 0..self.plan.pools as u16 {
+            assert!(self.engine.own_connections(pool) <= self.plan.own * self.plan.shards);
         }
         if let Some(timeout) = self.plan.timeout {
-            let lines = (0..self.net.lines.len() as u32).filter_map(|line| self.engine.line(line));
+            let lines = (0..self.engine.line_count()).filter_map(|line| self.engine.line(line));
+            let lines = lines.filter(|line| !line.patient && !line.arriving);
             let oldest = lines.flat_map(|line| &line.waiters).map(|waiter| self.now as u32 - waiter.at).max();
             assert!(oldest.is_none_or(|age| u64::from(age) <= timeout), "a request waits beyond the timeout");
         }
