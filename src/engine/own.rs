@@ -88,6 +88,7 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let open = line.state != State::Idle;
         let lost = line.drain();
+        let paused = std::mem::take(&mut line.paused);
         line.owner = Owner::Free;
         line.state = State::Down(Failure { cause: Cause::Lost, reason: "given up" });
         let (pool, shard) = (line.pool, line.shard);
@@ -101,6 +102,8 @@ impl Engine {
         } else {
             self.ended(id);
         }
+        // There is no outbox any more that they could wait for.
+        self.resume(&paused, port);
     }
 
     /// Whether nobody wants this connection any more though its task still runs.
