@@ -47,7 +47,12 @@ impl Engine {
         let dialect = pool.dialect(session.base);
         let most = pool.config.own;
         let shelf = pool.own.get_mut(usize::from(shard))?;
-        let alike = |line: LineId| self.lines.get(line as usize).is_some_and(|line| line.dialect == dialect);
+        // One that a session has left before it was told all is not handed on: whoever takes it may have to close it.
+        let owed = |waiter: &Waiter| !matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO);
+        let alike = |line: LineId| {
+            let line = self.lines.get(line as usize);
+            line.is_some_and(|line| line.dialect == dialect && !line.waiters.iter().any(owed))
+        };
         let line = if let Some(at) = shelf.free.iter().rposition(|&(line, _)| alike(line)) {
             shelf.free.remove(at).0
         } else {

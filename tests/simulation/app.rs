@@ -197,8 +197,15 @@ impl App {
     }
 
     fn expect(&mut self, wish: Wish) {
-        let pending =
-            Pending { wish, end: self.spoken, taken: None, homes: Vec::new(), lines: Vec::new(), down: false, crowded: false };
+        let pending = Pending {
+            wish,
+            end: self.spoken,
+            taken: None,
+            homes: Vec::new(),
+            lines: Vec::new(),
+            down: false,
+            crowded: false,
+        };
         self.pending.push_back(pending);
     }
 

@@ -112,3 +112,20 @@ fn a_lost_watch_stays_lost_when_another_connection_breaks() {
     engine.flush(&mut wires);
     assert_eq!(text(&wires.apps[0]), "+OK\r\n+QUEUED\r\n*-1\r\n");
 }
+
+/// RESET leaves a transaction whose commands are not answered yet. The next session, that leaves while it waits for an
+/// element, takes its connection with it, and must not take those answers.
+#[test]
+fn who_leaves_a_transaction_gets_the_answers_it_is_owed() {
+    let (mut engine, mut wires) = engine_of_one(2);
+    ["MULTI", "GET key", "RESET"].iter().for_each(|line| submit(&mut engine, &mut wires, 0, line));
+    engine.flush(&mut wires);
+    engine.connected(1, 0);
+    engine.flush(&mut wires);
+    submit(&mut engine, &mut wires, 1, "BLPOP key 0");
+    engine.flush(&mut wires);
+    engine.close(1, false, &mut wires);
+    engine.receive(1, b"+OK\r\n+QUEUED\r\n", 0, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    assert_eq!(text(&wires.apps[0]), "+OK\r\n+QUEUED\r\n+RESET\r\n");
+}

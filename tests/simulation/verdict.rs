@@ -162,9 +162,8 @@ impl App {
                 }
                 Reply::NullArray | Reply::Null => {
                     let since = self.deal.since.unwrap_or(taken);
-                    let touched = |(place, key, _): &(usize, Vec<u8>, Moment)| {
-                        truth.touched(*place, key, since, truth.moment)
-                    };
+                    let touched =
+                        |(place, key, _): &(usize, Vec<u8>, Moment)| truth.touched(*place, key, since, truth.moment);
                     let changed = self.deal.watched.iter().any(touched);
                     assert!(self.deal.watches && (changed || broke(self, truth)), "nothing changed: {told}");
                     self.called_off(truth);

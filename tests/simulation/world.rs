@@ -60,7 +60,14 @@ impl World {
             gone: true,
             ready: false,
         });
-        let net = Net { chance: Chance::new(seed ^ 1), apps: ends.collect(), sessions: Vec::new(), lines: Vec::new(), fresh: Vec::new(), direct: 0 };
+        let net = Net {
+            chance: Chance::new(seed ^ 1),
+            apps: ends.collect(),
+            sessions: Vec::new(),
+            lines: Vec::new(),
+            fresh: Vec::new(),
+            direct: 0,
+        };
         let mut world = Self {
             plan,
             chance,
@@ -389,7 +396,8 @@ impl World {
             let line = |shard: &u16| self.shared[&(pool as u16, u32::from(*shard) * lanes + app.lane, db, resp3)];
             pending.lines = shards.iter().flatten().map(line).collect();
             // What names no key can be for any shard.
-            let own_homes = if pending.wish.is_own() && shards.is_empty() { base..base + self.plan.shards } else { 0..0 };
+            let own_homes =
+                if pending.wish.is_own() && shards.is_empty() { base..base + self.plan.shards } else { 0..0 };
             let mut homes = own_homes.chain(shards.iter().flatten().map(|shard| base + usize::from(*shard)));
             pending.crowded = pending.wish.is_own() && homes.any(|node| live(node) >= own);
             // What is for the first shard and not for a key's sake is refused while that is ejected, too.
