@@ -81,7 +81,20 @@ pub struct Failure {
     pub reason: &'static str,
 }
 
+/// The reason of a shard that refuses HELLO.
+pub const NO_RESP3: &str = "it does not speak RESP3";
+/// The reason of a shard that refuses SELECT.
+pub const NO_DATABASE: &str = "it has no such database";
+/// The reason of a shard that refuses anything else of a handshake.
+pub const NO_HANDSHAKE: &str = "it refused the handshake";
+
 impl Failure {
+    /// Whether it may tell of the protocol or the database that was asked for, and not of the shard.
+    #[must_use]
+    pub fn is_of_dialect(&self) -> bool {
+        [NO_RESP3, NO_DATABASE, NO_HANDSHAKE].contains(&self.reason)
+    }
+
     /// Appends the error reply for a request to `shard`. `sent` tells whether bytes of it may have left.
     pub fn write(&self, shard: &str, sent: bool, out: &mut Vec<u8>) {
         let what = match self.cause {

@@ -404,3 +404,75 @@ fn replies_for_an_app_that_left_go_to_nobody_else() {
         redis[1].freeze();
     }
 }
+
+#[test]
+fn an_ejected_shard_comes_back_though_all_apps_speak_resp3() {
+    let (mut redis, at) = shards(2);
+    let keys = ["auto_eject_hosts: true", "server_failure_limit: 1", "server_retry_timeout: 100ms"];
+    let hotring = Hotring::over(&at, &keys);
+    let mut app = hotring.app();
+    assert!(app.ask("HELLO 3").starts_with("%7\r\n"));
+    let key = key_on(1, 2);
+    assert_eq!(app.ask(&format!("SET {key} first")), "+OK\r\n");
+    redis[1].kill();
+    eventually("it is ejected", || app.ask(&format!("SET {key} second")) == "+OK\r\n");
+    redis[1].restart();
+    assert_eq!(redis[1].client().ask(&format!("SET {key} third")), "+OK\r\n");
+    eventually("it is back in the ring", || app.ask(&format!("GET {key}")) == "$5\r\nthird\r\n");
+}
+
+#[test]
+fn a_database_or_a_protocol_that_a_shard_has_not_is_no_reason_to_eject_it() {
+    let old = Fake::start(|visit| {
+        while let Some(request) = visit.request() {
+            visit.send(match request[0].as_slice() {
+                b"HELLO" => b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n",
+                b"PING" => b"+PONG\r\n",
+                _ => b"$3\r\nold\r\n",
+            });
+        }
+    });
+    let small = Redis::start(&["--databases", "2"]);
+    let keys = ["auto_eject_hosts: true", "server_failure_limit: 1", "server_retry_timeout: 3600000"];
+    for (address, asked) in [(small.address(), "SELECT 9"), (old.address(), "HELLO 3")] {
+        let hotring = Hotring::over(&[address], &keys);
+        let (mut app, mut other) = (hotring.app(), hotring.app());
+        assert!(!app.ask(asked).starts_with('-'));
+        let said = app.ask("GET k");
+        assert!(said.starts_with("-ERR shard s0 cannot be reached (it "), "{said}");
+        let said = other.ask("GET k");
+        assert!(["$3\r\nold\r\n", "$-1\r\n"].contains(&said.as_str()), "{asked}: {said}");
+    }
+}
+
+#[test]
+fn what_a_shard_pushes_unasked_is_nobodys_reply() {
+    let chatty = Fake::start(|visit| {
+        while let Some(request) = visit.request() {
+            let reply = match request[0].as_slice() {
+                b"HELLO" => b"%1\r\n$5\r\nproto\r\n:3\r\n".to_vec(),
+                b"PING" => b"+PONG\r\n".to_vec(),
+                _ => {
+                    let push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+                    [push, wire(&request[1..]).strip_prefix(b"*1\r\n").unwrap_or_default(), push].concat()
+                }
+            };
+            if !visit.send(&reply) {
+                return;
+            }
+        }
+    });
+    let hotring = Hotring::over(&[chatty.address()], &[]);
+    let (mut one, mut other) = (hotring.app(), hotring.app());
+    for app in [&mut one, &mut other] {
+        assert!(app.ask("HELLO 3").starts_with("%7\r\n"));
+    }
+    for number in 0..20 {
+        one.send(&wire(&["GET", &format!("a{number}")]));
+        other.send(&wire(&["GET", &format!("b{number}")]));
+        let length = 1 + number.to_string().len();
+        assert_eq!(one.text(), format!("${length}\r\na{number}\r\n"));
+        assert_eq!(other.text(), format!("${length}\r\nb{number}\r\n"));
+    }
+    assert_eq!(chatty.visits(), 1);
+}

@@ -45,6 +45,10 @@ impl Engine {
             let Some(line) = self.lines.get_mut(id as usize) else { return Err(None) };
             let reply = rest.get(..length).unwrap_or_default();
             consumed += length;
+            // RESP3's pushes come at any time and answer nothing. None was asked for, so they are for nobody.
+            if reply.first() == Some(&b'>') && line.dialect.resp3 {
+                continue;
+            }
             // A flight none of whose bytes have left cannot have been answered; its waiter must stay to be told.
             if line.base >= line.left {
                 if line.owner != Owner::Ear {

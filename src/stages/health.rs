@@ -66,11 +66,28 @@ impl Health {
         if self.shards.get(usize::from(shard)).is_some_and(|s| s.ejected_until.is_some()) {
             return State::Ejected;
         }
+        let mut sets = self.lines.chunks(self.stride());
+        let is_down =
+            |set: &[Option<Failure>]| self.lanes_of(set, shard).is_some_and(|l| l.iter().all(Option::is_some));
+        if sets.any(is_down) && !self.answers(shard) { State::Down } else { State::Up }
+    }
+
+    /// Connections of a set; each protocol and database has one.
+    fn stride(&self) -> usize {
+        (self.shards.len() * self.lanes as usize).max(1)
+    }
+
+    /// A shard's part of what is known of a set's connections; nothing if some of them were never heard of.
+    fn lanes_of<'a, T>(&self, set: &'a [T], shard: u16) -> Option<&'a [T]> {
         let first = usize::from(shard) * self.lanes as usize;
-        match self.lines.get(first..first + self.lanes as usize) {
-            Some(lines) if lines.iter().all(Option::is_some) => State::Down,
-            _ => State::Up,
-        }
+        set.get(first..first + self.lanes as usize)
+    }
+
+    /// Whether a connection to the shard is well, of whichever set: apps may all use another than the first.
+    fn answers(&self, shard: u16) -> bool {
+        let first = usize::from(shard) * self.lanes as usize;
+        let mut sets = self.answered.chunks(self.stride());
+        sets.any(|set| set.iter().skip(first).take(self.lanes as usize).any(|&answered| answered))
     }
 
     /// Why nothing may be sent to a shard on this connection, for what is sent to the shard and not for a key's sake.
@@ -117,6 +134,10 @@ impl Health {
         if let Some(answered) = self.answered.get_mut(line as usize) {
             *answered = false;
         }
+        if line as usize >= self.stride() && failure.is_of_dialect() {
+            // The shard does not speak that protocol, or lacks that database: it may serve everyone else well.
+            return;
+        }
         let number = self.shard_of(line);
         let config = self.config;
         let Some(shard) = self.shards.get_mut(usize::from(number)) else { return };
@@ -130,8 +151,7 @@ impl Health {
 
     /// Brings back an ejected shard whose time has come, if a connection to it is well.
     fn restore(&mut self, number: u16, now: Micros, notices: &mut Notices) {
-        let first = usize::from(number) * self.lanes as usize;
-        let well = self.answered.get(first..first + self.lanes as usize).is_some_and(|lines| lines.contains(&true));
+        let well = self.answers(number);
         if let Some(shard) = self.shards.get_mut(usize::from(number))
             && shard.ejected_until.is_some_and(|until| now >= until)
             && well

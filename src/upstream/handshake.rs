@@ -2,6 +2,7 @@
 
 use super::Config;
 use crate::engine::line::Dialect;
+use crate::error::{NO_DATABASE, NO_HANDSHAKE, NO_RESP3};
 use crate::resp::{ReplyResume, Skim, reply, skim, write};
 
 /// Bytes of a handshake's replies that are read at most.
@@ -74,12 +75,12 @@ fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
         "WRONGPASS" => Some("it refused the password"),
         // An ACL that does not grant PING still serves what it grants.
         "NOPERM" if is_ping => None,
-        "NOPROTO" => Some("it does not speak RESP3"),
-        _ if text.contains("unknown command") => Some("it does not speak RESP3"),
+        "NOPROTO" => Some(NO_RESP3),
+        _ if text.contains("unknown command") => Some(NO_RESP3),
         _ if text.contains("max number of clients") => Some("it has reached its maxclients"),
         _ if text.contains("without any password configured") => Some("it has no password but one is configured"),
-        _ if text.contains("DB index") => Some("it has no such database"),
-        _ => Some("it refused the handshake"),
+        _ if text.contains("DB index") => Some(NO_DATABASE),
+        _ => Some(NO_HANDSHAKE),
     }
 }
 
