@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Fake, Hotring, eventually, key_on, pool, shards, wire};
+use support::{FOREVER, Fake, Hotring, eventually, key_on, pool, shards, wire};
 
 const MIB: usize = 1 << 20;
 
@@ -82,12 +82,51 @@ fn what_cannot_go_anywhere_is_read_away() {
     app.send(&wire(&[b"SET".as_slice(), key.as_bytes(), &value, b"EX", b"5"]));
     assert!(app.text().starts_with("-ERR shard s0 is down ("));
     assert_eq!(app.ask(&format!("SET {other} 1")), "+OK\r\n");
-    // None is free: the same.
-    let hotring = Hotring::over(&at, &["dedicated_connections: 0"]);
+}
+
+#[test]
+fn what_finds_no_connection_for_itself_is_held_and_not_refused() {
+    let (_redis, at) = shards(1);
+    let value = body(3 * MIB);
+    for most in 0..3 {
+        let hotring = Hotring::over(&at, &[&format!("dedicated_connections: {most}")]);
+        let mut apps: Vec<_> = (0..4).map(|_| hotring.app()).collect();
+        let requests: Vec<_> =
+            (0..4).map(|number| wire(&[b"SET".as_slice(), &[b'k', b'0' + number], &value])).collect();
+        for (app, request) in apps.iter_mut().zip(&requests) {
+            app.send(&request[..2 * MIB]);
+        }
+        for (app, request) in apps.iter_mut().zip(&requests) {
+            app.send(&request[2 * MIB..]);
+            assert_eq!(app.text(), "+OK\r\n", "{most} connections");
+        }
+        assert_eq!(apps[0].ask("STRLEN k3"), format!(":{}\r\n", value.len()));
+    }
+}
+
+#[test]
+fn a_shard_that_answers_an_upload_before_its_end_does_not_stop_its_app() {
+    let (seen, heard) = std::sync::mpsc::channel();
+    let heard = std::sync::Mutex::new(heard);
+    let hasty = Fake::start(move |visit| {
+        visit.shake_hands();
+        // Until the outbox is full, as nobody reads; and then without having read it.
+        if heard.lock().unwrap().recv_timeout(FOREVER).is_ok() {
+            visit.send(b"-ERR too long for me\r\n");
+        }
+        visit.until_gone();
+    });
+    let hotring = Hotring::with_admin(&pool(&[hasty.address()], &["max_outbox: 64kb"]));
     let mut app = hotring.app();
-    app.send(&wire(&[b"SET".as_slice(), other.as_bytes(), &value]));
-    assert!(app.text().starts_with("-ERR all 0 dedicated connections to shard s1 are in use"));
-    assert_eq!(app.ask(&format!("GET {other}")), "$1\r\n1\r\n");
+    let mut writer = app.writer();
+    let value = body(64 * MIB);
+    let writing = std::thread::spawn(move || writer.send(&wire(&[b"SET".as_slice(), b"k", &value])));
+    let queued = "hotring_server_in_queue_bytes{pool=\"main\",backend=\"s0\"}";
+    eventually("it waits for room", || hotring.metric(queued) > 64.0 * 1024.0);
+    seen.send(()).unwrap();
+    assert_eq!(app.text(), "-ERR too long for me\r\n");
+    writing.join().unwrap();
+    assert_eq!(app.ask("PING"), "+PONG\r\n");
 }
 
 #[test]

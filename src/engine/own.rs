@@ -38,6 +38,17 @@ impl Engine {
         self.pools.get(usize::from(pool)).map_or(0, |pool| pool.own.iter().map(|shelf| shelf.live).sum())
     }
 
+    /// Whether [`Engine::acquire`] would find a connection.
+    pub(super) fn can_acquire(&self, id: SessionId, shard: u16) -> bool {
+        let Some(session) = self.sessions.get(id as usize) else { return false };
+        let Some(pool) = self.pools.get(usize::from(session.pool)) else { return false };
+        let Some(shelf) = pool.own.get(usize::from(shard)) else { return false };
+        let dialect = pool.dialect(session.base);
+        let fits = |line: &Line| line.dialect == dialect || line.waiters.is_empty();
+        shelf.live < pool.config.own
+            || shelf.free.iter().any(|&(line, _)| self.lines.get(line as usize).is_some_and(fits))
+    }
+
     /// A connection to `shard` for this session alone; `None` when there are as many as there may be.
     pub(super) fn acquire(&mut self, id: SessionId, shard: u16, port: &mut impl Port) -> Option<Pin> {
         let session = self.sessions.get(id as usize)?;

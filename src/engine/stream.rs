@@ -6,7 +6,7 @@
 //! once, and the rest of it is read away.
 //!
 //! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
-//! sent within a transaction, by a limited user, or to an embedded node.
+//! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use.
 
 use super::line::{Ticket, Waiter};
 use super::plan::Apart;
@@ -17,6 +17,7 @@ use super::{Engine, LineId, SessionId, leg_of, refusal};
 use crate::command::{self, Keys, Spec, Treatment};
 use crate::metrics::Full;
 use crate::resp::request::{self, ProtocolError};
+use crate::stages::Refusal;
 
 /// Arguments from this length on are passed on while they arrive.
 pub const LONG: usize = 1 << 20;
@@ -74,6 +75,10 @@ impl Engine {
         if port.is_in_process(pool.line(base)) {
             return Begun::Not;
         }
+        if self.stream_home(id, spec, front.key).is_ok_and(|shard| !self.can_acquire(id, shard)) {
+            // Better held as a whole than refused.
+            return Begun::Not;
+        }
         if open > 0 {
             let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
             session.paused = true;
@@ -103,21 +108,29 @@ impl Engine {
 
     /// A connection to the key's shard; none, and the app has been told, if there is none to be had.
     fn pin_stream(&mut self, id: SessionId, spec: &'static Spec, key: &[u8], port: &mut impl Port) -> Option<Pin> {
-        let session = self.sessions.get(id as usize)?;
-        let pool = self.pools.get(usize::from(session.pool))?;
-        let mut leg = leg_of(session, spec, key, b"", self.requests);
-        // Nobody shares it.
-        leg.alone = false;
-        if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
-            self.cannot(id, Apart::Refused(reason, leg.shard));
-            return None;
-        }
-        let shard = leg.shard;
+        let shard = match self.stream_home(id, spec, key) {
+            Ok(shard) => shard,
+            Err(apart) => {
+                self.cannot(id, apart);
+                return None;
+            }
+        };
         let pin = self.acquire(id, shard, port);
         if pin.is_none() {
             self.exhausted(id, shard);
         }
         pin
+    }
+
+    fn stream_home(&self, id: SessionId, spec: &'static Spec, key: &[u8]) -> Result<u16, Apart> {
+        let gone = Err(Apart::Refused(Refusal::NoShard, 0));
+        let Some(session) = self.sessions.get(id as usize) else { return gone };
+        let Some(pool) = self.pools.get(usize::from(session.pool)) else { return gone };
+        let mut leg = leg_of(session, spec, key, b"", self.requests);
+        // Nobody shares it.
+        leg.alone = false;
+        let refused = refusal(pool.config.path.decide(&mut leg, self.now));
+        refused.map_or(Ok(leg.shard), |reason| Err(Apart::Refused(reason, leg.shard)))
     }
 
     fn depart_stream(&mut self, id: SessionId, pin: Pin, spec: &'static Spec, bytes: &[u8], port: &mut impl Port) {
