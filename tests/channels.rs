@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Client, Hotring, Redis, eventually, home, key_on, pool, shards, wire};
+use support::{Client, FOREVER, Fake, Hotring, Redis, eventually, home, key_on, keys_on, now, pool, shards, wire};
 
 /// What an app is told of one message.
 fn message(channel: &str, text: &str) -> String {
@@ -273,4 +273,90 @@ fn what_is_heard_while_other_shards_have_not_answered_is_not_lost() {
         assert!(ends.iter().any(|said| said.starts_with("*3\r\n$7\r\nmessage")), "{ends:?}");
         assert!(ends.iter().any(|said| said.starts_with("*4\r\n$8\r\npmessage")), "{ends:?}");
     }
+}
+
+#[test]
+fn channels_go_with_the_ring_to_another_shard_and_back() {
+    let (mut redis, at) = shards(2);
+    let keys = ["auto_eject_hosts: true", "server_failure_limit: 1", "server_retry_timeout: 100ms"];
+    let hotring = Hotring::over(&at, &keys);
+    let (mut early, mut late, mut publisher) = (hotring.app(), hotring.app(), hotring.app());
+    let [channel, other] = [key_on(1, 2), keys_on(1, 2, 2).remove(1)];
+    assert_eq!(early.ask(&format!("SUBSCRIBE {channel}")), told("subscribe", &channel, 1));
+    redis[1].kill();
+    eventually("it is ejected", || publisher.ask(&format!("SET {channel} v")) == "+OK\r\n");
+    eventually("it is heard elsewhere", || publisher.ask(&format!("PUBLISH {channel} first")) == ":1\r\n");
+    assert_eq!(early.text(), message(&channel, "first"));
+    for name in [&channel, &other] {
+        let count = if name == &channel { 1 } else { 2 };
+        assert_eq!(late.ask(&format!("SUBSCRIBE {name}")), told("subscribe", name, count));
+    }
+    assert_eq!(publisher.ask(&format!("PUBLISH {other} second")), ":1\r\n");
+    assert_eq!(late.text(), message(&other, "second"));
+    redis[1].restart();
+    eventually("it is back in the ring", || publisher.ask(&format!("EXISTS {channel}")) == ":0\r\n");
+    eventually("it is heard at home", || publisher.ask(&format!("PUBLISH {channel} third")) == ":1\r\n");
+    assert_eq!((early.text(), late.text()), (message(&channel, "third"), message(&channel, "third")));
+    eventually("so is the other", || publisher.ask(&format!("PUBLISH {other} fourth")) == ":1\r\n");
+    assert_eq!(late.text(), message(&other, "fourth"));
+    assert_eq!(redis[0].client().ask("PUBSUB CHANNELS"), "*0\r\n");
+}
+
+#[test]
+fn a_channel_has_a_home_where_keys_have_none() {
+    let (_redis, at) = shards(3);
+    let hotring = Hotring::over(&at, &["distribution: random"]);
+    let (mut app, mut publisher) = (hotring.app(), hotring.app());
+    assert_eq!(app.ask("SUBSCRIBE c"), told("subscribe", "c", 1));
+    for number in 0..20 {
+        assert_eq!(publisher.ask(&format!("PUBLISH c {number}")), ":1\r\n");
+        assert_eq!(app.text(), message("c", &number.to_string()));
+    }
+}
+
+#[test]
+fn what_was_asked_for_with_a_channel_that_cannot_be_had_is_let_go() {
+    let (tell, heard) = std::sync::mpsc::channel();
+    let first = key_on(0, 2);
+    let known = told("subscribe", &first, 1);
+    let slow = Fake::start(move |visit| {
+        visit.shake_hands();
+        visit.request();
+        visit.send(known.as_bytes());
+        while let Some(request) = visit.request() {
+            tell.send(String::from_utf8_lossy(&request[0]).into_owned()).unwrap();
+        }
+    });
+    let broken = Fake::start(|visit| {
+        visit.shake_hands();
+        visit.request();
+    });
+    let hotring = Hotring::over(&[slow.address(), broken.address()], &[]);
+    let mut app = hotring.app();
+    assert_eq!(app.ask(&format!("SUBSCRIBE {first}")), told("subscribe", &first, 1));
+    let said = app.ask(&format!("SUBSCRIBE {} {}", keys_on(0, 2, 2)[1], key_on(1, 2)));
+    assert!(said.starts_with("-ERR shard s1 was lost"), "{said}");
+    for word in ["subscribe", "unsubscribe"] {
+        assert_eq!(heard.recv_timeout(FOREVER).unwrap(), word);
+    }
+}
+
+#[test]
+fn many_subscriptions_are_told_of_without_counting_them_all_each_time() {
+    let (_redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &[]);
+    let mut app = hotring.app();
+    let start = now();
+    let names: Vec<String> = (0..40_000).map(|number| format!("channel:{number}")).collect();
+    let request: Vec<&str> = std::iter::once("SUBSCRIBE").chain(names.iter().map(String::as_str)).collect();
+    app.send(&wire(&request));
+    for (number, name) in names.iter().enumerate() {
+        assert_eq!(app.text(), told("subscribe", name, number + 1));
+    }
+    app.send(&wire(&["UNSUBSCRIBE"]));
+    for left in (0..names.len()).rev() {
+        assert!(app.text().ends_with(&format!("\r\n:{left}\r\n")));
+    }
+    // Where each counted all, it took a minute.
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }

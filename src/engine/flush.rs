@@ -106,6 +106,7 @@ impl Engine {
         for pool in &mut self.pools {
             pool.config.path.tick(now, &mut self.notices);
         }
+        self.follow_homes(port);
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);
         for (id, line) in self.lines.iter().enumerate() {

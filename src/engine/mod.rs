@@ -33,7 +33,7 @@ mod users;
 pub mod window;
 
 use crate::acl::Users;
-use crate::command::{Spec, Why};
+use crate::command::{Spec, Why, flag};
 use crate::error;
 use crate::metrics::PoolCounts;
 use crate::resp::Limits;
@@ -358,6 +358,8 @@ fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
 
 /// A leg with what the session brings.
 fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [u8], number: u64) -> Leg<'a> {
+    // A channel has one home though keys may have none: there it is listened to.
+    let number = if spec.flags & flag::PUBSUB == 0 { number } else { 0 };
     let after = (session.open_slots() > 0).then_some(session.newest);
     Leg { lane: session.lane, base: session.base, number: number as u32, after, ..Leg::new(spec, key, wire) }
 }

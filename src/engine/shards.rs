@@ -267,6 +267,7 @@ impl Engine {
         }
         self.spare.put(reply);
         self.resume(&paused, port);
+        self.follow_homes(port);
     }
 
     pub(super) fn tell(&mut self, pool: u16, event: &Event<'_>) {

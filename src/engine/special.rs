@@ -63,6 +63,8 @@ pub struct Special {
     pub subscribing: bool,
     /// What it is subscribed to.
     pub listens: HashSet<Name>,
+    /// How many of them are sharded channels, which are counted by themselves.
+    pub sharded: usize,
     /// Which replies it does not want.
     pub mute: Mute,
     /// The request that is passed on while it arrives.

@@ -49,6 +49,7 @@ pub struct Route {
     ring: Ring,
     live: Vec<bool>,
     lanes: u16,
+    changes: u32,
 }
 
 impl Route {
@@ -57,7 +58,7 @@ impl Route {
     pub fn new(placement: Placement, lanes: u16) -> Self {
         let live = vec![true; placement.shards.len()];
         let ring = placement.ring(&live);
-        Self { placement, ring, live, lanes }
+        Self { placement, ring, live, lanes, changes: 0 }
     }
 
     /// The ring as it is now.
@@ -72,11 +73,18 @@ impl Route {
         {
             *place = live;
             self.ring = self.placement.ring(&self.live);
+            self.changes = self.changes.wrapping_add(1);
         }
     }
 }
 
 impl Route {
+    /// How often the ring has changed; wraps.
+    #[must_use]
+    pub fn changes(&self) -> u32 {
+        self.changes
+    }
+
     /// See [`Placement::only`].
     #[must_use]
     pub fn only(&self) -> Option<u16> {

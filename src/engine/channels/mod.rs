@@ -11,17 +11,19 @@
 //!
 //! Bounded: an app that does not read is ended as by its replies (`max_output`); an ear is read as fast as it is sent to.
 
+mod homes;
+
 use super::apps::{kill, mark};
 use super::line::{Dialect, Line, Owner, State, Ticket};
 use super::port::Port;
-use super::special::mode;
+use super::special::{Special, mode};
 use super::{Engine, LineId, SessionId, refuse};
 use crate::command::{Local, Spec, Treatment};
 use crate::error::{Cause, Failure, NO_CHANNELS};
 use crate::resp::reply::{Elements, bulk};
 use crate::resp::{Request, write};
 use crate::stages::{Leg, Micros, Refusal, Verdict};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// What is subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,6 +48,8 @@ pub(super) struct Channels {
     /// SUBSCRIBE commands that wait for shards, by number.
     asked: HashMap<u64, Asked>,
     number: u64,
+    /// How often the ring had changed when the topics were last sent to their homes.
+    changes: u32,
 }
 
 #[derive(Debug, Default)]
@@ -94,10 +98,10 @@ fn tells_of_keys(channel: &[u8]) -> bool {
     channel.starts_with(b"__keyspace@") || channel.starts_with(b"__keyevent@")
 }
 
-/// The count that Redis tells with a subscription: sharded ones are counted by themselves.
-fn count(names: &HashSet<Name>, kind: Kind) -> i64 {
-    let sharded = kind == Kind::Sharded;
-    names.iter().filter(|(other, _)| (*other == Kind::Sharded) == sharded).count() as i64
+/// The count that Redis tells with a subscription: sharded ones are counted by themselves. It counts nothing anew, as it is
+/// told for each of many names.
+fn count(special: &Special, kind: Kind) -> i64 {
+    (if kind == Kind::Sharded { special.sharded } else { special.listens.len() - special.sharded }) as i64
 }
 
 /// Begins a message of `parts` parts.
@@ -349,7 +353,8 @@ impl Engine {
             ear.expected.pop_front();
         }
         let Some(topic) = place.channels.topics.get_mut(&name) else { return };
-        if !topic.confirmed.contains(&shard) {
+        // It may have moved from there meanwhile.
+        if topic.shards.contains(&shard) && !topic.confirmed.contains(&shard) {
             topic.confirmed.push(shard);
         }
         if topic.confirmed.len() < topic.shards.len() {
@@ -375,19 +380,20 @@ impl Engine {
         };
         let resp3 = session.resp3;
         session.special().subscribing = false;
-        let listens = &mut session.special().listens;
+        let special = session.special();
         let mut reply = self.spare.take();
         for name in names {
             let (kind, bytes) = (name.0, name.1.clone());
-            if listens.insert(name.clone())
-                && let Some(topic) = place.channels.topics.get_mut(&name)
-            {
-                topic.listeners.push((ticket.session, ticket.generation));
+            if special.listens.insert(name.clone()) {
+                special.sharded += usize::from(kind == Kind::Sharded);
+                if let Some(topic) = place.channels.topics.get_mut(&name) {
+                    topic.listeners.push((ticket.session, ticket.generation));
+                }
             }
             message(&mut reply, resp3, 3);
             write::bulk(&mut reply, kind.words().0);
             write::bulk(&mut reply, &bytes);
-            write::integer(&mut reply, count(listens, kind));
+            write::integer(&mut reply, count(special, kind));
         }
         self.complete(pool, ticket, &reply, None);
         self.spare.put(reply);
@@ -401,6 +407,11 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let Some(Asked { ticket, names, .. }) = place.channels.asked.remove(&number) else { return };
         place.counts.errors[Cause::ShardDown] += 1;
+        for name in &names {
+            if let Some(topic) = place.channels.topics.get_mut(name) {
+                topic.waiting.retain(|&other| other != number);
+            }
+        }
         let session = self.sessions.get_mut(ticket.session as usize);
         if let Some(session) = session.filter(|s| s.generation == ticket.generation) {
             let special = session.special();
@@ -418,31 +429,32 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let (pool, generation, resp3) = (session.pool, session.generation, session.resp3);
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
-        let listens = &mut session.special().listens;
+        let special = session.special();
         let mut names = names;
         let all = names.is_empty();
         if all {
-            names = listens.iter().filter(|(other, _)| *other == kind).cloned().collect();
+            names = special.listens.iter().filter(|(other, _)| *other == kind).cloned().collect();
         }
         let mut reply = Vec::new();
         if names.is_empty() {
             message(&mut reply, resp3, 3);
             write::bulk(&mut reply, kind.words().1);
             reply.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" });
-            write::integer(&mut reply, count(listens, kind));
+            write::integer(&mut reply, count(special, kind));
         }
         for name in &names {
-            if listens.remove(name)
-                && let Some(topic) = place.channels.topics.get_mut(name)
-            {
-                topic.listeners.retain(|&listener| listener != (id, generation));
+            if special.listens.remove(name) {
+                special.sharded -= usize::from(kind == Kind::Sharded);
+                if let Some(topic) = place.channels.topics.get_mut(name) {
+                    topic.listeners.retain(|&listener| listener != (id, generation));
+                }
             }
             message(&mut reply, resp3, 3);
             write::bulk(&mut reply, kind.words().1);
             write::bulk(&mut reply, &name.1);
-            write::integer(&mut reply, count(listens, kind));
+            write::integer(&mut reply, count(special, kind));
         }
-        if listens.is_empty() {
+        if special.listens.is_empty() {
             session.mode &= !mode::LISTENING;
         }
         self.answer_with(id, None, |out| out.extend_from_slice(&reply));
@@ -456,6 +468,7 @@ impl Engine {
         session.mode &= !mode::LISTENING;
         let Some(special) = &mut session.special else { return };
         let names: Vec<Name> = std::mem::take(&mut special.listens).into_iter().collect();
+        special.sharded = 0;
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         for name in &names {
             if let Some(topic) = place.channels.topics.get_mut(name) {
