@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// All of it has been passed on.
-    fn passed(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &mut impl Port) {
+    fn passed(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &impl Port) {
         if waiter.part == Waiter::WHOLE {
             self.time_long(id, pool, waiter, total, port);
         }

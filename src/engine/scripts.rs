@@ -28,7 +28,7 @@ const LONGEST: usize = 64 * 1024;
 /// A script's name: its SHA-1.
 type Name = [u8; 20];
 
-/// The scripts that passed through, the newest [`MOST`] of them; one for all workers of a process. Locked by script
+/// The scripts that passed through, the newest `MOST` of them; one for all workers of a process. Locked by script
 /// commands only, and for a look-up each.
 #[derive(Debug, Default)]
 pub struct Scripts(Mutex<Known>);

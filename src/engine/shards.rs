@@ -133,7 +133,7 @@ impl Engine {
     }
 
     /// Notes how long a request took whose reply was passed on while it came.
-    pub(super) fn time_long(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &mut impl Port) {
+    pub(super) fn time_long(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &impl Port) {
         if self.clock(pool, waiter.tag, waiter.at) {
             let Waiter { ticket, tag, at, .. } = *waiter;
             self.note_slow(

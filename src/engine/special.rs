@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// In what a session differs from most, as bits of [`Session::mode`]. A session without any takes the short way through
-/// [`request`](super::Engine::request).
+/// `Engine::request`.
 pub mod mode {
     /// It has a connection of its own, or will have one: a transaction, a watch, a blocking command.
     pub const PINNED: u8 = 1;

@@ -49,7 +49,9 @@ impl World {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
         let mut engine = Engine::new(1, 1);
-        (0..plan.pools).for_each(|pool| drop(engine.add_pool(plan.pool(pool))));
+        for pool in 0..plan.pools {
+            engine.add_pool(plan.pool(pool));
+        }
         let nodes = plan.pools * plan.shards;
         let apps = (0..plan.apps).map(|_| None).collect();
         let ends = (0..plan.apps).map(|_| AppEnd {
