@@ -8,15 +8,15 @@ use crate::engine::{Engine, LineId, SessionId};
 use crate::error::Failure;
 use crate::stages::Micros;
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
@@ -198,6 +198,8 @@ pub struct Sockets {
     /// In-process ones that were given up, and whose numbers can be used again.
     left: Vec<LineId>,
     caller: Rc<Notify>,
+    /// Apps that are not read for now, and whose leaving has to be seen all the same.
+    watched: BTreeSet<SessionId>,
 }
 
 struct App {
@@ -270,6 +272,28 @@ impl Sockets {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.shard(line).socket.poll_read(cx, buffer)
+    }
+
+    /// Whether an app that is not read has left. If not, its task is woken some time after it has ([`Sockets::look_after`]).
+    pub fn has_left(&mut self, id: SessionId) -> bool {
+        let left = matches!(self.apps.get(id as usize), Some(Some(app)) if app.socket.has_ended());
+        if !left {
+            self.watched.insert(id);
+        }
+        left
+    }
+
+    /// Wakes the tasks of apps that were asked about with [`Sockets::has_left`] and have left since.
+    pub fn look_after(&mut self) {
+        let apps = &self.apps;
+        self.watched.retain(|&id| match apps.get(id as usize) {
+            Some(Some(App { socket, reader })) if socket.has_ended() => {
+                reader.iter().for_each(Waker::wake_by_ref);
+                false
+            }
+            Some(Some(_)) => true,
+            _ => false,
+        });
     }
 
     /// Whether an app's socket takes bytes; if not, the task is woken when it does.
@@ -457,6 +481,18 @@ impl Socket {
             }
             Self::Closed | Self::InProcess(_) => (String::new(), String::new()),
         }
+    }
+
+    /// Whether the other side has closed its half, as far as the runtime was told: nothing is read, so that this can be asked
+    /// while there are bytes to be read.
+    fn has_ended(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = match self {
+            Self::Tcp(socket) => pin!(socket.ready(Interest::READABLE)).poll(&mut cx),
+            Self::Unix(socket) => pin!(socket.ready(Interest::READABLE)).poll(&mut cx),
+            Self::Closed | Self::InProcess(_) => return true,
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Writes what the socket takes at once. A call that a signal interrupted is made again: nobody would come back to it.

@@ -475,6 +475,7 @@ async fn ticker(
         for (line, failure) in overdue {
             give_up(&hub, line, failure);
         }
+        hub.sockets().look_after();
         if now >= folded + FOLD {
             folded = now;
             let total = hub.engine().requests();

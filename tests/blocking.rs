@@ -422,3 +422,33 @@ fn hotring_ends_without_those_who_wait() {
     assert_eq!(redis[0].client().ask("RPUSH q x"), ":1\r\n");
     assert_eq!(redis[0].client().ask("LLEN q"), ":1\r\n", "nothing is given to who is gone");
 }
+
+#[test]
+fn who_leaves_is_seen_to_leave_however_much_was_asked_behind() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &[]);
+    for length in [20_000, 60_000, 150_000] {
+        let mut app = hotring.app();
+        say(&mut app, "BLPOP q 0");
+        app.send(&wire(&["ECHO", &"x".repeat(length)]));
+        app.send(&wire(&["ECHO", &"x".repeat(length)]));
+        await_blocked(&redis[0], 1);
+        drop(app);
+        await_blocked(&redis[0], 0);
+    }
+    assert_eq!(hotring.app().ask("RPUSH q element"), ":1\r\n");
+    assert_eq!(hotring.app().ask("LLEN q"), ":1\r\n");
+}
+
+#[test]
+fn hotring_ends_without_uploads_that_stand_still() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &[]);
+    let mut app = hotring.app();
+    app.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3000000\r\n");
+    app.send(&vec![b'x'; 2_000_000]);
+    eventually("it is on its way", || redis[0].connections() > 1);
+    let start = now();
+    hotring.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}

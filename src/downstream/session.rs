@@ -14,8 +14,9 @@ use std::task::{Context, Poll, ready};
 const TURNS: u32 = 4;
 /// Bytes asked for at least while a request is incomplete: what follows it most likely comes with it.
 const LEAST: usize = 4 * 1024;
-/// Bytes taken in behind a command that waits.
-const MOST_BEHIND: usize = 64 * 1024;
+/// Bytes taken in behind a command that waits, at least. Whether the app leaves is seen as far as what it sent beyond fits the
+/// kernel's buffer: what does not keeps the end from being told.
+const MOST_BEHIND: usize = 256 * 1024;
 /// Bytes asked for at most at once, so that memory follows what arrives and not what was announced.
 const MOST: usize = 256 * 1024;
 
@@ -89,6 +90,12 @@ impl<P> Session<P> {
             // What a session asks behind a command that waits is taken in up to a bound, so that its leaving is seen.
             let watched = paused && waiting && !closing && !self.eof && self.tail.len() < MOST_BEHIND;
             if (paused || closing) && !watched {
+                if paused && waiting && !self.eof && self.hub.engine().ends_with_app(self.id) {
+                    // Not read any further, and yet it must not take what others could have when it is gone.
+                    if self.hub.sockets().has_left(self.id) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 return Poll::Pending;
             }
             if !watched && !self.tail.is_empty() && self.tail.len() >= self.need {

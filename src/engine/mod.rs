@@ -301,8 +301,9 @@ impl Engine {
     pub fn finish_all(&mut self, port: &mut impl Port) {
         for (id, session) in &mut self.sessions {
             session.closing = true;
-            // What waits for something to happen would be waited for in vain.
-            session.killed |= session.special.as_ref().is_some_and(|special| special.blocked);
+            // What waits for something to happen would be waited for in vain, and so would the rest of what is arriving.
+            let in_vain = |special: &Box<special::Special>| special.blocked || special.stream.is_some();
+            session.killed |= session.special.as_ref().is_some_and(in_vain);
             port.wake(id as SessionId);
         }
     }
