@@ -182,6 +182,12 @@ fn users_do_what_their_rules_allow_in_redis_words() {
     assert_eq!(app.ask("MGET app:1 other"), denied("access one of the keys used as arguments"));
     assert_eq!(app.ask("FLUSHALL"), denied("run the 'flushall' command"));
     assert_eq!(app.ask("SUBSCRIBE other"), denied("access one of the channels used as arguments"));
+    // An EXEC that is denied ends the transaction all the same.
+    let another = Hotring::over(&at, &["users:", "  default: { nopass: true, rules: '+@all -exec ~*' }"]);
+    let mut other = another.app();
+    assert_eq!([other.ask("MULTI"), other.ask("SET app:1 x")], ["+OK\r\n", "+QUEUED\r\n"]);
+    assert!(other.ask("EXEC").starts_with("-EXECABORT Transaction discarded because of: NOPERM "));
+    assert_eq!(other.ask("GET app:1"), "$1\r\nv\r\n");
     // A transaction is spoilt by it, before and behind its first key.
     for first in ["GET app:1", "PING"] {
         assert_eq!(app.ask("MULTI"), "+OK\r\n");

@@ -127,8 +127,13 @@ impl Engine {
         if let (Ok(spec), true) = (named, mode & mode::GUARDED != 0)
             && !self.may(id, spec, request)
         {
-            // What may not be done spoils a transaction, too.
-            self.spoil(id, port);
+            if spec.name == "exec" {
+                // It ends its transaction all the same.
+                self.leave_own(id, port);
+            } else {
+                // What may not be done spoils a transaction, too.
+                self.spoil(id, port);
+            }
             return true;
         }
         if let (Ok(spec), true) = (named, mode & mode::LISTENING != 0)
