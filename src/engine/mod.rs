@@ -302,8 +302,8 @@ impl Engine {
         for (id, session) in &mut self.sessions {
             session.closing = true;
             // What waits for something to happen would be waited for in vain, and so would the rest of what is arriving.
-            let in_vain = |special: &Box<special::Special>| special.blocked || special.stream.is_some();
-            session.killed |= session.special.as_ref().is_some_and(in_vain);
+            let special = session.special.as_ref();
+            session.killed |= special.is_some_and(|special| special.blocked || special.stream.is_some());
             port.wake(id as SessionId);
         }
     }
