@@ -273,3 +273,32 @@ fn who_waits_for_a_slow_shard_goes_on_before_its_outbox_is_empty() {
     engine.flush(&mut Sink(50_000));
     assert!(!engine.is_paused(session) && engine.line(0).unwrap().queued() > 0);
 }
+
+#[test]
+fn parts_that_wait_for_a_shard_that_stands_still_are_bounded() {
+    let (redis, at) = shards(3);
+    let hotring = Hotring::with_admin(&pool(&at, &["max_output: 4mb", "timeout: off"]));
+    let mut app = hotring.app();
+    let keys: Vec<String> = (0..3).map(|shard| key_on(shard, 3)).collect();
+    for key in &keys {
+        assert_eq!(app.call(&["SET", key, &"x".repeat(100_000)]), b"+OK\r\n");
+    }
+    redis[1].freeze();
+    let all = wire(&["MGET", &keys[0], &keys[1], &keys[2]]);
+    app.send(&all.repeat(200));
+    let kills = "hotring_client_output_limit_kills_total{pool=\"main\"}";
+    eventually("it is ended", || {
+        assert!(hotring.metric("hotring_client_output_bytes{pool=\"main\"}") < 6.0 * MIB as f64);
+        hotring.metric(kills) == 1.0
+    });
+    // One alone is not, however much its parts are.
+    let mut other = hotring.app();
+    let many: Vec<&str> =
+        std::iter::once("MGET").chain(std::iter::repeat_n(keys[0].as_str(), 60)).chain([keys[1].as_str()]).collect();
+    other.send(&wire(&many));
+    eventually("its part has come", || hotring.metric("hotring_client_output_bytes{pool=\"main\"}") > 5.0 * MIB as f64);
+    redis[1].thaw();
+    assert_eq!(other.reply().len(), 61 * (100_000 + 11) + "*61\r\n".len());
+    assert_eq!(hotring.metric(kills), 1.0);
+    eventually("nothing is counted any more", || hotring.metric("hotring_client_output_bytes{pool=\"main\"}") == 0.0);
+}

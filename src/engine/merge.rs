@@ -29,6 +29,8 @@ pub(super) struct Gather {
     order: Vec<u16>,
     /// The parts' replies, of a merge that needs them all.
     parts: Vec<Vec<u8>>,
+    /// Their bytes that count as waiting for the session.
+    pub(super) held: usize,
     /// Most bytes of them.
     room: usize,
     /// How many there may be, less what they have.
@@ -56,6 +58,7 @@ impl Gather {
             error: None,
             order: if array { order.to_vec() } else { Vec::new() },
             parts: if held { vec![Vec::new(); usize::from(parts)] } else { Vec::new() },
+            held: 0,
             room: usize::MAX,
             left_room: usize::MAX,
             draw: 0,
@@ -87,6 +90,12 @@ impl Gather {
     #[must_use]
     pub(super) fn is_split(&self) -> bool {
         self.count > 1
+    }
+
+    /// Bytes of parts that it has now.
+    #[must_use]
+    pub(super) fn kept(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
     }
 
     /// How many shards have a part in it.

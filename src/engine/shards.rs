@@ -1,5 +1,6 @@
 //! The shards' half of the engine: their bytes in, and what becomes of their connections.
 
+use super::apps::{kill, mark};
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
 use super::port::Port;
@@ -118,6 +119,7 @@ impl Engine {
             let Some(gather) = self.gathers.get_mut(waiter.link as usize) else { return };
             if gather.take(waiter.part, reply, &mut self.spare) {
                 let gather = self.gathers.remove(waiter.link as usize);
+                self.let_go(pool, &gather);
                 let (ticket, at, tag, shards) = (gather.ticket, gather.at, gather.tag, gather.shards());
                 let mut merged = self.spare.take();
                 gather.finish(&mut merged, &mut self.spare);
@@ -128,7 +130,35 @@ impl Engine {
                 }
                 self.complete(pool, ticket, &merged, Some(port));
                 self.spare.put(merged);
+            } else {
+                self.hold_part(pool, waiter.link);
             }
+        }
+    }
+
+    /// Counts what a split request's parts hold as waiting for its session: a shard that stands still must not make the
+    /// others' parts pile up behind it. As with whole replies, one request alone never ends a session.
+    fn hold_part(&mut self, pool: u16, number: u32) {
+        let Some(gather) = self.gathers.get_mut(number as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
+        let (kept, ticket) = (gather.kept(), gather.ticket);
+        let session = self.sessions.get_mut(ticket.session as usize);
+        let Some(session) = session.filter(|s| s.generation == ticket.generation) else { return };
+        let more = kept.saturating_sub(gather.held);
+        gather.held = kept;
+        pool.counts.client_output_bytes += session.hold(more);
+        if !session.killed && session.waiting() > pool.config.bounds.output.saturating_add(kept) {
+            kill(session, &mut pool.counts);
+            mark(&mut self.dirty_sessions, session, ticket.session);
+        }
+    }
+
+    /// The parts of a split request are put together, or given up.
+    fn let_go(&mut self, pool: u16, gather: &Gather) {
+        let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
+        let session = self.sessions.get_mut(gather.ticket.session as usize);
+        if let Some(session) = session.filter(|s| s.generation == gather.ticket.generation) {
+            pool.counts.client_output_bytes -= session.let_go(gather.held);
         }
     }
 

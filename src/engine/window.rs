@@ -191,6 +191,20 @@ impl Session {
         }
     }
 
+    /// Counts bytes that wait for it elsewhere. Returns how many were counted.
+    pub fn hold(&mut self, bytes: usize) -> u64 {
+        let before = self.held;
+        self.held = self.held.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        u64::from(self.held - before)
+    }
+
+    /// Counts them no more. Returns how many were.
+    pub fn let_go(&mut self, bytes: usize) -> u64 {
+        let before = self.held;
+        self.held = self.held.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        u64::from(before - self.held)
+    }
+
     /// Open requests that have no reply yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {
