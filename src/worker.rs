@@ -191,6 +191,7 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
         },
         resp3: upstream.resp3,
         own: upstream.dedicated_connections as usize,
+        long: crate::engine::stream::LONG,
         channels: matches!(upstream.servers, Servers::Static(_)),
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),

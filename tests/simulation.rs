@@ -4,7 +4,9 @@
 //! A model of the shards keeps all that ever happened to each key, so that every reply can be judged: one for each request,
 //! in order, about its own key; a read shows what was there between asking and answering, and nothing older than what the
 //! same session has seen or written on that shard before; what was acknowledged has run, once; what was said not to have been
-//! sent has not run; an error of the proxy's has a fault behind it. At the end everything comes to rest: nobody waits, and
+//! sent has not run; an error of the proxy's has a fault behind it. A transaction is carried out whole or not at all, alone on
+//! its connection, and not if what was watched has changed; an element goes to one app; a message comes once and in its turn,
+//! and is missed only around a fault; nobody sees another database or reads another protocol. At the end everything comes to rest: nobody waits, and
 //! nothing is left in the engine.
 //!
 //! A failure names its seed. What was found so far is kept in `simulation/cases.rs`, since seeds mean something else as soon as
@@ -20,6 +22,8 @@ mod app;
 mod cases;
 #[path = "simulation/chance.rs"]
 mod chance;
+#[path = "simulation/channels.rs"]
+mod channels;
 #[path = "simulation/means.rs"]
 mod means;
 #[path = "simulation/net.rs"]

@@ -3,7 +3,7 @@
 use super::line::Ticket;
 use super::port::{Port, Taken};
 use super::special::mode;
-use super::stream::{Begun, LONG};
+use super::stream::Begun;
 use super::window::{DIRECT, Session};
 use super::{Engine, SessionId, Submitted, Then};
 use crate::error::Cause;
@@ -131,6 +131,7 @@ impl Engine {
                 consumed += self.stream(id, rest, port);
                 continue;
             }
+            let long = pool.config.long;
             let limits = if session.authenticated { &pool.config.limits } else { &Limits::UNAUTHENTICATED };
             let rest = bytes.get(consumed..).unwrap_or_default();
             match scan(rest, &mut session.resume, limits) {
@@ -141,7 +142,7 @@ impl Engine {
                     consumed += request.wire().len();
                     self.take_answers(port);
                 }
-                Ok(Scan::Incomplete { need }) if need >= LONG => match self.begin_stream(id, rest, port) {
+                Ok(Scan::Incomplete { need }) if need >= long => match self.begin_stream(id, rest, port) {
                     Begun::Not => return Submitted { consumed, then: Then::Read { need } },
                     Begun::Wait => return Submitted { consumed, then: Then::Pause },
                     Begun::Taken => consumed = bytes.len(),

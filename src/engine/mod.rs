@@ -70,6 +70,8 @@ pub struct PoolConfig {
     pub limits: Limits,
     /// Most bytes queued to one connection before the sessions that fill it are not read.
     pub outbox: usize,
+    /// Requests whose next argument makes them this long, in bytes, are passed on while they arrive; [`stream::LONG`].
+    pub long: usize,
     /// Databases that apps may SELECT, from 0.
     pub databases: u16,
     /// Whether apps may speak RESP3, and the shards are spoken to in it then.

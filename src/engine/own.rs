@@ -8,7 +8,7 @@
 //! Bounded by `dedicated_connections` for each shard and worker. When all are in use, a request that needs one is refused at once:
 //! a queue here would hold transactions behind commands that may block for ever. Those unused for [`REST`] are closed.
 
-use super::line::{Line, Owner, State, Ticket, Waiter};
+use super::line::{Dialect, Line, Owner, State, Ticket, Waiter};
 use super::port::Port;
 use super::special::{Pin, mode};
 use super::{Engine, LineId, SessionId};
@@ -31,6 +31,13 @@ pub(super) struct Shelf {
     live: usize,
 }
 
+/// Whether a connection that is nobody's can be handed on as it is. One that a session has left before it was told all
+/// cannot: whoever takes it may have to close it.
+fn is_ready(line: &Line, dialect: Dialect) -> bool {
+    let owed = |waiter: &Waiter| !matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO);
+    line.dialect == dialect && !line.waiters.iter().any(owed)
+}
+
 impl Engine {
     /// Connections of all shards that sessions have for themselves now, or had and left open, by pool.
     #[must_use]
@@ -44,7 +51,7 @@ impl Engine {
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return false };
         let Some(shelf) = pool.own.get(usize::from(shard)) else { return false };
         let dialect = pool.dialect(session.base);
-        let fits = |line: &Line| line.dialect == dialect || line.waiters.is_empty();
+        let fits = |line: &Line| is_ready(line, dialect) || line.waiters.is_empty();
         shelf.live < pool.config.own
             || shelf.free.iter().any(|&(line, _)| self.lines.get(line as usize).is_some_and(fits))
     }
@@ -58,12 +65,7 @@ impl Engine {
         let dialect = pool.dialect(session.base);
         let most = pool.config.own;
         let shelf = pool.own.get_mut(usize::from(shard))?;
-        // One that a session has left before it was told all is not handed on: whoever takes it may have to close it.
-        let owed = |waiter: &Waiter| !matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO);
-        let alike = |line: LineId| {
-            let line = self.lines.get(line as usize);
-            line.is_some_and(|line| line.dialect == dialect && !line.waiters.iter().any(owed))
-        };
+        let alike = |line: LineId| self.lines.get(line as usize).is_some_and(|line| is_ready(line, dialect));
         let line = if let Some(at) = shelf.free.iter().rposition(|&(line, _)| alike(line)) {
             shelf.free.remove(at).0
         } else {

@@ -1,6 +1,6 @@
 //! Requests with an argument too long to be held: passed on to their shard while they arrive.
 //!
-//! From [`LONG`] bytes on, an argument behind the key goes as it comes, on a connection of the session's own, so that a slow
+//! From [`LONG`] bytes on (`PoolConfig::long`), an argument behind the key goes as it comes, on a connection of the session's own, so that a slow
 //! upload holds up nobody, and no more of it is in memory than an outbox takes (`max_outbox`). It begins only when all before
 //! it is answered, as everything on a connection of a session's own. Where the request cannot go anywhere its app is told at
 //! once, and the rest of it is read away.

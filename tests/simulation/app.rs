@@ -1,12 +1,13 @@
 //! An app: what it asks for, and the verdict on what it is answered.
 
 use super::chance::Chance;
+use super::plan::Plan;
 use super::truth::{Moment, Truth};
 use super::verdict::Deal;
 use hotring::engine::SessionId;
 use hotring::engine::line::Dialect;
 use hotring::resp::write;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
 /// A key and its value.
@@ -45,13 +46,22 @@ pub enum Wish {
     Queued(Box<Wish>),
     Exec,
     Discard,
+    /// To hear a channel.
+    Subscribe(Vec<u8>),
+    Unsubscribe(Vec<u8>),
+    Publish(Vec<u8>, Vec<u8>),
 }
 
 impl Wish {
     /// The keys it is routed by; a script is not.
     pub fn keys(&self) -> Vec<&[u8]> {
         match self {
-            Self::Get(key) | Self::Length(key) | Self::Incr(key) | Self::Push(key, _) => vec![key],
+            Self::Get(key)
+            | Self::Length(key)
+            | Self::Incr(key)
+            | Self::Push(key, _)
+            | Self::Publish(key, _)
+            | Self::Subscribe(key) => vec![key],
             Self::Mget(keys) | Self::Exists(keys) | Self::Del(keys) | Self::Pop(keys) | Self::Watch(keys) => {
                 keys.iter().map(Vec::as_slice).collect()
             }
@@ -70,7 +80,7 @@ impl Wish {
     pub fn values(&self) -> Vec<&[u8]> {
         match self {
             Self::Set(pairs) | Self::Setnx(pairs) => pairs.iter().map(|(_, value)| value.as_slice()).collect(),
-            Self::Script(_, value) | Self::Push(_, value) => vec![value],
+            Self::Script(_, value) | Self::Push(_, value) | Self::Publish(_, value) => vec![value],
             Self::Queued(wish) => wish.values(),
             _ => Vec::new(),
         }
@@ -80,8 +90,11 @@ impl Wish {
 /// A request without a reply so far.
 pub struct Pending {
     pub wish: Wish,
-    /// Where its bytes end in all that the app sends.
-    pub end: u64,
+    /// Where its bytes begin in all that the app sends.
+    pub start: u64,
+    pub length: u64,
+    /// It may be passed on while it arrives, on a connection of the session's own.
+    pub long: bool,
     /// When the engine took it.
     pub taken: Option<Moment>,
     /// Then: each key's home, or a script's; `None` where the ring was empty.
@@ -110,6 +123,8 @@ pub struct App {
     pub pool: usize,
     /// Of its pool.
     pub shards: usize,
+    /// From so many bytes on a request is passed on while it arrives.
+    stream: usize,
     pub session: SessionId,
     pub lane: u32,
     /// Bytes it means to send.
@@ -140,6 +155,10 @@ pub struct App {
     pub groups: Vec<Vec<u64>>,
     /// Its database and whether it speaks RESP3: as it is when what was taken is carried out.
     pub dialect: Dialect,
+    /// Channels it has asked for.
+    pub hears: BTreeSet<Vec<u8>>,
+    /// By channel that it was told it hears: the shard, when it was told, and how many of its messages are behind it.
+    pub listens: BTreeMap<Vec<u8>, (usize, Moment, usize)>,
     /// The last that was answered.
     pub speaks_resp3: bool,
     /// Its transaction, as far as it was answered.
@@ -162,16 +181,19 @@ pub struct Habits {
     pub hot: bool,
     /// Transactions and commands that block: so many of a hundred requests.
     pub deals: usize,
+    /// Channels are published to and listened to.
+    pub channels: bool,
     /// Databases.
     pub databases: u16,
     pub resp3: bool,
 }
 
 impl App {
-    pub fn new(pool: usize, shards: usize, session: SessionId, lane: u32, authenticated: bool) -> Self {
+    pub fn new(pool: usize, plan: &Plan, session: SessionId, lane: u32, authenticated: bool) -> Self {
         Self {
             pool,
-            shards,
+            shards: plan.shards,
+            stream: plan.stream,
             session,
             lane,
             unsent: Vec::new(),
@@ -190,16 +212,20 @@ impl App {
             means: VecDeque::new(),
             groups: Vec::new(),
             dialect: Dialect::default(),
+            hears: BTreeSet::new(),
+            listens: BTreeMap::new(),
             speaks_resp3: false,
             deal: Deal::default(),
             seen: HashMap::new(),
         }
     }
 
-    fn expect(&mut self, wish: Wish) {
+    fn expect(&mut self, wish: Wish, length: usize) {
         let pending = Pending {
             wish,
-            end: self.spoken,
+            start: self.spoken - length as u64,
+            length: length as u64,
+            long: length >= self.stream,
             taken: None,
             homes: Vec::new(),
             lines: Vec::new(),
@@ -212,15 +238,16 @@ impl App {
     pub fn say(&mut self, args: &[&[u8]], wish: Wish) {
         let before = self.unsent.len();
         write::request(&mut self.unsent, args);
-        self.spoken += (self.unsent.len() - before) as u64;
-        self.expect(wish);
+        let length = self.unsent.len() - before;
+        self.spoken += length as u64;
+        self.expect(wish, length);
     }
 
     fn say_raw(&mut self, bytes: &[u8], wish: Option<Wish>) {
         self.unsent.extend_from_slice(bytes);
         self.spoken += bytes.len() as u64;
         if let Some(wish) = wish {
-            self.expect(wish);
+            self.expect(wish, bytes.len());
         }
     }
 
@@ -240,6 +267,9 @@ impl App {
             let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
             return self.say(&args, wish);
         }
+        if !self.hears.is_empty() || (habits.channels && chance.one_in(8)) {
+            return self.talk(chance, habits, number);
+        }
         if chance.below(100) < habits.deals {
             return self.mean(chance, habits, number);
         }
@@ -256,7 +286,9 @@ impl App {
             0..28 => self.say(&[chance.pick(&[&b"GET"[..], b"GET", b"GET", b"gEt"]), &key], Wish::Get(key.clone())),
             28..48 => {
                 let value = value(chance, &key);
-                self.say(&[b"SET", &key, &value], Wish::Set(vec![(key.clone(), value.clone())]));
+                let args: [&[u8]; 4] = [b"SET", &key, &value, b"KEEPTTL"];
+                let args = if chance.one_in(3) { &args[..] } else { &args[..3] };
+                self.say(args, Wish::Set(vec![(key.clone(), value.clone())]));
             }
             48..57 => self.say(&[b"INCR", &key], Wish::Incr(key.clone())),
             57..62 => self.many(b"DEL", several(chance), Wish::Del),

@@ -129,3 +129,23 @@ fn who_leaves_a_transaction_gets_the_answers_it_is_owed() {
     engine.flush(&mut wires);
     assert_eq!(text(&wires.apps[0]), "+OK\r\n+QUEUED\r\n+RESET\r\n");
 }
+
+/// The session is not read because the connection takes no more of its long request. A shard that answers that early loses
+/// the connection, and the session must go on.
+#[test]
+fn a_session_goes_on_when_its_long_request_is_answered_early() {
+    let mut config = pool(1, 1, false);
+    (config.outbox, config.long) = (10, 60);
+    let (mut engine, mut wires) = engine(config, 1);
+    (wires.shards, wires.room) = (vec![Vec::new(); 9], Some(20));
+    let wire = request(&format!("SET key {}", "x".repeat(100)));
+    assert_eq!(engine.submit(0, &wire[..50], 0, &mut wires).consumed, 50);
+    engine.flush(&mut wires);
+    engine.connected(1, 0);
+    engine.flush(&mut wires);
+    assert_eq!(engine.submit(0, &wire[50..], 0, &mut wires).then, Then::Pause);
+    engine.receive(1, b"-ERR Protocol error: invalid bulk length\r\n", 0, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    assert!(engine.is_given_up(1), "the shard would take what comes next for the rest");
+    assert!(!engine.is_paused(0));
+}

@@ -42,6 +42,8 @@ pub struct LineEnd {
     pub node: usize,
     /// For one session at a time: opened once, as `upstream::connection::run_own` does.
     pub own: bool,
+    /// It hears what is published.
+    pub ear: bool,
     /// What is agreed on when it is opened.
     pub dialect: Dialect,
     /// What the shard remembers for it.
@@ -87,6 +89,7 @@ impl LineEnd {
         Self {
             node,
             own: !matches!(line.owner, Owner::Shared | Owner::Ear),
+            ear: line.owner == Owner::Ear,
             dialect: line.dialect,
             conn: Conn::default(),
             doomed: false,

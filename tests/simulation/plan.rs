@@ -29,6 +29,8 @@ pub struct Plan {
     /// Bytes that a socket holds at most.
     pub sockets: usize,
     pub long: bool,
+    /// From so many bytes on a request is passed on while it arrives.
+    pub stream: usize,
     /// Apps that stop reading for a while.
     pub slow: bool,
     /// One in so many steps is a fault of a shard; 0 is never.
@@ -43,6 +45,8 @@ pub struct Plan {
     pub hot: bool,
     /// Transactions and commands that may block: so many of a hundred requests.
     pub deals: usize,
+    /// Apps publish and subscribe; not where a channel's home moves.
+    pub channels: bool,
     /// Connections to each shard that sessions may have for themselves.
     pub own: usize,
     pub databases: u16,
@@ -67,6 +71,7 @@ impl Plan {
             apps: 1 + chance.below(8),
             sockets: chance.pick(&[1 << 20, 1 << 20, 70_000, 4096, 200, 10]),
             long: chance.one_in(3),
+            stream: chance.pick(&[1 << 20, 17_000, 500, 60]),
             slow: chance.one_in(3),
             faults: chance.pick(&[0, 2000, 300, 50]),
             lies: chance.one_in(6),
@@ -74,6 +79,7 @@ impl Plan {
             burst: chance.pick(&[1, 2, 5, 30]),
             hot: chance.one_in(2),
             deals: chance.pick(&[0, 0, 5, 20, 60]),
+            channels: chance.one_in(3),
             own: chance.pick(&[1, 2, 4]),
             databases: chance.pick(&[1, 1, DATABASES as u16]),
             resp3: chance.one_in(3),
@@ -97,6 +103,7 @@ impl Plan {
             databases: self.databases,
             resp3: self.resp3,
             own: self.own,
+            long: self.stream,
             channels: true,
             name: format!("pool{number}"),
             shards: names,

@@ -25,6 +25,7 @@ impl World {
             let Some(app) = app else { continue };
             assert!(app.pending.is_empty(), "app {index} still waits for {:?}\n{}", app.pending.front(), self.state());
         }
+        self.apps.iter().flatten().for_each(|app| app.heard_all(&self.truth));
         assert_eq!(self.engine.in_flight(), 0);
         let held = self.engine.holdings();
         assert_eq!((held.gathers, held.attempts, held.joined), (0, 0, 0), "{held:?}");
@@ -43,7 +44,10 @@ impl World {
         // What sessions had for themselves is nobody's any more, and closed before long.
         self.now += 11_000_000;
         assert!(self.engine.tick(self.now, &mut self.net).is_empty());
+        self.rung = true;
         self.settle();
+        let subscribed = &self.truth.subscribed;
+        assert!(subscribed.is_empty(), "what nobody hears is still subscribed: {subscribed:?}");
         for (line, end) in self.net.lines.iter().enumerate().filter(|(_, end)| end.own) {
             assert_eq!((end.link, end.wanted), (Link::Idle, false), "line {line} is kept\n{}", self.state());
         }
@@ -76,6 +80,8 @@ impl World {
         let mut seen = vec![
             ("steps", self.truth.moment),
             ("long replies sent at once", self.net.direct),
+            ("requests passed on while they arrive", self.streams),
+            ("messages", self.truth.told),
             ("transactions", self.truth.transactions),
             ("elements for who waited", self.truth.handed),
         ];

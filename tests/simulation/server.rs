@@ -30,6 +30,15 @@ pub struct Blocked {
     pub serial: u64,
 }
 
+/// A connection that is subscribed to a channel.
+#[derive(Debug)]
+pub struct Heard {
+    node: usize,
+    channel: Vec<u8>,
+    line: usize,
+    pub serial: u64,
+}
+
 impl Conn {
     pub fn new(line: usize, serial: u64, dialect: Dialect) -> Self {
         Self { line, serial, dialect, ..Self::default() }
@@ -85,6 +94,30 @@ impl Truth {
                     let (line, serial) = (conn.line, conn.serial);
                     self.blocked.push(Blocked { place, keys, line, serial });
                 }
+            }
+            b"SUBSCRIBE" | b"UNSUBSCRIBE" => {
+                let mine = |heard: &Heard| heard.serial == conn.serial && heard.channel == args[1];
+                self.subscribed.retain(|heard| !mine(heard));
+                if name == b"SUBSCRIBE" {
+                    self.unheard.insert((node, args[1].to_vec()), self.moment);
+                    let (line, serial) = (conn.line, conn.serial);
+                    self.subscribed.push(Heard { node, channel: args[1].to_vec(), line, serial });
+                }
+                write::array(out, 3);
+                write::bulk(out, name.to_ascii_lowercase().as_slice());
+                write::bulk(out, args[1]);
+                write::integer(out, self.subscribed.iter().filter(|heard| heard.serial == conn.serial).count() as i64);
+            }
+            b"PUBLISH" => {
+                self.note_write(place, args[2]);
+                let log = self.published.entry((node, args[1].to_vec())).or_default();
+                log.push((self.moment, unique(args[2]).expect("a message with its number")));
+                let mut message = Vec::new();
+                write::array(&mut message, 3);
+                [b"message", args[1], args[2]].iter().for_each(|part| write::bulk(&mut message, part));
+                let here = self.subscribed.iter().filter(|heard| heard.node == node && heard.channel == args[1]);
+                self.answers.extend(here.clone().map(|heard| (heard.line, heard.serial, message.clone())));
+                write::integer(out, here.count() as i64);
             }
             _ => {
                 self.run(place, conn, args, out);

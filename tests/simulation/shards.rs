@@ -4,6 +4,7 @@ use super::net::Link;
 use super::server::Conn;
 use super::wire;
 use super::world::World;
+use hotring::engine::line::Owner;
 use hotring::error::{Cause, Failure};
 
 const LOST: Failure = Failure { cause: Cause::Lost, reason: "connection reset" };
@@ -47,7 +48,7 @@ impl World {
             let Some((args, length)) = wire::request(&end.query[at..]) else { break };
             let before = replies.len();
             self.truth.execute(end.node, &mut end.conn, &args, self.now, &mut replies);
-            if lies && replies.len() > before && self.chance.one_in(200) {
+            if lies && replies.len() > before && !end.ear && self.chance.one_in(200) {
                 self.truth.lied[end.node] = self.truth.moment;
                 replies.truncate(before);
                 let nonsense = [&b"+LIE\r\n"[..], b":7\r\n", b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n", b"$-1\r\n"];
@@ -88,6 +89,7 @@ impl World {
         };
         self.truth.execute(node, conn, &args, self.now, &mut Vec::new());
         bytes.drain(..length);
+        self.truth.subscribed.retain(|heard| heard.serial != conn.serial);
         if conn.waits.take().is_some() {
             // It sees that nobody is there to wait.
             bytes.clear();
@@ -123,6 +125,7 @@ impl World {
                 end.query.append(&mut end.inbox);
                 let bytes = std::mem::take(&mut end.query);
                 let conn = std::mem::take(&mut end.conn);
+                self.truth.subscribed.retain(|heard| heard.serial != conn.serial);
                 self.haunt(node, conn, bytes);
                 self.note(|| format!("line {line}: breaks"));
             }
@@ -190,6 +193,7 @@ impl World {
     fn reset(&mut self, line: usize, link: Link) {
         let node = self.net.lines[line].node;
         let (conn, bytes) = self.net.lines[line].reset(link);
+        self.truth.subscribed.retain(|heard| heard.serial != conn.serial);
         self.haunt(node, conn, bytes);
         if self.net.lines[line].own {
             self.engine.ended(line as u32);
@@ -269,6 +273,9 @@ impl World {
         self.truth.moment += 1;
         self.faults[line] = self.truth.moment;
         let end = &mut self.net.lines[line];
+        if self.engine.line(line as u32).is_some_and(|line| line.owner == Owner::Ear) {
+            self.truth.ear_faults[end.node] = self.truth.moment;
+        }
         if end.own {
             self.truth.own_faults[end.node] = self.truth.moment;
         }

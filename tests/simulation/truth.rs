@@ -1,6 +1,6 @@
 //! What really happened: the shards' data with all of its past, and which command ran when.
 
-use super::server::Blocked;
+use super::server::{Blocked, Heard};
 use super::wire::Reply;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
@@ -41,6 +41,9 @@ struct Run {
     claimed: bool,
 }
 
+/// What was published: when, and its number.
+pub type Log = Vec<(Moment, u64)>;
+
 /// One database of a shard.
 #[derive(Default)]
 pub struct Node {
@@ -65,6 +68,16 @@ pub struct Truth {
     pub blocked: Vec<Blocked>,
     /// What those are answered, and may be too late for.
     pub answers: Vec<(usize, u64, Vec<u8>)>,
+    /// Who is subscribed to what.
+    pub subscribed: Vec<Heard>,
+    /// By node and channel: when each message was sent, and its number.
+    pub published: HashMap<(usize, Vec<u8>), Log>,
+    /// By node and channel: up to when a message may have been missed.
+    pub unheard: HashMap<(usize, Vec<u8>), Moment>,
+    /// By node: when the connection that hears what is sent broke last.
+    pub ear_faults: Vec<Moment>,
+    /// Messages that reached an app.
+    pub told: u64,
     /// By a number: the numbers that are written in the same transaction.
     pub groups: HashMap<u64, Rc<[u64]>>,
     /// Nobody sends anything any more, so that whoever blocks is answered at once.
@@ -96,6 +109,11 @@ impl Truth {
             own_faults: vec![0; nodes],
             blocked: Vec::new(),
             answers: Vec::new(),
+            subscribed: Vec::new(),
+            published: HashMap::new(),
+            unheard: HashMap::new(),
+            ear_faults: vec![0; nodes],
+            told: 0,
             groups: HashMap::new(),
             resting: false,
             transactions: 0,

@@ -311,6 +311,17 @@ impl App {
                 let at = truth.claim_element(home(index), key, taken, number);
                 self.saw(home(index), at.unwrap_or_else(|| panic!("an element that nobody took, or two: {told}")));
             }
+            Wish::Publish(channel, value) => {
+                assert!(matches!(reply, Reply::Integer(0..)), "{told}");
+                self.wrote(&[(channel.clone(), value.clone())], homes, taken, truth);
+            }
+            Wish::Subscribe(channel) | Wish::Unsubscribe(channel) => {
+                let on = matches!(wish, Wish::Subscribe(_));
+                let (Reply::Array(parts) | Reply::Push(parts)) = reply else { panic!("{told}") };
+                let word = if on { &b"subscribe"[..] } else { b"unsubscribe" };
+                assert_eq!(parts[..2], [Reply::Bulk(Some(word)), Reply::Bulk(Some(channel))], "{told}");
+                self.listens(channel, on.then(|| home(0) / DATABASES), truth);
+            }
             Wish::Select(_) => assert_eq!(*reply, Reply::Simple(b"OK"), "{told}"),
             Wish::Reset => {
                 assert_eq!(*reply, Reply::Simple(b"RESET"), "{told}");
@@ -359,7 +370,7 @@ impl App {
         if text.starts_with("ERR no shard") {
             assert!(asked.homes.contains(&None), "{text}: {asked:?}");
         } else {
-            let own = asked.wish.is_own() || self.deal.watches;
+            let own = asked.wish.is_own() || asked.long || self.deal.watches;
             let broke = asked.lines.iter().any(|&line| faults[line as usize] >= taken)
                 || (own && self.nodes().any(|node| truth.own_faults[node] >= taken));
             assert!(broke || asked.down, "an error without a fault: {text}: {asked:?}");

@@ -38,6 +38,8 @@ pub struct World {
     pub connects: u64,
     /// Those that ended and whose shards do not know it yet.
     pub stale: Vec<u64>,
+    /// Requests that were passed on while they arrived.
+    pub streams: u64,
     /// Sessions the proxy ended because their apps did not read.
     pub killed: u64,
     /// Tells what happens, when one seed is played again.
@@ -87,6 +89,7 @@ impl World {
             shared: HashMap::new(),
             connects: 0,
             stale: Vec::new(),
+            streams: 0,
             killed: 0,
             tale: None,
         };
@@ -172,6 +175,7 @@ impl World {
                 scripts: !self.plan.eject,
                 hot: self.plan.hot,
                 deals: self.plan.deals,
+                channels: self.plan.channels && !self.plan.eject,
                 databases: self.plan.databases,
                 resp3: self.plan.resp3,
             };
@@ -209,7 +213,7 @@ impl World {
         let end = &mut self.net.apps[index];
         (end.unread, end.full, end.gone, end.ready) = (0, false, false, true);
         end.arrived.clear();
-        self.apps[index] = Some(App::new(pool, self.plan.shards, session, lane, !self.plan.password));
+        self.apps[index] = Some(App::new(pool, &self.plan, session, lane, !self.plan.password));
         self.note(|| format!("app {index} connects to pool {pool}: session {session}"));
         true
     }
@@ -265,6 +269,10 @@ impl World {
             let app = self.apps[index].as_mut().expect("bytes for an app that is not there");
             let mut at = 0;
             while let Some((reply, length)) = wire::reply(&arrived[at..]) {
+                if app.hear(&reply, &mut self.truth) {
+                    at += length;
+                    continue;
+                }
                 app.judge(&reply, &arrived[at..at + length], &mut self.truth, &self.faults);
                 at += length;
             }
@@ -364,7 +372,7 @@ impl World {
         let (pool, lanes) = (app.pool, u32::from(self.plan.lanes));
         let ring = self.engine.path(pool as u16).expect("a pool").route.ring();
         let base = pool * self.plan.shards;
-        let own = self.plan.own;
+        let most = self.plan.own;
         let live = |node: usize| {
             let ends = self.net.lines.iter().enumerate().filter(|(_, end)| end.own && end.node == node);
             let lines = ends.filter_map(|(id, _)| self.engine.line(id as u32));
@@ -375,7 +383,7 @@ impl World {
             let state = self.engine.line(line).expect("a line").state;
             matches!(state, State::Down(_))
         };
-        while let Some(pending) = app.pending.get_mut(app.asked).filter(|p| p.end <= app.taken) {
+        while let Some(pending) = app.pending.get_mut(app.asked).filter(|p| p.start < app.taken) {
             let shards: Vec<Option<u16>> = match &pending.wish {
                 Wish::Script(..) => vec![Some(0)],
                 wish => wish.keys().iter().map(|key| ring.shard_of(key)).collect(),
@@ -397,14 +405,23 @@ impl World {
             pending.homes = shards.iter().map(|shard| shard.map(place)).collect();
             let line = |shard: &u16| self.shared[&(pool as u16, u32::from(*shard) * lanes + app.lane, db, resp3)];
             pending.lines = shards.iter().flatten().map(line).collect();
+            if matches!(pending.wish, Wish::Subscribe(_)) {
+                let homes: Vec<usize> = shards.iter().flatten().map(|shard| base + usize::from(*shard)).collect();
+                let ears = self.net.lines.iter().zip(0..).filter(|(end, _)| end.ear && homes.contains(&end.node));
+                pending.lines.extend(ears.map(|(_, id)| id));
+                // Whether a shard can be subscribed at is told by its first connection.
+                let first = |shard: &u16| self.shared[&(pool as u16, u32::from(*shard) * lanes, 0, false)];
+                pending.lines.extend(shards.iter().flatten().map(first));
+            }
             // What names no key can be for any shard.
-            let own_homes =
-                if pending.wish.is_own() && shards.is_empty() { base..base + self.plan.shards } else { 0..0 };
+            let own = pending.wish.is_own() || pending.long;
+            let own_homes = if own && shards.is_empty() { base..base + self.plan.shards } else { 0..0 };
             let mut homes = own_homes.chain(shards.iter().flatten().map(|shard| base + usize::from(*shard)));
-            pending.crowded = pending.wish.is_own() && homes.any(|node| live(node) >= own);
+            pending.crowded = own && homes.any(|node| live(node) >= most);
             // What is for the first shard and not for a key's sake is refused while that is ejected, too.
             let ejected = matches!(pending.wish, Wish::Script(..)) && path.health.state(0) == ShardState::Ejected;
             pending.down = ejected || pending.lines.iter().any(|&line| is_down(line));
+            self.streams += u64::from(pending.start + pending.length > app.taken);
             app.asked += 1;
         }
     }
@@ -461,6 +478,7 @@ impl World {
             self.now += self.chance.below(5_000) as u64;
         }
         let overdue = self.engine.tick(self.now, &mut self.net);
+        self.rung |= self.engine.is_dirty();
         for (line, failure) in overdue {
             assert!(self.plan.timeout.is_some());
             if self.net.lines[line as usize].own {

@@ -55,6 +55,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
         admin: false,
         resp3: true,
         own: 8,
+        long: hotring::engine::stream::LONG,
         channels: true,
         name: "pool".into(),
         shards: names,
