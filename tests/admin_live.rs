@@ -311,3 +311,23 @@ fn ready_and_backends_tell_of_a_shard_that_is_down() {
     redis[1].restart();
     eventually("it is back", || hotring.page("/readyz") == (200, "ready\n".to_owned()));
 }
+
+#[test]
+fn a_shard_is_down_whichever_protocols_and_databases_apps_have_used() {
+    for before in [&["SELECT 1"][..], &["HELLO 3"], &["HELLO 3", "SELECT 1"]] {
+        let (mut redis, at) = shards(2);
+        let hotring = Hotring::with_admin(&pool(&at, &[]));
+        let (mut plain, mut other) = (hotring.app(), hotring.app());
+        let key = key_on(1, 2);
+        assert_eq!(plain.ask(&format!("SET {key} v")), "+OK\r\n");
+        before.iter().for_each(|words| drop(other.ask(words)));
+        assert_eq!(other.ask(&format!("SET {key} v")), "+OK\r\n");
+        redis[1].kill();
+        eventually("it is told", || {
+            plain.ask(&format!("GET {key}"));
+            hotring.page("/readyz").1.contains("shard main/s1 is down")
+        });
+        redis[1].restart();
+        eventually("it is back", || hotring.page("/readyz") == (200, "ready\n".to_owned()));
+    }
+}

@@ -178,6 +178,7 @@ fn users_do_what_their_rules_allow_in_redis_words() {
     assert!(app.ask("AUTH app two").starts_with("-WRONGPASS "));
     assert_eq!(app.ask("AUTH app one"), "+OK\r\n");
     assert_eq!(app.ask("SET app:1 v"), "+OK\r\n");
+    assert_eq!(app.ask("CLIENT GETNAME"), "$-1\r\n");
     assert_eq!(app.ask("SET other v"), denied("access one of the keys used as arguments"));
     assert_eq!(app.ask("MGET app:1 other"), denied("access one of the keys used as arguments"));
     assert_eq!(app.ask("FLUSHALL"), denied("run the 'flushall' command"));
@@ -207,4 +208,36 @@ fn users_do_what_their_rules_allow_in_redis_words() {
     assert_eq!(other.ask("GET app:1"), denied("run the 'get' command"));
     assert_eq!(other.ask("HELLO 2 AUTH app one SETNAME x").as_bytes()[0], b'*');
     assert_eq!(other.ask("GET app:1"), "$1\r\nv\r\n");
+}
+
+#[test]
+fn commands_that_are_described_are_for_users_too() {
+    let (_redis, at) = shards(1);
+    let keys = [
+        "^commands: { probe.get: { keys: '1,1,1', access: read }, probe.set: { keys: '1,1,1', access: write } }",
+        "users:",
+        "  all: { password: x, rules: '+@all ~a*' }",
+        "  reader: { password: x, rules: '+@read ~*' }",
+        "  careful: { password: x, rules: '+@all ~*', read_only: true }",
+    ];
+    let hotring = Hotring::over(&at, &keys);
+    let carried = |said: &str| said.starts_with("-ERR unknown command 'PROBE.");
+    for (user, words, may) in [
+        ("all", "PROBE.GET a", true),
+        ("all", "PROBE.SET a", true),
+        ("all", "PROBE.GET b", false),
+        ("reader", "PROBE.GET b", true),
+        ("reader", "PROBE.SET b", false),
+        ("careful", "PROBE.GET b", true),
+        ("careful", "PROBE.SET b", false),
+    ] {
+        let mut app = hotring.app();
+        assert_eq!(app.ask(&format!("AUTH {user} x")), "+OK\r\n");
+        let said = app.ask(words);
+        assert!(if may { carried(&said) } else { said.starts_with("-NOPERM ") }, "{user} {words}: {said}");
+    }
+    let mut app = hotring.app();
+    assert_eq!(app.ask("ACL WHOAMI"), "$7\r\ndefault\r\n");
+    app.ask("AUTH all x");
+    assert_eq!(app.ask("ACL WHOAMI"), "$3\r\nall\r\n");
 }

@@ -59,11 +59,20 @@ pub(super) struct Commands {
     bits: Box<[u64]>,
     /// Commands allowed with one first argument only (`+select|0`).
     arguments: Vec<(usize, Box<str>)>,
+    /// Whether described commands (`commands:`), which are in no table, may read.
+    described_read: bool,
+    /// Whether they may write.
+    described_write: bool,
 }
 
 impl Commands {
     pub(super) fn none() -> Self {
-        Self { bits: vec![0; numbered().len().div_ceil(64)].into(), arguments: Vec::new() }
+        Self {
+            bits: vec![0; numbered().len().div_ceil(64)].into(),
+            arguments: Vec::new(),
+            described_read: false,
+            described_write: false,
+        }
     }
 
     /// `+@all` or `-@all`.
@@ -72,12 +81,18 @@ impl Commands {
             self.set_bit(number, allow);
         }
         self.arguments.clear();
+        (self.described_read, self.described_write) = (allow, allow);
     }
 
     /// `+@category` or `-@category`; `category` is a bit of [`Spec::categories`].
     pub(super) fn set_category(&mut self, category: u32, allow: bool) {
         for spec in numbered().iter().filter(|spec| spec.categories() & category != 0) {
             self.set(spec, allow);
+        }
+        if command::category("read") == Some(category) {
+            self.described_read = allow;
+        } else if command::category("write") == Some(category) {
+            self.described_write = allow;
         }
     }
 
@@ -103,15 +118,21 @@ impl Commands {
         for spec in numbered().iter().filter(|spec| spec.access == Access::Write || spec.flags & flag::WRITE != 0) {
             self.set(spec, false);
         }
+        self.described_write = false;
     }
 
     pub(super) fn are_all(&self) -> bool {
-        (0..numbered().len()).all(|number| self.has(number))
+        self.described_read && self.described_write && (0..numbered().len()).all(|number| self.has(number))
     }
 
-    /// Whether a request of the command with this number may run. A command without one is in no set.
-    pub(super) fn allow(&self, number: Option<usize>, request: &Request<'_>) -> bool {
-        let Some(number) = number else { return false };
+    /// Whether a request of this command may run. One that the table does not have is described in the configuration: it is
+    /// in `@all`, and in `@read` or `@write` by what it is said to do.
+    pub(super) fn allow(&self, spec: &Spec, request: &Request<'_>) -> bool {
+        let Some(number) = number(spec) else {
+            // A copy of a row of the table is in no set.
+            let described = command::lookup(spec.name.as_bytes()).is_none_or(|found| number(found).is_none());
+            return described && if spec.access == Access::Read { self.described_read } else { self.described_write };
+        };
         self.has(number) || (!self.arguments.is_empty() && self.allow_by_argument(number, request))
     }
 

@@ -219,8 +219,7 @@ impl User {
     }
 
     fn check_rules(&self, spec: &Spec, request: &Request<'_>) -> Result<(), Denied> {
-        let number = commands::number(spec);
-        if spec.flags & flag::NO_AUTH == 0 && !self.rules.commands.allow(number, request) {
+        if spec.flags & flag::NO_AUTH == 0 && !self.rules.commands.allow(spec, request) {
             return Err(Denied::Command);
         }
         if spec.flags & flag::PUBSUB != 0 {
@@ -231,7 +230,7 @@ impl User {
         if matches!(spec.keys, Keys::None) {
             return Ok(());
         }
-        let mut needs = access::needs(spec, number, request);
+        let mut needs = access::needs(spec, commands::number(spec), request);
         let mut allowed = true;
         // Without keys, or with wrong ones, there is nothing to deny.
         let _ = command::each_key(spec, request, &mut |_, key| {

@@ -148,6 +148,8 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the Redis command of that name")]
 pub enum Local {
+    /// ACL WHOAMI.
+    Acl,
     Auth,
     Client,
     Command,

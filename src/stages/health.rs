@@ -182,6 +182,12 @@ impl Stage for Health {
                 }
             }
             Event::Failed(line, failure) => self.failed(line, failure, now, notices),
+            // Not to be asked for the shard's health any more; if something wants it, it is opened again.
+            Event::Closed(line) => {
+                if let Some(answered) = self.answered.get_mut(line as usize) {
+                    *answered = false;
+                }
+            }
             Event::Connected(line) => {
                 self.meet(line);
                 if let Some(place) = self.lines.get_mut(line as usize) {

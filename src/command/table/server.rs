@@ -108,7 +108,7 @@ static ACL: &[Spec] = &[
     ADMIN_ONLY.other("acl|save", 2, NONE, ANY_TIME),
     ADMIN_ONLY.other("acl|setuser", -3, NONE, ANY_TIME),
     ADMIN_ONLY.other("acl|users", 2, NONE, ANY_TIME),
-    ADMIN_ONLY.other("acl|whoami", 2, NONE, NOSCRIPT | LOADING | STALE),
+    SERVER.local(Local::Acl).other("acl|whoami", 2, NONE, NOSCRIPT | LOADING | STALE),
 ];
 
 static CONFIG: &[Spec] = &[

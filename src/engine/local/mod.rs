@@ -133,6 +133,10 @@ fn simple(engine: &mut Engine, local: Local, asked: &mut Asked<'_>) {
             session::reset(engine, asked.id);
             write::simple(&mut asked.out, b"RESET");
         }
+        Local::Acl => {
+            let name = engine.user_name(asked.id).to_owned();
+            write::bulk(&mut asked.out, name.as_bytes());
+        }
         Local::Role => {
             let role = Control::Array(vec![Control::bulk("master"), Control::Integer(0), Control::Array(vec![])]);
             encode(&role, &mut asked.out);
