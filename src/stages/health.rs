@@ -45,6 +45,8 @@ pub struct Health {
     lines: Vec<Option<Failure>>,
     /// For each connection whether the last that was heard of it is that it answered; one that was never opened has not.
     answered: Vec<bool>,
+    /// For each connection whether it is open.
+    open: Vec<bool>,
 }
 
 impl Health {
@@ -57,6 +59,7 @@ impl Health {
             shards: vec![Shard::default(); usize::from(shards)],
             lines: vec![None; usize::from(shards) * usize::from(lanes)],
             answered: vec![false; usize::from(shards) * usize::from(lanes)],
+            open: vec![false; usize::from(shards) * usize::from(lanes)],
         }
     }
 
@@ -69,7 +72,7 @@ impl Health {
         let mut sets = self.lines.chunks(self.stride());
         let is_down =
             |set: &[Option<Failure>]| self.lanes_of(set, shard).is_some_and(|l| l.iter().all(Option::is_some));
-        if sets.any(is_down) && !self.answers(shard) { State::Down } else { State::Up }
+        if sets.any(is_down) && !self.any(&self.open, shard) { State::Down } else { State::Up }
     }
 
     /// Connections of a set; each protocol and database has one.
@@ -85,9 +88,14 @@ impl Health {
 
     /// Whether a connection to the shard is well, of whichever set: apps may all use another than the first.
     fn answers(&self, shard: u16) -> bool {
+        self.any(&self.answered, shard)
+    }
+
+    /// Whether this is so of any connection to the shard.
+    fn any(&self, lines: &[bool], shard: u16) -> bool {
         let first = usize::from(shard) * self.lanes as usize;
-        let mut sets = self.answered.chunks(self.stride());
-        sets.any(|set| set.iter().skip(first).take(self.lanes as usize).any(|&answered| answered))
+        let mut sets = lines.chunks(self.stride());
+        sets.any(|set| set.iter().skip(first).take(self.lanes as usize).any(|&is_so| is_so))
     }
 
     /// Why nothing may be sent to a shard on this connection, for what is sent to the shard and not for a key's sake.
@@ -123,6 +131,7 @@ impl Health {
         if self.lines.len() < known {
             self.lines.resize(known, None);
             self.answered.resize(known, false);
+            self.open.resize(known, false);
         }
     }
 
@@ -133,6 +142,9 @@ impl Health {
         }
         if let Some(answered) = self.answered.get_mut(line as usize) {
             *answered = false;
+        }
+        if let Some(open) = self.open.get_mut(line as usize) {
+            *open = false;
         }
         if line as usize >= self.stride() && failure.is_of_dialect() {
             // The shard does not speak that protocol, or lacks that database: it may serve everyone else well.
@@ -182,10 +194,10 @@ impl Stage for Health {
                 }
             }
             Event::Failed(line, failure) => self.failed(line, failure, now, notices),
-            // Not to be asked for the shard's health any more; if something wants it, it is opened again.
+            // Nothing is held against it, and nothing for its shard.
             Event::Closed(line) => {
-                if let Some(answered) = self.answered.get_mut(line as usize) {
-                    *answered = false;
+                if let Some(open) = self.open.get_mut(line as usize) {
+                    *open = false;
                 }
             }
             Event::Connected(line) => {
@@ -195,6 +207,9 @@ impl Stage for Health {
                 }
                 if let Some(answered) = self.answered.get_mut(line as usize) {
                     *answered = true;
+                }
+                if let Some(open) = self.open.get_mut(line as usize) {
+                    *open = true;
                 }
                 self.restore(self.shard_of(line), now, notices);
             }
