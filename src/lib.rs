@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod proxy;
 
+pub mod lines;
 pub mod worker;
 
 pub mod config;
@@ -23,8 +24,8 @@ pub mod stages;
 pub mod command;
 pub mod error;
 
+pub mod chance;
 pub mod glob;
-pub mod lines;
 pub mod metrics;
 pub mod pace;
 pub mod resp;

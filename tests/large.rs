@@ -71,6 +71,26 @@ fn an_upload_that_stands_still_holds_up_nobody_and_is_not_in_memory() {
 }
 
 #[test]
+fn a_connection_whose_upload_broke_off_is_watched_by_the_timeout_again() {
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &["timeout: 1s", "dedicated_connections: 1"]);
+    let mut leaver = hotring.app();
+    leaver.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\n");
+    leaver.send(&body(2 * MIB));
+    eventually("the upload has a connection of its own", || redis[0].connections() >= 2);
+    drop(leaver);
+    let mut app = hotring.app();
+    // Its number is used again, on another socket.
+    eventually("the connection is there for others", || {
+        app.ask("MULTI") == "+OK\r\n" && app.ask("DISCARD") == "+OK\r\n"
+    });
+    assert_eq!([app.ask("MULTI"), app.ask("SET k v")], ["+OK\r\n", "+QUEUED\r\n"]);
+    redis[0].freeze();
+    assert!(app.ask("GET k").starts_with("-ERR shard s0 timed out ("));
+    redis[0].thaw();
+}
+
+#[test]
 fn what_cannot_go_anywhere_is_read_away() {
     let (mut redis, at) = shards(3);
     let hotring = Hotring::over(&at, &[]);

@@ -76,8 +76,9 @@ impl<P> Session<P> {
                 if engine.is_blocked(self.id) && sockets.poll_app(self.id, cx).is_ready() {
                     engine.app_writable(self.id);
                 }
-                let waiting = engine.is_waiting(self.id);
-                (engine.is_over(self.id), engine.is_paused(self.id), engine.is_closing(self.id), waiting)
+                let paused = engine.is_paused(self.id);
+                let waiting = paused && engine.is_waiting(self.id);
+                (engine.is_over(self.id), paused, engine.is_closing(self.id), waiting)
             });
             if self.eof && self.hub.engine().ends_with_app(self.id) {
                 // As Redis does: what it waits for goes to others.
@@ -88,13 +89,12 @@ impl<P> Session<P> {
                 return Poll::Ready(Ok(()));
             }
             // What a session asks behind a command that waits is taken in up to a bound, so that its leaving is seen.
-            let watched = paused && waiting && !closing && !self.eof && self.tail.len() < MOST_BEHIND;
+            let watched = waiting && !closing && !self.eof && self.tail.len() < MOST_BEHIND;
             if (paused || closing) && !watched {
-                if paused && waiting && !self.eof && self.hub.engine().ends_with_app(self.id) {
-                    // Not read any further, and yet it must not take what others could have when it is gone.
-                    if self.hub.sockets().has_left(self.id) {
-                        return Poll::Ready(Ok(()));
-                    }
+                // Not read any further, and yet it must not take what others could have when it is gone.
+                let asks = waiting && !self.eof && self.hub.engine().ends_with_app(self.id);
+                if asks && self.hub.sockets().has_left(self.id) {
+                    return Poll::Ready(Ok(()));
                 }
                 return Poll::Pending;
             }

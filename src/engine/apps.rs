@@ -251,14 +251,7 @@ impl Engine {
                 && !session.blocked
                 && let Some(port) = port
             {
-                match port.to_app(ticket.session, reply) {
-                    Taken::Some(n) => rest = reply.get(n..).unwrap_or_default(),
-                    Taken::Full(n) => {
-                        rest = reply.get(n..).unwrap_or_default();
-                        session.blocked = true;
-                    }
-                    Taken::Gone => rest = &[],
-                }
+                rest = offer(session, ticket.session, reply, port);
             }
             pool.counts.client_output_bytes -= (reply.len() - rest.len()) as u64;
             if !rest.is_empty() {
@@ -285,6 +278,18 @@ pub(super) fn mark(dirty: &mut Vec<SessionId>, session: &mut Session, id: Sessio
     if !session.dirty {
         session.dirty = true;
         dirty.push(id);
+    }
+}
+
+/// Offers bytes to an app for which nothing waits. Returns what its socket did not take.
+pub(super) fn offer<'a>(session: &mut Session, id: SessionId, bytes: &'a [u8], port: &mut dyn Port) -> &'a [u8] {
+    match port.to_app(id, bytes) {
+        Taken::Some(n) => bytes.get(n..).unwrap_or_default(),
+        Taken::Full(n) => {
+            session.blocked = true;
+            bytes.get(n..).unwrap_or_default()
+        }
+        Taken::Gone => &[],
     }
 }
 

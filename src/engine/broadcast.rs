@@ -11,6 +11,7 @@ use super::merge::Gather;
 use super::plan::Apart;
 use super::port::Port;
 use super::{Engine, SessionId};
+use crate::chance::splitmix;
 use crate::command::{Merge, Spec};
 use crate::resp::reply::{Elements, integer};
 use crate::resp::{Request, write};
@@ -124,15 +125,6 @@ impl Engine {
         let serial = self.send(on, waiter, wire, port);
         self.sent(pool, &Leg { line, shard, alone: false, ..Leg::new(spec, b"", wire) }, serial);
     }
-}
-
-/// A number that looks drawn by lot, made of one that counts (Steele, Lea, Flood: "Fast splittable pseudorandom number
-/// generators", 2014).
-fn splitmix(count: u64) -> u64 {
-    let mut z = count.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Puts the shards' replies, none of which is an error, together. `None`, with something of it appended, when they do not

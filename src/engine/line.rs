@@ -1,6 +1,6 @@
 //! A connection to a shard, as the engine sees it: what is to be sent on it, and who waits for its replies.
 
-use super::SessionId;
+use super::{LineId, SessionId};
 use crate::command::Tag;
 use crate::error::Failure;
 use crate::metrics::BackendCounts;
@@ -170,6 +170,15 @@ impl Line {
         self.state == State::Up && !self.blocked && self.queued() == 0
     }
 
+    /// Puts it on the list of those to be flushed, once.
+    #[inline]
+    pub fn mark(&mut self, id: LineId, dirty: &mut Vec<LineId>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(id);
+        }
+    }
+
     /// The serial that the next flight gets.
     #[must_use]
     #[inline]
@@ -179,11 +188,10 @@ impl Line {
 
     /// Puts a waiter behind the others; its bytes must be appended in the same order.
     #[inline]
-    pub fn expect(&mut self, waiter: Waiter, bytes: usize) -> u64 {
+    pub fn expect(&mut self, waiter: Waiter) -> u64 {
         let serial = self.next_serial();
         self.waiters.push_back(waiter);
         self.counts.server_requests += 1;
-        self.counts.server_request_bytes += bytes as u64;
         serial
     }
 
@@ -265,10 +273,10 @@ mod tests {
         };
         let mut line = Line::new(0, 0, 0, Dialect::default());
         line.outbox.extend_from_slice(b"abc");
-        assert_eq!(line.expect(waiter, 3), 0);
+        assert_eq!(line.expect(waiter), 0);
         line.took(1);
         line.outbox.extend_from_slice(b"def");
-        assert_eq!(line.expect(waiter, 3), 1);
+        assert_eq!(line.expect(waiter), 1);
         assert!(line.joinable(0).is_none() && line.joinable(1).is_some());
         let all: Vec<bool> = line.drain().into_iter().map(|(_, sent)| sent).collect();
         assert_eq!(all, [true, false]);

@@ -90,13 +90,27 @@ impl Engine {
         Some(Pin { line, shard })
     }
 
+    /// The shelf of a connection that is for one session at a time.
+    fn shelf(&mut self, id: LineId) -> Option<&mut Shelf> {
+        let line = self.lines.get(id as usize)?;
+        self.pools.get_mut(usize::from(line.pool))?.own.get_mut(usize::from(line.shard))
+    }
+
+    /// Takes a connection off its shelf for good.
+    fn take_off(&mut self, id: LineId) {
+        if let Some(shelf) = self.shelf(id) {
+            shelf.live = shelf.live.saturating_sub(1);
+            shelf.free.retain(|&(line, _)| line != id);
+        }
+    }
+
     /// Puts a connection back on its shelf. Whatever is still to come on it comes before what the next session asks.
     pub(super) fn give_back(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.owner = Owner::Free;
         (line.patient, line.arriving) = (false, false);
-        let (pool, shard, now) = (line.pool, line.shard, self.now);
-        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
+        let now = self.now;
+        if let Some(shelf) = self.shelf(id) {
             shelf.free.push((id, now));
         }
     }
@@ -108,13 +122,10 @@ impl Engine {
         let lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
         line.owner = Owner::Free;
+        (line.patient, line.arriving) = (false, false);
         line.state = State::Down(Failure { cause: Cause::Lost, reason: "given up" });
-        let (pool, shard) = (line.pool, line.shard);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
-        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
-            shelf.live = shelf.live.saturating_sub(1);
-            shelf.free.retain(|&(line, _)| line != id);
-        }
+        self.take_off(id);
         if open {
             port.give_up(id);
         } else {
@@ -134,9 +145,7 @@ impl Engine {
     pub fn ended(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.state = State::Idle;
-        line.patient = false;
-        let (pool, shard) = (line.pool, line.shard);
-        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
+        if let Some(shelf) = self.shelf(id) {
             shelf.ended.push(id);
         }
     }
@@ -148,11 +157,7 @@ impl Engine {
         let owner = std::mem::replace(&mut line.owner, Owner::Free);
         let blocked = std::mem::take(&mut line.patient);
         line.arriving = false;
-        let (pool, shard) = (line.pool, line.shard);
-        if let Some(shelf) = self.pools.get_mut(usize::from(pool)).and_then(|p| p.own.get_mut(usize::from(shard))) {
-            shelf.live = shelf.live.saturating_sub(1);
-            shelf.free.retain(|&(line, _)| line != id);
-        }
+        self.take_off(id);
         if blocked {
             self.blocked = self.blocked.saturating_sub(1);
         }
@@ -222,12 +227,7 @@ impl Engine {
     /// Sends a request on the session's own connection.
     pub(super) fn send_own(&mut self, id: SessionId, pin: Pin, spec: &'static Spec, wire: &[u8], port: &mut impl Port) {
         self.follow(id, pin.line, port);
-        let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        let number = session.pool;
-        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        session.newest = self.requests as u32;
-        pool.counts.requests_pending += 1;
+        let Some((_, ticket)) = self.open_slot(id) else { return };
         let waiter = Waiter { part: self.part_on(pin.line), ..self.waiter(ticket, spec) };
         self.send(pin.line, waiter, wire, port);
     }
@@ -266,10 +266,8 @@ impl Engine {
         let Some(pin) = pin else { return };
         if blocked {
             self.blocked = self.blocked.saturating_sub(1);
-            self.dismiss(pin.line, port);
-            return;
         }
-        if broken {
+        if blocked || broken {
             return self.dismiss(pin.line, port);
         }
         if !undo.is_empty() {

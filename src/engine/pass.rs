@@ -7,9 +7,9 @@
 //! Held until they are whole, as all others: replies in arrays, of split requests, that several share, that come before
 //! their turn, or that go to a session which listens to channels or does not want some replies.
 
-use super::apps::{kill, mark};
+use super::apps::{kill, mark, offer};
 use super::line::{Owner, Ticket, Waiter};
-use super::port::{Port, Taken};
+use super::port::Port;
 use super::special::mode;
 use super::stream::LONG;
 use super::{Engine, LineId};
@@ -40,7 +40,8 @@ impl Engine {
         line.passing = (need - bytes.len()) as u64;
         line.passed = bytes.len() as u64;
         line.heard = self.now as u32;
-        self.part_to_app(line_pool(self, id), waiter.ticket, bytes, port);
+        let pool = line.pool;
+        self.part_to_app(pool, waiter.ticket, bytes, port);
         true
     }
 
@@ -84,14 +85,7 @@ impl Engine {
         let Some(session) = session.filter(|s| s.generation == ticket.generation && !s.killed) else { return };
         let mut rest = bytes;
         if session.output.is_empty() && !session.blocked {
-            match port.to_app(ticket.session, bytes) {
-                Taken::Some(n) => rest = bytes.get(n..).unwrap_or_default(),
-                Taken::Full(n) => {
-                    rest = bytes.get(n..).unwrap_or_default();
-                    session.blocked = true;
-                }
-                Taken::Gone => rest = &[],
-            }
+            rest = offer(session, ticket.session, bytes, port);
         }
         if !rest.is_empty() {
             pool.counts.client_output_bytes += rest.len() as u64;
@@ -136,8 +130,4 @@ impl Engine {
         session.advance(&mut self.spare);
         mark(&mut self.dirty_sessions, session, ticket.session);
     }
-}
-
-fn line_pool(engine: &Engine, id: LineId) -> u16 {
-    engine.lines.get(id as usize).map_or(0, |line| line.pool)
 }

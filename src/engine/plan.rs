@@ -123,30 +123,28 @@ impl Engine {
         port: &mut impl Port,
     ) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
-        let (mode, pinned) = (session.mode, session.mode & mode::PINNED != 0);
-        if let (Ok(spec), true) = (named, mode & mode::GUARDED != 0)
-            && !self.may(id, spec, request)
-        {
-            if spec.name == "exec" {
-                // It ends its transaction all the same.
-                self.leave_own(id, port);
-            } else {
-                // What may not be done spoils a transaction, too.
-                self.spoil(id, port);
+        let mode = session.mode;
+        if let Ok(spec) = named {
+            if mode & mode::GUARDED != 0 && !self.may(id, spec, request) {
+                if spec.name == "exec" {
+                    // It ends its transaction all the same.
+                    self.leave_own(id, port);
+                } else {
+                    // What may not be done spoils a transaction, too.
+                    self.spoil(id, port);
+                }
+                return true;
             }
-            return true;
+            if mode & mode::LISTENING != 0 {
+                if self.while_listening(id, spec, request) {
+                    return true;
+                }
+                if matches!(spec.treatment, Treatment::Local(Local::Reset)) {
+                    self.stop_listening(id);
+                }
+            }
         }
-        if let (Ok(spec), true) = (named, mode & mode::LISTENING != 0)
-            && self.while_listening(id, spec, request)
-        {
-            return true;
-        }
-        if let (Ok(spec), true) = (named, mode & mode::LISTENING != 0)
-            && matches!(spec.treatment, Treatment::Local(Local::Reset))
-        {
-            self.stop_listening(id);
-        }
-        pinned && self.pinned(id, named, request, port)
+        mode & mode::PINNED != 0 && self.pinned(id, named, request, port)
     }
 
     /// As [`command::treatment`], in this session's pool.
@@ -181,9 +179,7 @@ impl Engine {
             Treatment::Own(Need::Subscription) => self.subscription(id, spec, request, port),
             Treatment::Publish => self.single(id, spec, request.arg(1).unwrap_or_default(), request, port),
             Treatment::Local(local) => local::answer(self, id, local, spec, request, port),
-            Treatment::Refuse(why) => {
-                self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));
-            }
+            Treatment::Refuse(why) => self.unsupported(id, why.text()),
         }
     }
 
@@ -481,10 +477,20 @@ impl Engine {
     pub(super) fn send(&mut self, id: LineId, waiter: Waiter, bytes: &[u8], port: &mut impl Port) -> u64 {
         let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
         self.in_flight += 1;
-        let serial = line.expect(waiter, bytes.len());
+        let serial = line.expect(waiter);
+        self.append(id, waiter.ticket.session, bytes, port);
+        serial
+    }
+
+    /// Appends bytes of a session's newest request to a connection's outbox. One that is full keeps the session from being
+    /// read.
+    #[inline]
+    pub(super) fn append(&mut self, on: LineId, id: SessionId, bytes: &[u8], port: &mut impl Port) {
+        let Some(line) = self.lines.get_mut(on as usize) else { return };
+        line.counts.server_request_bytes += bytes.len() as u64;
         let mut rest = bytes;
-        if line.is_clear() && (bytes.len() >= DIRECT || port.is_in_process(id)) {
-            let taken = port.to_shard(id, bytes);
+        if line.is_clear() && (bytes.len() >= DIRECT || port.is_in_process(on)) {
+            let taken = port.to_shard(on, bytes);
             if let Taken::Some(n) | Taken::Full(n) = taken
                 && n > 0
             {
@@ -494,21 +500,17 @@ impl Engine {
             line.blocked = matches!(taken, Taken::Full(_));
         }
         line.outbox.extend_from_slice(rest);
-        if !line.dirty {
-            line.dirty = true;
-            self.dirty_lines.push(id);
-        }
-        let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return serial };
+        line.mark(on, &mut self.dirty_lines);
+        let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         if line.queued() > pool.config.outbox
-            && let Some(session) = self.sessions.get_mut(waiter.ticket.session as usize)
+            && let Some(session) = self.sessions.get_mut(id as usize)
             && !session.parked
         {
             session.parked = true;
             session.paused = true;
             pool.counts.client_pauses[Full::Outbox] += 1;
-            line.paused.push((waiter.ticket.session, session.generation));
+            line.paused.push((id, session.generation));
         }
-        serial
     }
 }
 

@@ -43,7 +43,6 @@ impl Engine {
                     return Ok(if passed { (bytes.len(), 1) } else { (consumed, need) });
                 }
             };
-            let Some(line) = self.lines.get_mut(id as usize) else { return Err(None) };
             let reply = rest.get(..length).unwrap_or_default();
             consumed += length;
             // RESP3's pushes come at any time and answer nothing. None was asked for, so they are for nobody.
@@ -206,9 +205,8 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.state = State::Up;
         line.counts.server_connects += 1;
-        if line.queued() > 0 && !line.dirty {
-            line.dirty = true;
-            self.dirty_lines.push(id);
+        if line.queued() > 0 {
+            line.mark(id, &mut self.dirty_lines);
         }
         match line.owner {
             Owner::Shared => {
@@ -226,10 +224,7 @@ impl Engine {
             && line.blocked
         {
             line.blocked = false;
-            if !line.dirty {
-                line.dirty = true;
-                self.dirty_lines.push(id);
-            }
+            line.mark(id, &mut self.dirty_lines);
         }
     }
 

@@ -89,16 +89,16 @@ pub struct Special {
     pub waits_in: &'static str,
     /// Its connection is given back when the last reply on it is there.
     pub leaving: bool,
+    /// Commands of its transaction so far, those that its shard refuses included.
+    pub queued: u32,
     /// Commands without keys that wait for the transaction's shard.
     pub held: Vec<u8>,
-    /// How many.
-    pub held_count: u32,
 }
 
 impl Special {
     /// Forgets transaction, watch and connection.
     pub fn leave(&mut self) {
-        (self.pin, self.held, self.held_count) = (None, Vec::new(), 0);
+        (self.pin, self.held, self.queued) = (None, Vec::new(), 0);
         // What is still to come of it has nowhere to go.
         if let Some(stream) = &mut self.stream {
             stream.read_away();

@@ -8,14 +8,12 @@
 //! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
 //! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use.
 
-use super::line::{Ticket, Waiter};
+use super::line::Waiter;
 use super::plan::Apart;
-use super::port::{Port, Taken};
+use super::port::Port;
 use super::special::{Pin, mode};
-use super::window::DIRECT;
 use super::{Engine, LineId, SessionId, leg_of, refusal};
 use crate::command::{self, Keys, Spec, Treatment};
-use crate::metrics::Full;
 use crate::resp::request::{self, ProtocolError};
 use crate::stages::Refusal;
 
@@ -75,7 +73,8 @@ impl Engine {
         if port.is_in_process(pool.line(base)) {
             return Begun::Not;
         }
-        if self.stream_home(id, spec, front.key).is_ok_and(|shard| !self.can_acquire(id, shard)) {
+        let home = self.stream_home(id, spec, front.key);
+        if home.as_ref().is_ok_and(|&shard| !self.can_acquire(id, shard)) {
             // Better held as a whole than refused.
             return Begun::Not;
         }
@@ -89,7 +88,7 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Begun::Not };
         pool.counts.requests[spec.class] += 1;
         pool.counts.request_bytes += bytes.len() as u64;
-        let pin = self.pin_stream(id, spec, front.key, port);
+        let pin = self.pin_stream(id, home, port);
         if let Some(pin) = pin {
             self.depart_stream(id, pin, spec, bytes, port);
         }
@@ -107,8 +106,8 @@ impl Engine {
     }
 
     /// A connection to the key's shard; none, and the app has been told, if there is none to be had.
-    fn pin_stream(&mut self, id: SessionId, spec: &'static Spec, key: &[u8], port: &mut impl Port) -> Option<Pin> {
-        let shard = match self.stream_home(id, spec, key) {
+    fn pin_stream(&mut self, id: SessionId, home: Result<u16, Apart>, port: &mut impl Port) -> Option<Pin> {
+        let shard = match home {
             Ok(shard) => shard,
             Err(apart) => {
                 self.cannot(id, apart);
@@ -137,9 +136,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         session.mode |= mode::PINNED;
         session.special().pin = Some(pin);
-        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
-        pool.counts.requests_pending += 1;
+        let Some((_, ticket)) = self.open_slot(id) else { return };
         // How long it takes is the app's doing.
         let waiter = Waiter { part: Waiter::UNTIMED, ..self.waiter(ticket, spec) };
         if let Some(line) = self.lines.get_mut(pin.line as usize) {
@@ -179,7 +176,7 @@ impl Engine {
                 pool.counts.request_bytes += count as u64;
                 used += count;
                 if let Some(line) = line {
-                    self.pass_on(id, line, rest.get(..count).unwrap_or_default(), port);
+                    self.append(line, id, rest.get(..count).unwrap_or_default(), port);
                 }
                 continue;
             }
@@ -197,7 +194,7 @@ impl Engine {
                     stream.more -= 1;
                     stream.total += header.len() as u64;
                     if let Some(line) = line {
-                        self.pass_on(id, line, &header, port);
+                        self.append(line, id, &header, port);
                     }
                 }
                 wrong => {
@@ -209,33 +206,6 @@ impl Engine {
                     return bytes.len();
                 }
             }
-        }
-    }
-
-    /// Appends to a connection what belongs to its newest request.
-    fn pass_on(&mut self, id: SessionId, on: LineId, bytes: &[u8], port: &mut impl Port) {
-        let Some(line) = self.lines.get_mut(on as usize) else { return };
-        line.counts.server_request_bytes += bytes.len() as u64;
-        let mut rest = bytes;
-        if line.is_clear() && bytes.len() >= DIRECT {
-            let taken = port.to_shard(on, bytes);
-            if let Taken::Some(n) | Taken::Full(n) = taken {
-                rest = bytes.get(n..).unwrap_or_default();
-            }
-            line.blocked = matches!(taken, Taken::Full(_));
-        }
-        line.outbox.extend_from_slice(rest);
-        if !line.dirty {
-            line.dirty = true;
-            self.dirty_lines.push(on);
-        }
-        let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
-        if line.queued() > pool.config.outbox && !session.parked {
-            session.parked = true;
-            session.paused = true;
-            pool.counts.client_pauses[Full::Outbox] += 1;
-            line.paused.push((id, session.generation));
         }
     }
 

@@ -96,7 +96,7 @@ impl Engine {
                         true
                     }
                     Ok(Some(_)) if blocks => {
-                        self.answer_with(id, Some(Cause::CrossShard), |out| write::error(out, CROSS_SHARD.as_bytes()));
+                        self.cannot(id, Apart::SeveralShards);
                         true
                     }
                     _ => false,
@@ -233,29 +233,28 @@ impl Engine {
             return self
                 .answer_with(id, Some(Cause::Lost), |out| write::error(out, error::TRANSACTION_LOST.as_bytes()));
         }
-        let spec = match (named, pin) {
-            (Ok(spec), _) => spec,
-            (Err(fault), _) => {
+        let spec = match named {
+            Ok(spec) => spec,
+            Err(fault) => {
                 self.faulty(id, request, fault);
                 return self.spoil(id, port);
             }
         };
         self.note_script(spec, request);
+        if let Some(special) = self.special(id) {
+            special.queued += 1;
+        }
         let home = match self.treatment(id, spec, request) {
             Treatment::Refuse(why) => {
-                self.answer_with(id, Some(Cause::Unsupported), |out| write::error(out, why.text().as_bytes()));
+                self.unsupported(id, why.text());
                 return self.spoil(id, port);
             }
             Treatment::Local(Local::Ping | Local::Echo | Local::Time) | Treatment::Own(Need::Transaction) => Ok(None),
-            Treatment::Local(_) | Treatment::Own(Need::Subscription) => {
+            Treatment::Broadcast(_) if !self.has_several_shards(id) => Ok(Some(self.first_shard(id))),
+            Treatment::Local(_) | Treatment::Own(Need::Subscription) | Treatment::Broadcast(_) => {
                 self.unsupported(id, error::NOT_IN_TRANSACTION);
                 return self.spoil(id, port);
             }
-            Treatment::Broadcast(_) if self.has_several_shards(id) => {
-                self.unsupported(id, error::NOT_IN_TRANSACTION);
-                return self.spoil(id, port);
-            }
-            Treatment::Broadcast(_) => Ok(Some(self.first_shard(id))),
             Treatment::Publish => self.common_home(id, spec, &[1], request).map(|(_, shard)| Some(shard)),
             Treatment::Forward | Treatment::Split(_) | Treatment::Own(Need::Blocking) => self.home(id, spec, request),
         };
@@ -270,7 +269,6 @@ impl Engine {
                 if room {
                     if let Some(special) = self.special(id) {
                         special.held.extend_from_slice(wire);
-                        special.held_count += 1;
                     }
                     return self.answer_with(id, None, |out| write::simple(out, b"QUEUED"));
                 }
@@ -299,14 +297,12 @@ impl Engine {
         };
         let special = self.special(id)?;
         (special.pin, special.sent) = (Some(pin), true);
-        let (held, count, dirty) =
-            (std::mem::take(&mut special.held), std::mem::take(&mut special.held_count), special.dirty);
+        let (held, dirty) = (std::mem::take(&mut special.held), special.dirty);
         let mut wire = Vec::new();
         write::request(&mut wire, &[b"MULTI"]);
         self.send_for_nobody(id, pin.line, &wire, port);
         let mut rest = held.as_slice();
-        for _ in 0..count {
-            let Ok(Scan::Request(request)) = scan(rest, &mut Resume::default(), &Limits::default()) else { break };
+        while let Ok(Scan::Request(request)) = scan(rest, &mut Resume::default(), &Limits::default()) {
             let wire = request.wire();
             self.send_for_nobody(id, pin.line, wire, port);
             rest = rest.get(wire.len()..).unwrap_or_default();

@@ -41,12 +41,18 @@ pub struct Health {
     config: Config,
     lanes: u32,
     shards: Vec<Shard>,
-    /// For each connection the failure that keeps it down; `None` while nothing is against it.
-    lines: Vec<Option<Failure>>,
-    /// For each connection whether the last that was heard of it is that it answered; one that was never opened has not.
-    answered: Vec<bool>,
-    /// For each connection whether it is open.
-    open: Vec<bool>,
+    lines: Vec<Known>,
+}
+
+/// What is known of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// The failure that keeps it down; `None` while nothing is against it.
+    failure: Option<Failure>,
+    /// The last that was heard of it is that it answered; one that was never opened has not.
+    answered: bool,
+    /// It is open.
+    open: bool,
 }
 
 impl Health {
@@ -57,9 +63,7 @@ impl Health {
             config,
             lanes: u32::from(lanes.max(1)),
             shards: vec![Shard::default(); usize::from(shards)],
-            lines: vec![None; usize::from(shards) * usize::from(lanes)],
-            answered: vec![false; usize::from(shards) * usize::from(lanes)],
-            open: vec![false; usize::from(shards) * usize::from(lanes)],
+            lines: vec![Known::default(); usize::from(shards) * usize::from(lanes)],
         }
     }
 
@@ -69,10 +73,10 @@ impl Health {
         if self.shards.get(usize::from(shard)).is_some_and(|s| s.ejected_until.is_some()) {
             return State::Ejected;
         }
-        let mut sets = self.lines.chunks(self.stride());
-        let is_down =
-            |set: &[Option<Failure>]| self.lanes_of(set, shard).is_some_and(|l| l.iter().all(Option::is_some));
-        if sets.any(is_down) && !self.any(&self.open, shard) { State::Down } else { State::Up }
+        let is_down = |lanes: &[Known]| lanes.iter().all(|line| line.failure.is_some());
+        let is_open = |lanes: &[Known]| lanes.iter().any(|line| line.open);
+        let any = |is_so: fn(&[Known]) -> bool| self.of_shard(shard).any(is_so);
+        if any(is_down) && !any(is_open) { State::Down } else { State::Up }
     }
 
     /// Connections of a set; each protocol and database has one.
@@ -80,28 +84,22 @@ impl Health {
         (self.shards.len() * self.lanes as usize).max(1)
     }
 
-    /// A shard's part of what is known of a set's connections; nothing if some of them were never heard of.
-    fn lanes_of<'a, T>(&self, set: &'a [T], shard: u16) -> Option<&'a [T]> {
+    /// What is known of a shard's connections, set by set: apps may all use another than the first.
+    fn of_shard(&self, shard: u16) -> impl Iterator<Item = &[Known]> {
         let first = usize::from(shard) * self.lanes as usize;
-        set.get(first..first + self.lanes as usize)
+        let last = first + self.lanes as usize;
+        self.lines.chunks(self.stride()).filter_map(move |set| set.get(first..last))
     }
 
-    /// Whether a connection to the shard is well, of whichever set: apps may all use another than the first.
+    /// Whether a connection to the shard is well, as far as was heard.
     fn answers(&self, shard: u16) -> bool {
-        self.any(&self.answered, shard)
-    }
-
-    /// Whether this is so of any connection to the shard.
-    fn any(&self, lines: &[bool], shard: u16) -> bool {
-        let first = usize::from(shard) * self.lanes as usize;
-        let mut sets = lines.chunks(self.stride());
-        sets.any(|set| set.iter().skip(first).take(self.lanes as usize).any(|&is_so| is_so))
+        self.of_shard(shard).flatten().any(|line| line.answered)
     }
 
     /// Why nothing may be sent to a shard on this connection, for what is sent to the shard and not for a key's sake.
     #[must_use]
     pub fn against(&self, shard: u16, line: Line) -> Option<Refusal> {
-        if let Some(Some(failure)) = self.lines.get(line as usize) {
+        if let Some(Known { failure: Some(failure), .. }) = self.lines.get(line as usize) {
             return Some(Refusal::Down(*failure));
         }
         let ejected = self.state(shard) == State::Ejected;
@@ -125,26 +123,20 @@ impl Health {
         (line / self.lanes % shards) as u16
     }
 
-    /// Makes room for a connection of another protocol or database, which comes when it is first used.
-    fn meet(&mut self, line: Line) {
-        let known = line as usize + 1;
-        if self.lines.len() < known {
-            self.lines.resize(known, None);
-            self.answered.resize(known, false);
-            self.open.resize(known, false);
+    /// A connection; room is made for one of another protocol or database, which comes when it is first used, and for all of
+    /// its set.
+    fn line(&mut self, line: Line) -> Option<&mut Known> {
+        let sets = line as usize / self.stride() + 1;
+        if self.lines.len() < sets * self.stride() {
+            self.lines.resize(sets * self.stride(), Known::default());
         }
+        self.lines.get_mut(line as usize)
     }
 
     fn failed(&mut self, line: Line, failure: Failure, now: Micros, notices: &mut Notices) {
-        self.meet(line);
-        if let Some(place) = self.lines.get_mut(line as usize) {
-            *place = Some(Failure { cause: Cause::ShardDown, reason: failure.reason });
-        }
-        if let Some(answered) = self.answered.get_mut(line as usize) {
-            *answered = false;
-        }
-        if let Some(open) = self.open.get_mut(line as usize) {
-            *open = false;
+        if let Some(known) = self.line(line) {
+            let failure = Some(Failure { cause: Cause::ShardDown, reason: failure.reason });
+            *known = Known { failure, answered: false, open: false };
         }
         if line as usize >= self.stride() && failure.is_of_dialect() {
             // The shard does not speak that protocol, or lacks that database: it may serve everyone else well.
@@ -179,7 +171,7 @@ impl Stage for Health {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
         match self.lines.get(leg.line as usize) {
-            Some(Some(failure)) => Verdict::Refuse(Refusal::Down(*failure)),
+            Some(Known { failure: Some(failure), .. }) => Verdict::Refuse(Refusal::Down(*failure)),
             _ => Verdict::Next,
         }
     }
@@ -196,20 +188,13 @@ impl Stage for Health {
             Event::Failed(line, failure) => self.failed(line, failure, now, notices),
             // Nothing is held against it, and nothing for its shard.
             Event::Closed(line) => {
-                if let Some(open) = self.open.get_mut(line as usize) {
-                    *open = false;
+                if let Some(known) = self.line(line) {
+                    known.open = false;
                 }
             }
             Event::Connected(line) => {
-                self.meet(line);
-                if let Some(place) = self.lines.get_mut(line as usize) {
-                    *place = None;
-                }
-                if let Some(answered) = self.answered.get_mut(line as usize) {
-                    *answered = true;
-                }
-                if let Some(open) = self.open.get_mut(line as usize) {
-                    *open = true;
+                if let Some(known) = self.line(line) {
+                    *known = Known { failure: None, answered: true, open: true };
                 }
                 self.restore(self.shard_of(line), now, notices);
             }

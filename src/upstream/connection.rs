@@ -2,6 +2,7 @@
 
 use super::handshake::{self, Progress};
 use super::{Config, Server};
+use crate::chance::splitmix;
 use crate::engine::LineId;
 use crate::engine::line::Dialect;
 use crate::engine::port::Taken;
@@ -141,12 +142,8 @@ impl Patience {
     }
 
     fn next(&mut self) -> Duration {
-        // splitmix64 (Steele, Lea, Flood 2014)
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let share = ((z ^ (z >> 31)) % 1000) as u32;
+        self.state = self.state.wrapping_add(1);
+        let share = (splitmix(self.state) % 1000) as u32;
         let wait = self.next / 2 + self.next / 2 * share / 1000;
         self.next = (self.next * 2).min(Self::LAST);
         wait

@@ -277,10 +277,7 @@ impl Engine {
         if answered {
             ear.expected.push_back(name.clone());
         }
-        if !line.dirty {
-            line.dirty = true;
-            self.dirty_lines.push(ear.line);
-        }
+        line.mark(ear.line, &mut self.dirty_lines);
     }
 
     /// An ear is open: everything is asked for, anew perhaps.
@@ -551,10 +548,7 @@ impl Engine {
                 if !ear.pinged && silent > timeout {
                     (ear.pinged, ear.heard) = (true, self.now);
                     write::request(&mut line.outbox, &[b"PING"]);
-                    if !line.dirty {
-                        line.dirty = true;
-                        self.dirty_lines.push(ear.line);
-                    }
+                    line.mark(ear.line, &mut self.dirty_lines);
                 } else if ear.pinged && silent > timeout {
                     let failure = Failure { cause: Cause::Timeout, reason: "no answer within the pool's timeout" };
                     overdue.push((ear.line, failure));

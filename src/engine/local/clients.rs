@@ -78,7 +78,7 @@ fn line(engine: &Engine, id: SessionId, command: Option<&str>, port: &impl Port,
         flags.push('N');
     }
     let listens = |kind: Kind| special.map_or(0, |s| s.listens.iter().filter(|(other, _)| *other == kind).count());
-    let multi = special.filter(|s| s.multi).map_or(-1, |s| i64::from(s.held_count));
+    let multi = special.filter(|s| s.multi).map_or(-1, |s| i64::from(s.queued));
     let waiting = session.waiting();
     let _ = writeln!(
         out,
