@@ -5,7 +5,8 @@
 
 use crate::config::{self, Config, Format, Level, Problems};
 use crate::engine::Engine;
-use crate::proxy::Proxy;
+use crate::live::{self, Live};
+use crate::proxy::{Proxy, Signal};
 use crate::resp::write;
 use crate::units::Address;
 use crate::upstream::Servers;
@@ -14,7 +15,9 @@ use clap::{Args, Parser, Subcommand};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 const BAD: u8 = 64;
 const SYSTEM: u8 = 71;
@@ -129,7 +132,7 @@ fn warnings(config: &Config) -> Vec<String> {
     let mut all = config.warnings();
     for pool in &config.pools {
         let ring = crate::ring::Ring::new(
-            &worker::shards(pool),
+            &live::shards(pool),
             &[],
             pool.ring.hash,
             pool.ring.distribution,
@@ -148,7 +151,7 @@ fn check(path: &Path) -> Outcome {
     let many = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (mut servers, mut nodes) = (0, 0);
     for pool in &config.pools {
-        let shards = worker::shards(pool).len();
+        let shards = live::shards(pool).len();
         match pool.upstream.servers {
             Servers::Embedded { .. } => nodes += shards,
             Servers::Static(_) => servers += shards,
@@ -186,7 +189,7 @@ fn route(path: &Path, pool: Option<&str>, command: &str, arguments: &[String]) -
     };
     let names: Vec<&str> = config.pools.iter().map(|p| p.name.as_str()).collect();
     let number = number.ok_or_else(|| (BAD, format!("say which pool with --pool: {}", names.join(", "))))?;
-    let engine = worker::engine(&config, 0, 1, 0);
+    let engine = worker::engine(&now(config), 0, 1, 0);
     let alone = command.eq_ignore_ascii_case("get") && !arguments.is_empty();
     for arguments in arguments.chunks(if alone { 1 } else { arguments.len().max(1) }) {
         tell(&engine, number as u16, command, arguments)?;
@@ -215,6 +218,7 @@ fn tell(engine: &Engine, pool: u16, command: &str, arguments: &[String]) -> Outc
 fn run(arguments: &Run) -> Outcome {
     let path = &arguments.file.config;
     let mut config = load(path)?;
+    config.source.admin_given = arguments.admin.is_some();
     config.admin = match arguments.admin.as_deref() {
         None => config.admin,
         Some("off") => None,
@@ -227,11 +231,16 @@ fn run(arguments: &Run) -> Outcome {
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
-    let admin = config.admin.clone();
     let greeting = greeting(&config);
     let proxy = Proxy::start(config).map_err(|e| (SYSTEM, format!("hotring: {e}")))?;
     let greet = |proxy: &Proxy, admin: Option<&str>| say(&greeting(proxy, admin));
-    proxy.run(admin.as_ref(), greet, until_signal()).map_err(|e| (SYSTEM, format!("hotring: {e}")))
+    proxy.run(greet, watch_signals).map_err(|e| (SYSTEM, format!("hotring: {e}")))
+}
+
+/// A configuration as if it ran, for asking what it would do.
+#[expect(clippy::disallowed_methods, reason = "nothing depends on the time here")]
+fn now(config: Config) -> Live {
+    Live::first(config, Instant::now())
 }
 
 /// What is said once everything listens: where, over what, and what to type next.
@@ -240,7 +249,7 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
         .pools
         .iter()
         .map(|pool| {
-            let shards = worker::shards(pool).len();
+            let shards = live::shards(pool).len();
             let over = match pool.upstream.servers {
                 Servers::Embedded { .. } => format!("{shards} embedded nodes (no Redis needed)"),
                 Servers::Static(_) if shards == 1 => "1 server".into(),
@@ -254,10 +263,10 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
     move |proxy, admin| {
         let mut text = format!("hotring {}\n", env!("CARGO_PKG_VERSION"));
         let mut first = None;
-        for (pool, address) in proxy.addresses() {
+        for (pool, address) in &proxy.addresses() {
             let over = pools.iter().find(|(name, _)| name == pool).map_or("", |(_, over)| over);
             text += &format!("  pool {pool:<12} {address:<24} over {over}\n");
-            first = first.or(Some(address.as_str()));
+            first = first.or(Some(address.clone()));
         }
         match admin {
             Some(admin) => {
@@ -289,19 +298,30 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
     }
 }
 
-async fn until_signal() {
-    let watched = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) = watched else {
-        tracing::error!("signals cannot be watched; stop hotring with SIGKILL");
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return tracing::info!("SIGTERM: stopping"),
-            _ = int.recv() => return tracing::info!("SIGINT: stopping"),
-            // twemproxy reopens its log upon it; logs go to standard error here.
-            _ = hangup.recv() => tracing::info!("SIGHUP: nothing to do, the configuration is read at the start only"),
-        }
+/// Tells the process what signals ask for: SIGTERM and SIGINT to stop, SIGHUP to read the configuration again. SIGHUP is
+/// what twemproxy reopens its log upon; logs go to standard error here.
+#[expect(clippy::disallowed_methods, reason = "the process' own runtime, not a worker's")]
+fn watch_signals(sender: mpsc::Sender<Signal>) {
+    let kinds = [
+        (SignalKind::terminate(), "SIGTERM", Signal::Stop),
+        (SignalKind::interrupt(), "SIGINT", Signal::Stop),
+        (SignalKind::hangup(), "SIGHUP", Signal::Reload),
+    ];
+    for (kind, name, meaning) in kinds {
+        // Watched from here on, before anybody is told that hotring runs.
+        let Ok(mut watched) = signal(kind) else {
+            tracing::error!(name, "this signal cannot be watched");
+            continue;
+        };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while watched.recv().await.is_some() {
+                tracing::info!("{name}");
+                if sender.send(meaning).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 }
 

@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod handover;
 pub mod proxy;
+pub mod reload;
 
 pub mod lines;
+pub mod live;
 pub mod worker;
 
 pub mod config;

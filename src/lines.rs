@@ -1,36 +1,60 @@
 //! Which task serves which connection to a shard: those that are there from the start, those of another protocol or
 //! database, and those that sessions have for themselves, which come when they are wanted.
 
-use crate::config::Config;
-use crate::embedded::{Connection, Node};
+use crate::embedded::Connection;
 use crate::engine::LineId;
 use crate::engine::line::Owner;
 use crate::hub::Hub;
-use crate::upstream::{self, Servers, connection};
+use crate::live::{Live, Place};
+use crate::upstream::connection::{self, Target};
+use crate::upstream::{Server, Servers};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// What is needed to serve any connection of a worker.
 pub struct Lines {
     hub: Rc<Hub>,
-    pools: Vec<(Rc<str>, Rc<upstream::Config>)>,
-    nodes: Arc<Vec<Vec<Arc<Node>>>>,
+    live: RefCell<Arc<Live>>,
+    /// By pool and shard; nothing where a shard is a node of this process.
+    targets: RefCell<Vec<Vec<Option<Aim>>>>,
     seed: u64,
     wall_clock: fn() -> u64,
 }
 
+/// Shared by all connections of a shard, and replaced with the configuration.
+type Aim = Rc<RefCell<Rc<Target>>>;
+
 impl Lines {
-    /// For the pools of a configuration. `wall_clock` tells embedded nodes the milliseconds since 1970.
+    /// For what runs. `wall_clock` tells embedded nodes the milliseconds since 1970.
     #[must_use]
-    pub fn new(
-        hub: Rc<Hub>,
-        config: &Config,
-        nodes: Arc<Vec<Vec<Arc<Node>>>>,
-        seed: u64,
-        wall_clock: fn() -> u64,
-    ) -> Self {
-        let pools = config.pools.iter().map(|p| (p.name.as_str().into(), Rc::new(p.upstream.clone()))).collect();
-        Self { hub, pools, nodes, seed, wall_clock }
+    pub fn new(hub: Rc<Hub>, live: Arc<Live>, seed: u64, wall_clock: fn() -> u64) -> Self {
+        let lines = Self { hub, live: RefCell::new(Arc::clone(&live)), targets: RefCell::default(), seed, wall_clock };
+        lines.renew(live);
+        lines
+    }
+
+    /// What is opened from now on is opened as this says. Shards that are no longer configured keep what they had.
+    pub fn renew(&self, live: Arc<Live>) {
+        let mut targets = self.targets.borrow_mut();
+        targets.resize_with(live.pools.len(), Vec::new);
+        for (pool, targets) in live.pools.iter().zip(targets.iter_mut()) {
+            targets.resize_with(pool.shards.len(), || None);
+            let config = Rc::new(pool.pool.upstream.clone());
+            let Servers::Static(servers) = &config.servers else { continue };
+            for (server, &number) in servers.iter().zip(&pool.order) {
+                let server: Server = server.clone();
+                let target =
+                    Rc::new(Target { pool: pool.pool.name.as_str().into(), server, config: Rc::clone(&config) });
+                match targets.get_mut(usize::from(number)) {
+                    Some(Some(aim)) => *aim.borrow_mut() = target,
+                    Some(none) => *none = Some(Rc::new(RefCell::new(target))),
+                    None => {}
+                }
+            }
+        }
+        *self.live.borrow_mut() = live;
     }
 
     /// Starts the task of a connection. `wanted` tells that something waits for it already.
@@ -45,10 +69,12 @@ impl Lines {
                 matches!(line.owner, Owner::Shared | Owner::Ear),
             )
         };
-        let Some((name, config)) = self.pools.get(pool) else { return };
-        match &config.servers {
-            Servers::Embedded { .. } => {
-                let Some(node) = self.nodes.get(pool).and_then(|nodes| nodes.get(shard)) else { return };
+        let live = self.live.borrow();
+        let Some(place) = live.pools.get(pool).and_then(|pool| pool.shards.get(shard)).map(|shard| &shard.place) else {
+            return;
+        };
+        match place {
+            Place::Node(node) => {
                 if !shared && self.hub.engine().is_given_up(id) {
                     // Whoever wanted it has left before it was there.
                     self.hub.engine().ended(id);
@@ -58,19 +84,24 @@ impl Lines {
                 let mut connection = Connection::new(dialect.resp3);
                 self.hub.attach(id, Box::new(move |bytes, out| node.serve(&mut connection, bytes, wall_clock(), out)));
             }
-            Servers::Static(servers) => {
-                let Some(server) = servers.get(shard) else { return };
+            Place::Server { .. } => {
+                let targets = self.targets.borrow();
+                let Some(Some(target)) = targets.get(pool).and_then(|targets| targets.get(shard)) else { return };
                 let plan = connection::Plan {
                     line: id,
-                    pool: Rc::clone(name),
-                    server: server.clone(),
-                    config: Rc::clone(config),
+                    target: Rc::clone(target),
                     dialect,
                     seed: self.seed ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 };
                 let hub = Rc::clone(&self.hub);
                 if shared {
-                    tokio::task::spawn_local(connection::run(hub, plan, wanted));
+                    let notify = Rc::new(Notify::new());
+                    if wanted {
+                        notify.notify_one();
+                    }
+                    // At once and not by the task: until it runs, the connection may be wanted again.
+                    self.hub.on_wanted(id, Rc::clone(&notify));
+                    tokio::task::spawn_local(connection::run(hub, plan, notify));
                 } else {
                     tokio::task::spawn_local(connection::run_own(hub, plan));
                 }
@@ -79,7 +110,7 @@ impl Lines {
     }
 
     /// Starts the tasks of connections as they come to be wanted.
-    pub async fn run(self) {
+    pub async fn run(self: Rc<Self>) {
         let caller = self.hub.sockets().caller();
         loop {
             caller.notified().await;

@@ -10,22 +10,21 @@
 //! ```
 
 use crate::acl::Users;
-use crate::config::{Config, Pool};
 use crate::downstream::listener::{Accepted, Bound, Listener};
 use crate::downstream::session::Session;
-use crate::embedded::Node;
 use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig, Scripts};
 use crate::error::{Cause, MAX_CLIENTS};
 use crate::hub::{Clock, Hub, Socket, give_up};
 use crate::lines::Lines;
+use crate::live::{Live, LivePool, shards};
 use crate::metrics::{BackendMetrics, Exporter, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
-use crate::ring::Shard;
 use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, ShardState};
 use crate::upstream::Servers;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
@@ -43,8 +42,6 @@ const TICK: Duration = Duration::from_millis(10);
 const IDLE_TICK: Duration = Duration::from_millis(250);
 /// How often counters are folded while something is under way.
 const FOLD: u64 = 100_000;
-/// How long sessions may take to finish when the process stops.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Everything a worker starts with.
 pub struct Setup {
@@ -52,26 +49,24 @@ pub struct Setup {
     pub number: usize,
     /// How many there are.
     pub workers: usize,
-    /// The whole configuration.
-    pub config: Arc<Config>,
-    /// Worker 0: all listeners, with their pools.
-    pub listeners: Vec<(u16, Bound)>,
+    /// What runs at the start.
+    pub live: Arc<Live>,
+    /// Worker 0: all listeners.
+    pub listeners: Vec<Listening>,
     /// Where accepted connections are dealt to, one seat for each worker.
     pub seats: Vec<Seat>,
     /// Connections dealt to this worker.
     pub dealt: mpsc::Receiver<Dealt>,
-    /// Questions for this worker.
-    pub questions: mpsc::Receiver<Question>,
-    /// Open sessions of each pool, over all workers.
-    pub open: Arc<Vec<AtomicUsize>>,
+    /// What this worker is asked to do.
+    pub orders: mpsc::Receiver<Order>,
     /// The metrics.
     pub exporter: Arc<Exporter>,
-    /// Embedded nodes, by pool and shard.
-    pub nodes: Arc<Vec<Vec<Arc<Node>>>>,
-    /// How this worker sees the shards, by pool.
+    /// How this worker sees the shards, by the numbers of pools and shards.
     pub board: Arc<Mutex<Vec<Vec<ShardView>>>>,
-    /// Ends it.
+    /// Ends it: no new connections, open requests get their replies.
     pub shutdown: CancellationToken,
+    /// Ends it at once.
+    pub halt: CancellationToken,
     /// The port that INFO tells.
     pub port: u16,
     /// What chance begins with.
@@ -98,18 +93,47 @@ pub struct Dealt {
 
 /// A session's place in the counts, as long as it is open.
 struct Place {
-    open: Arc<Vec<AtomicUsize>>,
-    pool: u16,
+    open: Arc<AtomicUsize>,
     load: Arc<AtomicUsize>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(open) = self.open.get(usize::from(self.pool)) {
-            open.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// A listener of a pool.
+pub struct Listening {
+    /// Its number in the process.
+    pub number: u64,
+    /// Its pool's.
+    pub pool: u16,
+    /// The socket.
+    pub bound: Bound,
+}
+
+/// What a worker is asked to do.
+pub enum Order {
+    /// To say what would become of a request.
+    Explain(Question),
+    /// To go on with another configuration.
+    Reload(Reload),
+}
+
+/// A change of what runs.
+pub struct Reload {
+    /// What runs from now on.
+    pub live: Arc<Live>,
+    /// Worker 0: listeners that are new.
+    pub open: Vec<Listening>,
+    /// Worker 0: listeners that are closed, by number.
+    pub close: Vec<u64>,
+    /// Worker 0: listeners that are another pool's now.
+    pub hand_over: Vec<(u64, u16)>,
+    /// Told when it is done.
+    pub done: oneshot::Sender<()>,
 }
 
 /// A question to a live worker.
@@ -137,33 +161,35 @@ pub struct ShardView {
     pub out_queue: u64,
 }
 
-/// Builds the engine of a worker from the configuration; no sockets.
+/// Builds the engine of a worker; no sockets.
 #[must_use]
-pub fn engine(config: &Config, number: usize, workers: usize, seed: u64) -> Engine {
-    crate::command::teach(&config.commands);
+pub fn engine(live: &Live, number: usize, workers: usize, seed: u64) -> Engine {
+    crate::command::teach(&live.config.commands);
     let mut engine = Engine::new(number as u64 + 1, workers as u64);
-    for pool in &config.pools {
-        engine.add_pool(pool_config(pool, seed));
+    for pool in &live.pools {
+        engine.add_pool(pool_config(pool, 1, seed));
     }
     engine
 }
 
-fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
+/// What the engine needs to know of a pool that has numbers for `lanes` connections to each shard at least.
+fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
+    let pool = &*live.pool;
     let upstream = &pool.upstream;
-    let shards = shards(pool);
-    let count = shards.len() as u16;
-    let lanes = match upstream.servers {
+    let dealt = match upstream.servers {
         // One is enough where nothing is sent.
         Servers::Embedded { .. } => 1,
         Servers::Static(_) => u16::try_from(upstream.server_connections).unwrap_or(u16::MAX).max(1),
     };
-    let names = shards.iter().map(|s| s.name.clone()).collect();
+    let lanes = lanes.max(dealt);
+    let count = live.shards.len() as u16;
     let placement = Placement {
-        shards,
+        shards: if live.listed { shards(pool) } else { Vec::new() },
+        numbers: live.order.clone(),
         hash: pool.ring.hash,
         distribution: pool.ring.distribution,
         hash_tag: pool.ring.hash_tag,
-        pins: pins(pool),
+        pins: pins(live),
     };
     let health = HealthConfig {
         eject: upstream.auto_eject_hosts,
@@ -177,8 +203,9 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
     };
     PoolConfig {
         name: pool.name.clone(),
-        shards: names,
+        shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
         lanes,
+        dealt,
         bounds: Bounds {
             open: pool.downstream.max_pipeline.max(1) as usize,
             output: usize::try_from(pool.downstream.max_output).unwrap_or(usize::MAX),
@@ -207,21 +234,10 @@ fn pool_config(pool: &Pool, seed: u64) -> PoolConfig {
 }
 
 /// What is pinned, by the shards' numbers.
-fn pins(pool: &Pool) -> Vec<(Box<[u8]>, u16)> {
-    let shards = shards(pool);
-    let number = |name: &str| shards.iter().position(|shard| shard.name == name).map(|at| at as u16);
-    pool.ring.pins.iter().filter_map(|(start, name)| Some((start.as_bytes().into(), number(name)?))).collect()
-}
-
-/// A pool's shards, as the ring wants them.
-#[must_use]
-pub fn shards(pool: &Pool) -> Vec<Shard> {
-    match &pool.upstream.servers {
-        Servers::Embedded { count, .. } => {
-            (1..=*count).map(|n| Shard { name: format!("embedded-{n}"), weight: 1 }).collect()
-        }
-        Servers::Static(servers) => servers.iter().map(|s| Shard { name: s.name.clone(), weight: s.weight }).collect(),
-    }
+fn pins(live: &LivePool) -> Vec<(Box<[u8]>, u16)> {
+    let number = |name: &str| live.order.iter().copied().find(|&shard| live.name_of(shard) == name);
+    let pins = live.pool.ring.pins.iter();
+    pins.filter_map(|(start, name)| Some((start.as_bytes().into(), number(name)?))).collect()
 }
 
 /// Milliseconds since 1970.
@@ -246,36 +262,42 @@ pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
 
 async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
     let clock = Clock::start();
-    let mut engine = engine(&setup.config, setup.number, setup.workers, setup.seed);
+    let mut engine = engine(&setup.live, setup.number, setup.workers, setup.seed);
     engine.share(Arc::clone(&setup.scripts));
     engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
     let hub = Hub::new(engine, clock);
     let tally = Rc::new(RefCell::new(WorkerCounts::default()));
     tokio::task::spawn_local(flusher(
         Rc::clone(&hub),
-        Pacer::new(setup.config.max_pause.as_micros() as u32, setup.number as u32),
+        Pacer::new(setup.live.config.max_pause.as_micros() as u32, setup.number as u32),
         Rc::clone(&tally),
     ));
-    let books = open_books(&setup);
-    let lines = Lines::new(Rc::clone(&hub), &setup.config, Arc::clone(&setup.nodes), setup.seed, wall_clock);
+    let books = Books::open(&setup.live, Arc::clone(&setup.exporter), setup.number);
+    let live = Rc::new(RefCell::new(Arc::clone(&setup.live)));
+    let lines = Rc::new(Lines::new(Rc::clone(&hub), Arc::clone(&setup.live), setup.seed, wall_clock));
     let from_the_start = hub.engine().line_count();
     (0..from_the_start).for_each(|line| lines.start(line, false));
-    tokio::task::spawn_local(lines.run());
-    tokio::task::spawn_local(ticker(Rc::clone(&hub), books, Rc::clone(&tally), Arc::clone(&setup.board)));
-    tokio::task::spawn_local(desk(Rc::clone(&hub), setup.questions));
-    let limits: Rc<[usize]> =
-        setup.config.pools.iter().map(|p| p.downstream.client_connections as usize).collect::<Vec<_>>().into();
-    for (pool, bound) in setup.listeners.drain(..) {
-        let table = Table {
-            hub: Rc::clone(&hub),
-            number: setup.number,
-            seats: setup.seats.clone(),
-            open: Arc::clone(&setup.open),
-            limits: Rc::clone(&limits),
-            pool,
-        };
-        tokio::task::spawn_local(accept(table, bound.start()?, setup.shutdown.clone()));
+    tokio::task::spawn_local(Rc::clone(&lines).run());
+    tokio::task::spawn_local(ticker(
+        Rc::clone(&hub),
+        books,
+        Rc::clone(&live),
+        Rc::clone(&tally),
+        Arc::clone(&setup.board),
+    ));
+    let doors = Doors {
+        hub: Rc::clone(&hub),
+        number: setup.number,
+        seats: std::mem::take(&mut setup.seats).into(),
+        live: Rc::clone(&live),
+        shutdown: setup.shutdown.clone(),
+        open: HashMap::new(),
+    };
+    let mut desk = Desk { hub: Rc::clone(&hub), lines, live, doors, seed: setup.seed };
+    for listening in setup.listeners.drain(..) {
+        desk.doors.open(listening)?;
     }
+    tokio::task::spawn_local(desk.run(setup.orders));
     // A stopped main thread needs no answer.
     let _ = started.send(());
     loop {
@@ -295,16 +317,15 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         }
     }
     setup.shutdown.cancelled().await;
-    finish(&hub).await;
+    finish(&hub, &setup.halt).await;
     Ok(())
 }
 
-/// Lets sessions have the replies they wait for, within the grace time.
-async fn finish(hub: &Hub) {
+/// Lets sessions have the replies they wait for, until the process is told to halt.
+async fn finish(hub: &Hub, halt: &CancellationToken) {
     hub.with(|engine, sockets| engine.finish_all(sockets));
-    let end = hub.now() + GRACE.as_micros() as u64;
-    while hub.engine().session_count() > 0 && hub.now() < end {
-        tokio::time::sleep(TICK).await;
+    while hub.engine().session_count() > 0 && !halt.is_cancelled() {
+        let _ = tokio::time::timeout(TICK, halt.cancelled()).await;
     }
 }
 
@@ -315,6 +336,8 @@ struct Books {
     exporter: Arc<Exporter>,
     /// Connections below this number have their handles.
     known: LineId,
+    /// What [`Engine::changes`] said when the handles were made.
+    changes: u32,
 }
 
 struct PoolBook {
@@ -328,31 +351,41 @@ struct PoolBook {
     names: Vec<String>,
 }
 
-/// Makes the handles of the metrics.
-fn open_books(setup: &Setup) -> Books {
-    let book = |pool: &Pool| {
-        let names: Vec<String> = shards(pool).into_iter().map(|shard| shard.name).collect();
-        PoolBook {
-            name: pool.name.as_str().into(),
-            metrics: setup.exporter.pool(&pool.name),
-            shards: names.iter().map(|_| Vec::new()).collect(),
-            ejections: vec![(0, false); names.len()],
-            names,
-        }
-    };
-    Books {
-        pools: setup.config.pools.iter().map(book).collect(),
-        worker: setup.exporter.worker(setup.number),
-        exporter: Arc::clone(&setup.exporter),
-        known: 0,
-    }
-}
-
 impl Books {
+    /// Makes the handles of the metrics.
+    fn open(live: &Live, exporter: Arc<Exporter>, worker: usize) -> Self {
+        let worker = exporter.worker(worker);
+        let mut books = Self { pools: Vec::new(), worker, exporter, known: 0, changes: 0 };
+        books.renew(live);
+        books
+    }
+
+    /// Makes the handles anew: pools and shards have come or gone. What was told of those that stay is remembered.
+    fn renew(&mut self, live: &Live) {
+        let before = std::mem::take(&mut self.pools);
+        let exporter = &self.exporter;
+        let book = |(number, pool): (usize, &LivePool)| {
+            let told = |shard: usize| before.get(number).and_then(|book| book.ejections.get(shard)).copied();
+            let names: Vec<String> = pool.shards.iter().map(|shard| shard.name.clone()).collect();
+            PoolBook {
+                name: pool.pool.name.as_str().into(),
+                metrics: exporter.pool(&pool.pool.name),
+                shards: names.iter().map(|_| Vec::new()).collect(),
+                ejections: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
+                names,
+            }
+        };
+        self.pools = live.pools.iter().enumerate().map(book).collect();
+        self.known = 0;
+    }
+
     /// Makes handles for connections that have come since the last time.
     fn meet(&mut self, engine: &Engine) {
         for id in self.known..engine.line_count() {
             let Some(line) = engine.line(id) else { continue };
+            if engine.is_gone(line.pool, line.shard) {
+                continue;
+            }
             let Some(book) = self.pools.get_mut(usize::from(line.pool)) else { continue };
             let shard = usize::from(line.shard);
             if let (Some(lines), Some(name)) = (book.shards.get_mut(shard), book.names.get(shard)) {
@@ -363,28 +396,69 @@ impl Books {
     }
 }
 
+/// The listeners of the process; on worker 0.
+struct Doors {
+    hub: Rc<Hub>,
+    number: usize,
+    seats: Rc<[Seat]>,
+    live: Rc<RefCell<Arc<Live>>>,
+    shutdown: CancellationToken,
+    /// By number: what closes them, and whose they are.
+    open: HashMap<u64, (CancellationToken, Rc<Cell<u16>>)>,
+}
+
+impl Doors {
+    /// Begins to accept.
+    fn open(&mut self, listening: Listening) -> io::Result<()> {
+        let listener = listening.bound.start()?;
+        let (closing, pool) = (self.shutdown.child_token(), Rc::new(Cell::new(listening.pool)));
+        let table = Table {
+            hub: Rc::clone(&self.hub),
+            number: self.number,
+            seats: Rc::clone(&self.seats),
+            live: Rc::clone(&self.live),
+            pool: Rc::clone(&pool),
+        };
+        tokio::task::spawn_local(accept(table, listener, closing.clone()));
+        self.open.insert(listening.number, (closing, pool));
+        Ok(())
+    }
+
+    fn close(&mut self, number: u64) {
+        if let Some((closing, _)) = self.open.remove(&number) {
+            closing.cancel();
+        }
+    }
+}
+
 /// Where accepted connections are dealt from.
 struct Table {
     hub: Rc<Hub>,
     number: usize,
-    seats: Vec<Seat>,
-    open: Arc<Vec<AtomicUsize>>,
-    limits: Rc<[usize]>,
-    pool: u16,
+    seats: Rc<[Seat]>,
+    live: Rc<RefCell<Arc<Live>>>,
+    pool: Rc<Cell<u16>>,
 }
 
-async fn accept(table: Table, listener: Listener, shutdown: CancellationToken) {
-    let pool = usize::from(table.pool);
+async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
     loop {
         let stream = tokio::select! {
             biased;
-            () = shutdown.cancelled() => return,
+            () = closing.cancelled() => return,
             stream = listener.accept() => stream,
         };
-        let limit = table.limits.get(pool).copied().unwrap_or(0);
-        let Some(open) = table.open.get(pool) else { return };
+        let pool = table.pool.get();
+        let Some((limit, open)) = table
+            .live
+            .borrow()
+            .pools
+            .get(usize::from(pool))
+            .map(|live| (live.pool.downstream.client_connections as usize, Arc::clone(&live.open)))
+        else {
+            return;
+        };
         if limit > 0 && open.load(Ordering::Relaxed) >= limit {
-            turn_away(&table, stream);
+            turn_away(&table, pool, stream);
             continue;
         }
         // The fewest sessions; among equals the first.
@@ -395,20 +469,19 @@ async fn accept(table: Table, listener: Listener, shutdown: CancellationToken) {
         };
         open.fetch_add(1, Ordering::Relaxed);
         seat.load.fetch_add(1, Ordering::Relaxed);
-        let place = Place { open: Arc::clone(&table.open), pool: table.pool, load: Arc::clone(&seat.load) };
+        let place = Place { open, load: Arc::clone(&seat.load) };
         if seat_number == table.number {
-            let (hub, pool) = (Rc::clone(&table.hub), table.pool);
-            tokio::task::spawn_local(Session::new(hub, stream, pool, place));
+            tokio::task::spawn_local(Session::new(Rc::clone(&table.hub), stream, pool, place));
         } else if let Ok(accepted) = Accepted::detach(stream) {
             // Full means that the worker is behind; accepting then waits, and the kernel's backlog fills.
-            let _ = seat.sender.send(Dealt { accepted, pool: table.pool, place }).await;
+            let _ = seat.sender.send(Dealt { accepted, pool, place }).await;
         }
     }
 }
 
 /// Answers in Redis' words and closes.
-fn turn_away(table: &Table, stream: Socket) {
-    if let Some(counts) = table.hub.engine().pool_counts(table.pool) {
+fn turn_away(table: &Table, pool: u16, stream: Socket) {
+    if let Some(counts) = table.hub.engine().pool_counts(pool) {
         counts.client_refused += 1;
         counts.errors[Cause::MaxClients] += 1;
     }
@@ -456,6 +529,7 @@ fn thread_cpu() -> u64 {
 async fn ticker(
     hub: Rc<Hub>,
     mut books: Books,
+    live: Rc<RefCell<Arc<Live>>>,
     tally: Rc<RefCell<WorkerCounts>>,
     board: Arc<Mutex<Vec<Vec<ShardView>>>>,
 ) {
@@ -484,6 +558,10 @@ async fn ticker(
             tally.requests += total - requests;
             requests = total;
             books.worker.fold(&mut tally);
+            let changes = hub.engine().changes();
+            if std::mem::replace(&mut books.changes, changes) != changes {
+                books.renew(&live.borrow());
+            }
             let view = fold(&hub, &mut books);
             *board.lock().unwrap_or_else(PoisonError::into_inner) = view;
         }
@@ -544,12 +622,69 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
     views
 }
 
-/// Answers questions about what would become of a request.
-async fn desk(hub: Rc<Hub>, mut questions: mpsc::Receiver<Question>) {
-    while let Some(question) = questions.recv().await {
-        let now = hub.now();
-        let told = hub.engine().explain(question.pool, &question.wire, now);
+/// Where a worker takes its orders.
+struct Desk {
+    hub: Rc<Hub>,
+    lines: Rc<Lines>,
+    live: Rc<RefCell<Arc<Live>>>,
+    doors: Doors,
+    seed: u64,
+}
+
+impl Desk {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Explain(question) => {
+                    let now = self.hub.now();
+                    let told = self.hub.engine().explain(question.pool, &question.wire, now);
+                    // Whoever asked may have gone.
+                    let _ = question.answer.send(told);
+                }
+                Order::Reload(reload) => self.reload(reload),
+            }
+        }
+    }
+
+    /// Goes on with another configuration, between two requests.
+    fn reload(&mut self, reload: Reload) {
+        let Reload { live, open, close, hand_over, done } = reload;
+        let running = Arc::clone(&self.live.borrow());
+        if running.config.commands != live.config.commands {
+            crate::command::teach(&live.config.commands);
+        }
+        // First where connections lead to: the engine may want some at once.
+        self.lines.renew(Arc::clone(&live));
+        let before = self.hub.engine().line_count();
+        let now = self.hub.now();
+        self.hub.with(|engine, sockets| {
+            for (number, pool) in (0..).zip(&live.pools) {
+                let same = |before: &LivePool| Arc::ptr_eq(&before.pool, &pool.pool) && before.order == pool.order;
+                if running.pools.get(usize::from(number)).is_some_and(same) {
+                    continue;
+                }
+                engine.reload(number, pool_config(pool, engine.lanes(number), self.seed), now, sockets);
+                if !pool.listed {
+                    engine.finish_pool(number, sockets);
+                }
+            }
+        });
+        let after = self.hub.engine().line_count();
+        (before..after).for_each(|line| self.lines.start(line, false));
+        *self.live.borrow_mut() = live;
+        close.into_iter().for_each(|number| self.doors.close(number));
+        for (number, pool) in hand_over {
+            if let Some((_, place)) = self.doors.open.get(&number) {
+                place.set(pool);
+            }
+        }
+        for listening in open {
+            let number = listening.number;
+            if let Err(error) = self.doors.open(listening) {
+                tracing::error!(number, %error, "a listener cannot be watched");
+            }
+        }
         // Whoever asked may have gone.
-        let _ = question.answer.send(told);
+        let _ = done.send(());
     }
 }

@@ -62,6 +62,10 @@ impl Source for Fake {
         })
     }
 
+    fn reload(&self, dry: bool) -> Explanation {
+        Box::pin(async move { if dry { Ok("would\n".to_owned()) } else { Err("is wrong\n".to_owned()) } })
+    }
+
     fn backends(&self) -> Vec<Backend> {
         let row = |name: &str, state: &str| Backend {
             pool: "alpha".to_owned(),

@@ -139,14 +139,14 @@ fn the_defaults_in_the_list_are_true() {
     let embedded = "pools: {main: {listen: '127.0.0.1:6380', servers: 'embedded:1'}}";
     let effective = format!("{}{}", parse(text).masked_yaml(), parse(embedded).masked_yaml());
     let lines: Vec<&str> = effective.lines().map(str::trim).collect();
-    for key in KEYS.iter().filter(|key| matches!(key.place, Place::Top | Place::Log | Place::Pool)) {
+    for key in KEYS.iter().filter(|key| matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool)) {
         // `redis` is always true and `db` is shown under its other name.
         if matches!(key.name, "redis" | "db") || key.default == "required" {
             continue;
         }
         let line = format!("{}: {}", key.name, key.default);
         match key.default {
-            "" if key.name == "log" => {}
+            "" if matches!(key.name, "log" | "drain") => {}
             "" => assert!(!lines.iter().any(|l| l.starts_with(&format!("{}:", key.name))), "{} is set", key.name),
             _ => assert!(lines.contains(&line.as_str()), "`{line}` is not in\n{effective}"),
         }
@@ -160,6 +160,7 @@ fn every_key_of_the_list_is_known() {
         let at = match key.place {
             Place::Top => key.name.to_owned(),
             Place::Log => format!("log: {{{}: [x]}}\nz", key.name),
+            Place::Drain => format!("drain: {{{}: [x]}}\nz", key.name),
             Place::Command => format!("commands: {{x: {{{}: [x]}}}}\nz", key.name),
             Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
@@ -242,6 +243,8 @@ fn the_example_uncommented_loads() {
     let single = Some((1, 1, 1));
     assert_eq!(commands, [("json.get", single), ("json.mget", Some((1, -2, 1))), ("bf.add", single)]);
     least.commands = all.commands.clone();
+    assert_eq!(all.handover.as_deref(), Some(Path::new("/run/hotring/handover.sock")));
+    least.handover.clone_from(&all.handover);
     assert_eq!(all, least);
     for key in KEYS.iter().filter(|key| key.place != Place::Auth) {
         // Told of in words: `redis` is for twemproxy's files, `db` another name, `redis_auth` both other passwords.

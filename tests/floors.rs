@@ -14,6 +14,8 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     &["downstream", "upstream", "admin", "embedded"],
     &["config"],
+    &["live"],
+    &["reload", "handover"],
     &["lines"],
     &["worker"],
     &["proxy"],

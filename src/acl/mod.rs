@@ -195,6 +195,11 @@ impl User {
         &self.name
     }
 
+    /// Whether it may be logged in as.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// Whether nothing is ever denied to it.
     pub fn is_unlimited(&self) -> bool {
         self.unlimited

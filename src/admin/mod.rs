@@ -1,6 +1,7 @@
 //! The admin listener: what operators, probes and Prometheus ask of the running process, over HTTP/1.1.
 //!
-//! Read only: nothing here changes the process. All answers are plain text. It asks a [`Source`] and knows nothing of
+//! Read only but for `POST /reload`, which has the process read its own file again: nothing here takes a configuration, or
+//! anything else, from its peer. All answers are plain text. It asks a [`Source`] and knows nothing of
 //! workers, pools or config itself.
 //!
 //! Promises: a request has a bounded head and a deadline, a connection serves one request, at most
@@ -19,9 +20,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 pub use listener::{Limits, Listener};
@@ -40,6 +41,9 @@ pub trait Source: Send + Sync {
     fn config(&self) -> String;
     /// What would happen to this request (command first, then its arguments) in that pool, or in the only one.
     fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation;
+    /// Reads the configuration again and goes on with it; `dry` only tells what would change. The text is for people, also
+    /// where it was not taken.
+    fn reload(&self, dry: bool) -> Explanation;
     /// One row for each backend, in the order to show them.
     fn backends(&self) -> Vec<Backend>;
 }
@@ -102,9 +106,17 @@ pub async fn serve_within(
         .route("/config", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.config())))
         .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
+        .route(
+            "/reload",
+            post(async move |State(source), headers, RawQuery(query)| {
+                reload(source, headers, query, limits.answer).await
+            }),
+        )
         .route("/version", get(async || text(StatusCode::OK, VERSION)))
         .fallback(async || text(StatusCode::NOT_FOUND, "no such page; / lists them\n"))
-        .method_not_allowed_fallback(async || text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"))
+        .method_not_allowed_fallback(async || {
+            text(StatusCode::METHOD_NOT_ALLOWED, "wrong method; / lists what there is\n")
+        })
         .with_state(source);
     listener::run(listener.into(), routes, limits, shutdown).await
 }
@@ -123,8 +135,28 @@ const INDEX: &str = concat!(
 /backends   the backends and how they are
 /explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request
 /version    which hotring this is
+
+POST /reload            reads the configuration again and goes on with it
+POST /reload?dry_run    tells what that would change
 "
 );
+
+/// Reloads, or tells what a reload would change. A page that a browser has open cannot do it: it would name its origin.
+async fn reload(source: Arc<dyn Source>, headers: HeaderMap, query: Option<String>, patience: Duration) -> Response {
+    let dry = match query.as_deref().unwrap_or_default() {
+        "" => false,
+        "dry_run" | "dry_run=true" => true,
+        _ => return text(StatusCode::BAD_REQUEST, "expected nothing, or ?dry_run\n"),
+    };
+    if headers.contains_key(header::ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "not from a browser\n");
+    }
+    match tokio::time::timeout(patience, source.reload(dry)).await {
+        Ok(Ok(told)) => text(StatusCode::OK, told),
+        Ok(Err(wrong)) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{}\n", wrong.trim_end())),
+        Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "not done in time; the log tells what becomes of it\n"),
+    }
+}
 
 async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], source.metrics()).into_response()

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
-use super::{ADMIN, Config, Kind, Log, MAX_PAUSE, Pool, Source, Workers, servers};
+use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, Pool, Source, WATCH, Workers, servers};
 use crate::acl;
 use crate::downstream::config::{self as downstream, BACKLOG, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};
 use crate::engine::slow;
@@ -33,13 +33,16 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
         max_pause: value(file.max_pause, MAX_PAUSE),
         admin: admin.map(|admin| admin.value),
+        watch: value(file.watch, Some(WATCH)),
+        drain: Drain { delay: value(file.drain_delay, DRAIN.delay), timeout: value(file.drain_timeout, DRAIN.timeout) },
         log: Log {
             level: file.level.map(|w| w.value).unwrap_or_default(),
             format: file.format.map(|w| w.value).unwrap_or_default(),
         },
         commands: file.commands,
         pools: file.pools.into_iter().map(|pool| self::pool(pool, kind, report)).collect(),
-        source: Source { path: path.to_owned(), kind },
+        handover: file.handover.map(|handover| handover.value),
+        source: Source { path: path.to_owned(), kind, files: report.files(), admin_given: false },
     }
 }
 

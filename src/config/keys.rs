@@ -26,6 +26,8 @@ pub enum Place {
     Top,
     /// Under `log`.
     Log,
+    /// Under `drain`.
+    Drain,
     /// Under `commands`, in a command.
     Command,
     /// Under `pools`, in a pool.
@@ -44,6 +46,7 @@ impl Place {
         match self {
             Self::Top => "at the top of the file",
             Self::Log => "under `log`",
+            Self::Drain => "under `drain`",
             Self::Command => "in a command under `commands`",
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
@@ -71,9 +74,36 @@ pub const KEYS: &[Key] = &[
         "longest rest after a batch where that serves more replies per CPU; at most `1ms`, `off` never rests",
     ),
     own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and `/explain`; `off` for none"),
+    own(
+        Place::Top,
+        "watch",
+        "2s",
+        "how often this file and the password files are looked at for changes, which are then taken while running; `off` \
+         leaves it to SIGHUP and `POST /reload`",
+    ),
+    own(Place::Top, "drain", "", "how it stops, see `delay` and `timeout`"),
+    own(
+        Place::Top,
+        "handover",
+        "",
+        "path of a unix socket by which a hotring that is started while another runs takes its listeners, so that it can be \
+         replaced without refusing a connection",
+    ),
     own(Place::Top, "log", "", "what is logged, see `level` and `format`"),
     own(Place::Top, "commands", "", "commands of modules by name, with where their keys are"),
     own(Place::Top, "pools", "required", "the pools by name: sets of servers with the addresses apps reach them at"),
+    own(
+        Place::Drain,
+        "delay",
+        "0s",
+        "upon SIGTERM, how long to go on as before but not ready; until then load balancers should have seen `/readyz`",
+    ),
+    own(
+        Place::Drain,
+        "timeout",
+        "5s",
+        "after that, with the listeners closed, how long sessions have to get the replies they wait for",
+    ),
     own(Place::Log, "level", "info", "least level that is logged: `trace`, `debug`, `info`, `warn`, `error` or `off`"),
     own(Place::Log, "format", "text", "`text` for people, `json` for machines"),
     own(
@@ -232,11 +262,14 @@ pub(super) fn unknown(name: &str, known: &[&'static str]) -> String {
         return "merge keys are not understood, write the keys out".to_owned();
     }
     match KEYS.iter().find(|key| key.name == name) {
-        Some(key) if key.place == Place::Pool && known.contains(&"hash") => {
+        Some(_) if known.contains(&"hash") && names(Place::Pool).contains(&name) => {
             "unknown key, it is hotring's own; `hotring import` makes a proxy.yaml, which may have it".to_owned()
         }
         Some(Key { name: "user", .. }) => "unknown key, it stands under `server_auth`".to_owned(),
-        Some(key) => format!("unknown key, it stands {}", key.place.words()),
+        Some(_) => {
+            let places: Vec<&str> = KEYS.iter().filter(|key| key.name == name).map(|key| key.place.words()).collect();
+            format!("unknown key, it stands {}", places.join(" or "))
+        }
         None => match meant(name, known) {
             Some(meant) => format!("unknown key, did you mean `{meant}`?"),
             None => "unknown key".to_owned(),

@@ -47,6 +47,12 @@ pub struct Config {
     pub max_pause: Duration,
     /// Where metrics, health and explanations are served, if anywhere.
     pub admin: Option<Address>,
+    /// How often the file is looked at for changes; `None` never.
+    pub watch: Option<Duration>,
+    /// How the process stops.
+    pub drain: Drain,
+    /// The unix socket over which a new process takes the listeners of a running one, if that is wanted.
+    pub handover: Option<PathBuf>,
     /// What is logged and how.
     pub log: Log,
     /// Commands beside those that hotring knows.
@@ -56,6 +62,20 @@ pub struct Config {
     /// Where all this was read from.
     pub source: Source,
 }
+
+/// How the process stops when it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long it goes on as if nothing were, but for not being ready.
+    pub delay: Duration,
+    /// How long sessions then have to get what they asked for.
+    pub timeout: Duration,
+}
+
+/// `drain` where nothing is said.
+pub const DRAIN: Drain = Drain { delay: Duration::ZERO, timeout: Duration::from_secs(5) };
+/// `watch` where nothing is said.
+pub const WATCH: Duration = Duration::from_secs(2);
 
 /// How many threads serve requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +182,10 @@ pub struct Source {
     pub path: PathBuf,
     /// Its format.
     pub kind: Kind,
+    /// The files that it names and that were read with it.
+    pub files: Vec<PathBuf>,
+    /// Whether the command line had another word for `admin`, which then stands.
+    pub admin_given: bool,
 }
 
 /// The format of a file.

@@ -69,6 +69,19 @@ impl std::error::Error for Problems {}
 #[derive(Debug, Default)]
 pub(super) struct Report {
     found: Vec<Found>,
+    files: Vec<PathBuf>,
+}
+
+impl Report {
+    /// Notes a file that was read for the sake of this one.
+    pub(super) fn depends_on(&mut self, file: PathBuf) {
+        self.files.push(file);
+    }
+
+    /// The files that were noted.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
+    }
 }
 
 #[derive(Debug)]

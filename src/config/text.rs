@@ -39,6 +39,13 @@ impl Text {
         }
         self.top("admin", admin);
         if self.all {
+            self.top("watch", config.watch.map_or("off".to_owned(), |watch| Millis::from(watch).to_string()));
+            self.line("drain:");
+            self.line(&format!("  delay: {}", Millis::from(config.drain.delay)));
+            self.line(&format!("  timeout: {}", Millis::from(config.drain.timeout)));
+            if let Some(handover) = &config.handover {
+                self.top("handover", scalar(&handover.display().to_string()));
+            }
             self.line("log:");
             self.line(&format!("  level: {}", config.log.level));
             self.line(&format!("  format: {}", config.log.format));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::keys::{self, Place};
 use super::problems::{Report, quoted};
-use super::written::{Fields, Written, flag, from_env, from_file, join, refuse_twice, secret};
+use super::written::{Fields, Written, flag, from_env, join, refuse_twice, secret};
 use super::yaml::{Kind, Node};
 use crate::acl::{self, Account};
 use crate::units::{Expected, Secret};
@@ -48,7 +48,7 @@ impl<'n> Fields<'n, '_> {
         }
         let one = self.value("password_env", from_env);
         found.push(self.formed("password_env", one));
-        let one = self.value("password_file", |text| from_file(text, dir));
+        let one = self.password_file(dir);
         found.push(self.formed("password_file", one));
         found.into_iter().flatten().map(|one| one.value).collect()
     }

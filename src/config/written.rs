@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys::{self, Place};
@@ -33,6 +33,11 @@ pub(super) struct FileWritten {
     pub(super) max_pause: Option<Written<Duration>>,
     /// `None` inside: `off`.
     pub(super) admin: Option<Written<Option<Address>>>,
+    /// `None` inside: `off`.
+    pub(super) watch: Option<Written<Option<Duration>>>,
+    pub(super) drain_delay: Option<Written<Duration>>,
+    pub(super) drain_timeout: Option<Written<Duration>>,
+    pub(super) handover: Option<Written<PathBuf>>,
     pub(super) level: Option<Written<Level>>,
     pub(super) format: Option<Written<Format>>,
     pub(super) commands: Vec<Described>,
@@ -117,6 +122,10 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         workers: None,
         max_pause: None,
         admin: None,
+        watch: None,
+        drain_delay: None,
+        drain_timeout: None,
+        handover: None,
         level: None,
         format: None,
         commands: Vec::new(),
@@ -134,6 +143,13 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
     let workers = top.value("workers", workers);
     let max_pause = top.value("max_pause", max_pause);
     let admin = top.value("admin", admin);
+    let watch = top.value("watch", watch);
+    let (mut drain_delay, mut drain_timeout) = (None, None);
+    if let Some(mut drain) = top.fields("drain", Place::Drain) {
+        drain_delay = drain.value("delay", |text| text.parse().map(|m: Millis| m.into()));
+        drain_timeout = drain.value("timeout", some_time);
+    }
+    let handover = top.value("handover", socket_path);
     let (mut level, mut format) = (None, None);
     if let Some(mut log) = top.fields("log", Place::Log) {
         level = log.value("level", str::parse);
@@ -144,7 +160,20 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         Some(node) => pools(node, "pools", kind, dir, report),
         None => Vec::new(),
     };
-    FileWritten { workers, max_pause, admin, level, format, commands, pools, ..nothing }
+    FileWritten {
+        workers,
+        max_pause,
+        admin,
+        watch,
+        drain_delay,
+        drain_timeout,
+        handover,
+        level,
+        format,
+        commands,
+        pools,
+        ..nothing
+    }
 }
 
 fn pools(node: &Node, key: &str, kind: Kind, dir: &Path, report: &mut Report) -> Vec<PoolWritten> {
@@ -378,13 +407,21 @@ impl<'n, 'r> Fields<'n, 'r> {
         Some(Written { value: Auth { user, password }, at: node.id })
     }
 
+    /// A password in a file, which is noted as one that the configuration depends on.
+    pub(super) fn password_file(&mut self, dir: &Path) -> Option<Written<Secret>> {
+        if let Some(name) = self.get("password_file").and_then(Node::text) {
+            self.report.depends_on(dir.join(name));
+        }
+        self.value("password_file", |text| from_file(text, dir))
+    }
+
     fn password(&mut self, dir: &Path) -> Option<Secret> {
         let given = ["password", "password_env", "password_file"];
         let given: Vec<&str> = given.into_iter().filter(|name| self.get(name).is_some()).collect();
         match given[..] {
             ["password"] => self.secret("password").map(|secret| secret.value),
             ["password_env"] => self.value("password_env", from_env).map(|secret| secret.value),
-            ["password_file"] => self.value("password_file", |text| from_file(text, dir)).map(|secret| secret.value),
+            ["password_file"] => self.password_file(dir).map(|secret| secret.value),
             _ => {
                 let said =
                     if given.is_empty() { "missing, expected one of" } else { "given twice, expected only one of" };
@@ -468,6 +505,21 @@ fn max_pause(text: &str) -> Result<Duration, Expected> {
     pause.ok_or_else(|| Expected::new("a duration of at most `1ms` such as `120us`, or `off`"))
 }
 
+fn socket_path(text: &str) -> Result<PathBuf, Expected> {
+    match text.parse() {
+        Ok(Address::Unix { path, mode: None }) => Ok(path),
+        _ => Err(Expected::new("the path of a unix socket such as `/run/hotring/handover.sock`")),
+    }
+}
+
+fn watch(text: &str) -> Result<Option<Duration>, Expected> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let span = text.parse::<Millis>().map(Duration::from).ok().filter(|span| *span >= Duration::from_millis(100));
+    span.map(Some).ok_or_else(|| Expected::new("a duration of at least `100ms` such as `2s`, or `off`"))
+}
+
 fn admin(text: &str) -> Result<Option<Address>, Expected> {
     if text == "off" {
         return Ok(None);
@@ -531,7 +583,7 @@ pub(super) fn from_env(name: &str) -> Result<Secret, Expected> {
     }
 }
 
-pub(super) fn from_file(name: &str, dir: &Path) -> Result<Secret, Expected> {
+fn from_file(name: &str, dir: &Path) -> Result<Secret, Expected> {
     if name.is_empty() {
         return Err(Expected::new("the path of a file"));
     }

@@ -7,8 +7,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -24,14 +27,33 @@ pub enum Bound {
     Unix(std::os::unix::net::UnixListener, SocketFile),
 }
 
-/// A unix socket's file.
+/// A unix socket's file, removed when this is dropped.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    stays: Arc<AtomicBool>,
+}
+
+impl SocketFile {
+    /// Takes care of this file.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), stays: Arc::default() }
+    }
+
+    /// Set when the file is another process' now, and stays.
+    #[must_use]
+    pub fn stays(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stays)
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already; nothing depends on it.
-        let _ = fs::remove_file(&self.0);
+        if !self.stays.load(Ordering::Relaxed) {
+            // It may be gone already; nothing depends on it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -59,12 +81,43 @@ impl Bound {
         }
     }
 
+    /// One that another process has bound to this address and handed over.
+    ///
+    /// # Errors
+    /// Where it cannot be made not to block.
+    pub fn inherited(address: &Address, listener: OwnedFd) -> io::Result<Self> {
+        Ok(match address {
+            Address::Tcp { .. } => {
+                let listener = std::net::TcpListener::from(listener);
+                listener.set_nonblocking(true)?;
+                Self::Tcp(listener)
+            }
+            Address::Unix { path, .. } => {
+                let listener = std::os::unix::net::UnixListener::from(listener);
+                listener.set_nonblocking(true)?;
+                Self::Unix(listener, SocketFile::new(path))
+            }
+        })
+    }
+
+    /// The same socket once more, to be handed to another process; and for one that has a file, what is set when the file
+    /// goes with it.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub fn copy(&self) -> io::Result<(OwnedFd, Option<Arc<AtomicBool>>)> {
+        Ok(match self {
+            Self::Tcp(listener) => (listener.try_clone()?.into(), None),
+            Self::Unix(listener, file) => (listener.try_clone()?.into(), Some(file.stays())),
+        })
+    }
+
     /// Where it listens; port 0 has become a real one.
     #[must_use]
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(|a| a.to_string()).unwrap_or_default(),
-            Self::Unix(_, file) => file.0.display().to_string(),
+            Self::Unix(_, file) => file.path.display().to_string(),
         }
     }
 
@@ -101,7 +154,7 @@ pub fn bind_unix(
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile::new(path);
     if let Some(mode) = mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }

@@ -86,6 +86,12 @@ pub struct Node {
     store: Mutex<Store>,
 }
 
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").finish_non_exhaustive()
+    }
+}
+
 impl Node {
     /// An empty node.
     pub fn new(config: &Config) -> Node {

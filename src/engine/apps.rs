@@ -21,7 +21,7 @@ impl Engine {
         let lanes = self.pools.get_mut(usize::from(pool)).map_or(1, |p| {
             p.counts.client_connects += 1;
             p.counts.client_connections += 1;
-            p.config.lanes.max(1)
+            p.config.dealt.max(1)
         });
         let lane = (id / self.id_step.max(1) % u64::from(lanes)) as u16;
         let number = self.sessions.insert(Box::new(Session::new(self.generations, pool, lane, id, true))) as SessionId;

@@ -48,15 +48,16 @@ impl Engine {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
         let room = pool.config.bounds.output;
-        let shards = pool.config.shards.len() as u16;
-        let Some(parts) = shards.checked_mul(requests.len() as u16).filter(|&parts| parts < Waiter::FIRST_SPECIAL)
+        let shards = pool.config.path.route.shards();
+        let Some(parts) =
+            (shards.len() as u16).checked_mul(requests.len() as u16).filter(|&parts| parts < Waiter::FIRST_SPECIAL)
         else {
             return self.unsupported(id, "ERR hotring does not carry this command over so many shards");
         };
-        let mut lines = Vec::with_capacity(usize::from(shards));
-        for shard in 0..shards {
+        let mut lines = Vec::with_capacity(shards.len());
+        for &shard in shards {
             match self.line_to(id, shard) {
-                Ok(line) => lines.push(line),
+                Ok(line) => lines.push((shard, line)),
                 Err(reason) => return self.refused(id, reason, shard),
             }
         }
@@ -69,7 +70,7 @@ impl Engine {
             pool.counts.fragments += u64::from(parts);
         }
         waiter.part = 0;
-        for (shard, line) in (0..).zip(lines) {
+        for (shard, line) in lines {
             for wire in requests {
                 self.send_to_shard(number, spec, shard, line, waiter, wire, port);
                 waiter.part += 1;
@@ -93,7 +94,8 @@ impl Engine {
         request: &Request<'_>,
     ) -> Result<(Line, u16), Apart> {
         if self.has_several_shards(id) {
-            self.line_to(id, 0).map(|line| (line, 0)).map_err(|reason| Apart::Refused(reason, 0))
+            let first = self.first_shard(id);
+            self.line_to(id, first).map(|line| (line, first)).map_err(|reason| Apart::Refused(reason, first))
         } else {
             self.common_home(id, spec, &[], request)
         }

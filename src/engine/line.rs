@@ -107,6 +107,8 @@ pub struct Line {
     pub passed: u64,
     /// When a part of it came last, as [`Waiter::at`].
     pub heard: u32,
+    /// Its shard is the pool's no more: what was asked on it is still answered.
+    pub retired: bool,
     /// Whether it can be used.
     pub state: State,
     /// Bytes to send; those before `out_at` have left.
@@ -149,6 +151,7 @@ impl Line {
             passing: 0,
             passed: 0,
             heard: 0,
+            retired: false,
             state: State::Idle,
             outbox: Vec::new(),
             out_at: 0,

@@ -21,6 +21,7 @@ mod own;
 mod pass;
 mod plan;
 pub mod port;
+pub mod reload;
 mod scan;
 mod scripts;
 mod sets;
@@ -60,10 +61,12 @@ pub const LONGEST_TIMEOUT: Micros = 70 * 60 * 1_000_000;
 pub struct PoolConfig {
     /// Its name.
     pub name: String,
-    /// The shards' names, for error texts and metrics.
+    /// The shards' names by number, for error texts and metrics; those of shards that the pool had before, too.
     pub shards: Vec<String>,
     /// Connections to each shard.
     pub lanes: u16,
+    /// To how many of them new sessions are bound: all, but where a running pool was given fewer.
+    pub dealt: u16,
     /// Bounds of its sessions.
     pub bounds: Bounds,
     /// Bounds of its requests.
@@ -107,11 +110,12 @@ impl PoolConfig {
 
 struct Pool {
     config: PoolConfig,
-    first_line: LineId,
-    /// Connections of a set: one for each shard and lane.
-    stride: u32,
-    /// The sets of connections beside the first, which begins at `first_line`.
-    sets: Vec<sets::Set>,
+    /// The connections, by the numbers that stages know them by: set by set, in each of them shard by shard, lane by lane.
+    table: Vec<LineId>,
+    /// What is spoken in each set; the first one's is the default.
+    sets: Vec<Dialect>,
+    /// Shards that are no longer the pool's and have something to finish, and since when.
+    retired: Vec<(u16, Micros)>,
     /// For each shard the connections that sessions have for themselves.
     own: Vec<own::Shelf>,
     channels: channels::Channels,
@@ -181,6 +185,8 @@ pub struct Engine {
     id_step: u64,
     requests: u64,
     answered: u64,
+    /// See [`Engine::changes`].
+    changes: u32,
     in_flight: u32,
     /// Commands that may wait as long as they like.
     blocked: u32,
@@ -212,6 +218,7 @@ impl Engine {
             id_step,
             requests: 0,
             answered: 0,
+            changes: 0,
             in_flight: 0,
             blocked: 0,
             now: 0,
@@ -228,26 +235,20 @@ impl Engine {
     pub fn add_pool(&mut self, config: PoolConfig) -> (u16, std::ops::Range<LineId>) {
         let number = self.pools.len() as u16;
         let first = self.lines.len() as LineId;
-        let shards = config.shards.len() as u16;
-        for shard in 0..shards {
-            for lane in 0..config.lanes {
-                let line = u32::from(shard) * u32::from(config.lanes) + u32::from(lane);
-                self.lines.push(Line::new(number, shard, line, Dialect::default()));
-            }
-        }
-        let own = (0..shards).map(|_| own::Shelf::default()).collect();
-        let stride = self.lines.len() as LineId - first;
-        self.pools.push(Pool {
+        let own = config.shards.iter().map(|_| own::Shelf::default()).collect();
+        let mut pool = Pool {
             slow_from: config.slowlog.bound(),
             slow: slow::SlowLog::default(),
             config,
-            first_line: first,
-            stride,
-            sets: Vec::new(),
+            table: Vec::new(),
+            sets: vec![Dialect::default()],
+            retired: Vec::new(),
             own,
             channels: channels::Channels::default(),
             counts: PoolCounts::default(),
-        });
+        };
+        pool.fill(number, &mut self.lines);
+        self.pools.push(pool);
         (number, first..self.lines.len() as LineId)
     }
 
@@ -302,10 +303,7 @@ impl Engine {
     /// Every session ends as soon as it has its replies; used when the process stops.
     pub fn finish_all(&mut self, port: &mut impl Port) {
         for (id, session) in &mut self.sessions {
-            session.closing = true;
-            // What waits for something to happen would be waited for in vain, and so would the rest of what is arriving.
-            let special = session.special.as_ref();
-            session.killed |= special.is_some_and(|special| special.blocked || special.stream.is_some());
+            session.finish();
             port.wake(id as SessionId);
         }
     }

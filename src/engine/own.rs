@@ -141,11 +141,19 @@ impl Engine {
         self.lines.get(id as usize).is_none_or(|line| line.owner == Owner::Free && matches!(line.state, State::Down(_)))
     }
 
+    /// Whether a connection is to be left alone until it is asked for: its shard is the pool's no more.
+    #[must_use]
+    pub fn is_retired(&self, id: LineId) -> bool {
+        self.lines.get(id as usize).is_some_and(|line| line.retired)
+    }
+
     /// The shell's task for a session's own connection has ended; its number may be used again.
     pub fn ended(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.state = State::Idle;
-        if let Some(shelf) = self.shelf(id) {
+        if !matches!(line.owner, Owner::Shared | Owner::Ear)
+            && let Some(shelf) = self.shelf(id)
+        {
             shelf.ended.push(id);
         }
     }
@@ -312,7 +320,9 @@ impl Engine {
         let now = self.now;
         for number in 0..self.pools.len() {
             let Some(pool) = self.pools.get_mut(number) else { return };
-            let old = |&(line, since): &(LineId, Micros)| (now.saturating_sub(since) > REST).then_some(line);
+            let retired = |line: LineId| self.lines.get(line as usize).is_some_and(|line| line.retired);
+            let old =
+                |&(line, since): &(LineId, Micros)| (now.saturating_sub(since) > REST || retired(line)).then_some(line);
             let aged: Vec<LineId> = pool.own.iter().flat_map(|shelf| shelf.free.iter().filter_map(old)).collect();
             for line in aged {
                 // One whose tidying up is still to be answered is not at rest.

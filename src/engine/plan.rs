@@ -559,11 +559,10 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         return Ok(told + "-> carried on a connection of the app's own, to the shard of the keys that follow\n");
     }
     if keys.is_empty() && matches!(treatment, Treatment::Forward) {
-        return Ok(match place.config.shards.as_slice() {
-            [only] => told + "no key: goes to the pool's only shard\n-> forwarded to " + only + "\n",
-            [first, ..] => told + "no key: goes to the pool's first shard\n-> forwarded to " + first + "\n",
-            [] => told,
-        });
+        let which = if place.config.path.route.shards().len() == 1 { "only" } else { "first" };
+        let name = place.first_shard().and_then(|shard| place.config.shards.get(usize::from(shard)));
+        let name = name.map_or("", String::as_str);
+        return Ok(told + "no key: goes to the pool's " + which + " shard\n-> forwarded to " + name + "\n");
     }
     let alone = keys.len() == 1;
     let (mut shards, mut refused) = (Vec::new(), None);

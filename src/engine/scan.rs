@@ -16,7 +16,7 @@ use crate::error::Cause;
 use crate::resp::reply::{Elements, bulk};
 use crate::resp::{Request, write};
 
-/// Which shard a SCAN is at, of how many.
+/// Which shard a SCAN is at, of how many, by their places in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Turn {
     shard: u16,
@@ -28,13 +28,15 @@ impl Engine {
     pub(super) fn scan(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
-        let shards = pool.config.shards.len() as u16;
-        let Some((turn, cursor)) = request.arg(1).and_then(number).and_then(|cursor| Turn::of(cursor, shards)) else {
+        let shards = pool.config.path.route.shards();
+        let turn = request.arg(1).and_then(number).and_then(|cursor| Turn::of(cursor, shards.len() as u16));
+        let at = turn.and_then(|(turn, cursor)| Some((turn, cursor, *shards.get(usize::from(turn.shard))?)));
+        let Some((turn, cursor, shard)) = at else {
             return self.answer_with(id, Some(Cause::Syntax), |out| write::error(out, b"ERR invalid cursor"));
         };
-        let line = match self.line_to(id, turn.shard) {
+        let line = match self.line_to(id, shard) {
             Ok(line) => line,
-            Err(reason) => return self.refused(id, reason, turn.shard),
+            Err(reason) => return self.refused(id, reason, shard),
         };
         let Some((pool, ticket)) = self.open_slot(id) else { return };
         let mut waiter = self.waiter(ticket, spec);
@@ -47,7 +49,7 @@ impl Engine {
         let mut options = request.args();
         options.by_ref().take(2).for_each(drop);
         wire.extend_from_slice(request.wire().get(options.at()..).unwrap_or_default());
-        self.send_to_shard(pool, spec, turn.shard, line, waiter, &wire, port);
+        self.send_to_shard(pool, spec, shard, line, waiter, &wire, port);
         self.spare.put(wire);
     }
 }

@@ -8,31 +8,32 @@
 use super::line::{Dialect, Line};
 use super::{Engine, LineId, Pool, SessionId};
 
-/// A set beside the first.
-#[derive(Debug)]
-pub(super) struct Set {
-    dialect: Dialect,
-    first: LineId,
-}
-
 impl Pool {
+    /// Connections of a set: one for each of the pool's shards and lanes.
+    #[inline]
+    pub(super) fn stride(&self) -> u32 {
+        self.config.shards.len() as u32 * u32::from(self.config.lanes)
+    }
+
     /// The connection that stages know by this number.
     #[inline]
     pub(super) fn line(&self, number: u32) -> LineId {
-        if number < self.stride { self.first_line + number } else { self.line_of_set(number) }
-    }
-
-    fn line_of_set(&self, number: u32) -> LineId {
-        let set = (number / self.stride.max(1)) as usize - 1;
         // Every number was made from a session's base, and every base from a set.
-        self.sets.get(set).map_or(self.first_line, |set| set.first) + number % self.stride.max(1)
+        self.table.get(number as usize).copied().unwrap_or_default()
     }
 
     /// What is spoken in the set whose numbers begin at `base`.
     pub(super) fn dialect(&self, base: u32) -> Dialect {
-        match (base / self.stride.max(1)) as usize {
-            0 => Dialect::default(),
-            set => self.sets.get(set - 1).map_or(Dialect::default(), |set| set.dialect),
+        base.checked_div(self.stride()).and_then(|set| self.sets.get(set as usize)).copied().unwrap_or_default()
+    }
+
+    /// Makes the connections of a shard and lane that the table has none for yet, in all sets.
+    pub(super) fn fill(&mut self, pool: u16, lines: &mut Vec<Line>) {
+        let (stride, lanes) = (self.stride(), u32::from(self.config.lanes.max(1)));
+        for number in self.table.len() as u32..self.sets.len() as u32 * stride {
+            let dialect = self.dialect(number);
+            self.table.push(lines.len() as LineId);
+            lines.push(Line::new(pool, (number % stride / lanes) as u16, number, dialect));
         }
     }
 }
@@ -44,19 +45,11 @@ impl Engine {
         let wanted = Dialect { db: session.db(), resp3: session.resp3 };
         let number = session.pool;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-        if wanted == Dialect::default() {
-            session.base = 0;
-            return;
-        }
-        let index = pool.sets.iter().position(|set| set.dialect == wanted).unwrap_or_else(|| {
-            let (base, first) = ((pool.sets.len() as u32 + 1) * pool.stride, self.lines.len() as LineId);
-            for line in 0..pool.stride {
-                let shard = line / u32::from(pool.config.lanes.max(1));
-                self.lines.push(Line::new(number, shard as u16, base + line, wanted));
-            }
-            pool.sets.push(Set { dialect: wanted, first });
+        let index = pool.sets.iter().position(|set| *set == wanted).unwrap_or_else(|| {
+            pool.sets.push(wanted);
+            pool.fill(number, &mut self.lines);
             pool.sets.len() - 1
         });
-        session.base = (index as u32 + 1) * pool.stride;
+        session.base = index as u32 * pool.stride();
     }
 }

@@ -63,6 +63,7 @@ impl Engine {
             line.counts.server_response_bytes += length as u64;
             self.in_flight = self.in_flight.saturating_sub(1);
             let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
+            let parts = line.retired && shared && line.waiters.is_empty();
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 if shared {
                     pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
@@ -77,6 +78,8 @@ impl Engine {
             self.land(id, pool, &waiter, reply, port);
             if !shared {
                 self.own_answered(id, port);
+            } else if parts {
+                self.part(id, port);
             }
         }
     }
@@ -209,6 +212,7 @@ impl Engine {
             line.mark(id, &mut self.dirty_lines);
         }
         match line.owner {
+            Owner::Shared if line.retired => {}
             Owner::Shared => {
                 let (pool, number) = (line.pool, line.number);
                 self.tell(pool, &Event::Connected(number));
@@ -261,13 +265,15 @@ impl Engine {
             Cause::Timeout => line.counts.server_timedout += 1,
             _ => line.counts.server_err += 1,
         }
-        line.state = State::Down(failure);
+        let retired = line.retired;
+        line.state = if retired && line.owner == Owner::Shared { State::Idle } else { State::Down(failure) };
         let passing = line.passing > 0;
         let mut lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
         let (pool, number, shard, owner) = (line.pool, line.number, line.shard, line.owner);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
         match owner {
+            Owner::Shared if retired => {}
             Owner::Shared => self.tell(pool, &Event::Failed(number, failure)),
             Owner::Ear => self.ear_lost(id, failure),
             // Before anyone is answered: whoever has it must not think that the shard still remembers.

@@ -169,6 +169,14 @@ impl Session {
         self.special.get_or_insert_default()
     }
 
+    /// Ends it as soon as it has the replies to all that it has asked for.
+    pub fn finish(&mut self) {
+        self.closing = true;
+        // What waits for something to happen would be waited for in vain, and so would the rest of what is arriving.
+        let special = self.special.as_ref();
+        self.killed |= special.is_some_and(|special| special.blocked || special.stream.is_some());
+    }
+
     /// Its name; empty for none.
     #[must_use]
     pub fn name(&self) -> &[u8] {

@@ -393,7 +393,7 @@ impl Engine {
     /// The shard for what names no key: the one where all keys live, or the first.
     pub(super) fn first_shard(&self, id: SessionId) -> u16 {
         let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
-        pool.and_then(|pool| pool.config.path.route.only()).unwrap_or(0)
+        pool.and_then(|pool| pool.first_shard()).unwrap_or(0)
     }
 
     /// Tells why a request cannot go to one shard.

@@ -46,7 +46,7 @@ impl Engine {
         self.become_user(id, user);
     }
 
-    fn become_user(&mut self, id: SessionId, user: Option<Arc<User>>) {
+    pub(super) fn become_user(&mut self, id: SessionId, user: Option<Arc<User>>) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         session.authenticated = user.is_some();
         session.mode &= !mode::GUARDED;

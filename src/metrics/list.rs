@@ -206,6 +206,10 @@ declare! {
         workers: Setting = "hotring_workers", One;
         /// When the running config was loaded, as a Unix time.
         config_loaded: Setting = "hotring_config_loaded_timestamp_seconds", Seconds;
+        /// Configurations that were read while running.
+        reloads: Per<Reloaded, u64, { Reloaded::COUNT }> = "hotring_config_reloads_total", One;
+        /// 1 while the newest configuration is one that was not taken, so that an older one runs.
+        config_refused: Setting = "hotring_config_refused", One;
         /// A number below 2^48 made from the running config: instances with the same config show the same one.
         config_hash: Setting = "hotring_config_hash", One;
     }
@@ -231,6 +235,16 @@ label! {
         /// Answered by hotring itself.
         Local = "local",
         /// Refused, or unknown.
+        Refused = "refused",
+    }
+}
+
+label! {
+    /// What became of a configuration that was read while running.
+    Reloaded "result" {
+        /// It runs.
+        Taken = "taken",
+        /// Something is wrong with it; the one before still runs.
         Refused = "refused",
     }
 }

@@ -67,6 +67,25 @@ impl Health {
         }
     }
 
+    /// Takes another's place in a pool that is configured anew: what is known of the shards that `stay` and of their
+    /// connections is known further on. There may be more shards and more connections to each than before.
+    pub fn inherit(&mut self, before: &Self, stay: &[u16]) {
+        for &shard in stay {
+            let index = usize::from(shard);
+            if let (Some(new), Some(old)) = (self.shards.get_mut(index), before.shards.get(index)) {
+                new.clone_from(old);
+            }
+            for (set, known) in before.of_shard(shard).enumerate() {
+                for (lane, &known) in known.iter().enumerate() {
+                    let line = (set * self.stride()) as Line + u32::from(shard) * self.lanes + lane as Line;
+                    if let Some(place) = self.line(line) {
+                        *place = known;
+                    }
+                }
+            }
+        }
+    }
+
     /// How a shard does: down when all its connections are.
     #[must_use]
     pub fn state(&self, shard: u16) -> State {

@@ -8,6 +8,8 @@ use crate::ring::{Distribution, KeyHash, Ring, Shard};
 pub struct Placement {
     /// The shards in the order of the config file.
     pub shards: Vec<Shard>,
+    /// Their numbers in the pool, in the same order. A shard keeps its number when others come and go.
+    pub numbers: Vec<u16>,
     /// How keys are hashed.
     pub hash: KeyHash,
     /// How hashes are dealt to shards.
@@ -29,17 +31,22 @@ impl Placement {
     /// The one shard where all keys live, if it is pinned or there is only one.
     #[must_use]
     pub fn only(&self) -> Option<u16> {
-        match (self.shards.len(), self.pins.as_slice()) {
-            (1, _) => Some(0),
+        match (self.numbers.as_slice(), self.pins.as_slice()) {
+            (&[only], _) => Some(only),
             (_, [(beginning, shard)]) if beginning.is_empty() => Some(*shard),
             _ => None,
         }
     }
 
-    /// The ring over the shards that are live.
-    #[must_use]
-    pub fn ring(&self, live: &[bool]) -> Ring {
-        Ring::new(&self.shards, live, self.hash, self.distribution, self.hash_tag)
+    /// The ring over the shards that are live, by their numbers.
+    fn ring(&self, live: &[bool]) -> Ring {
+        let live: Vec<bool> = self.numbers.iter().map(|&n| live.get(usize::from(n)).copied().unwrap_or(true)).collect();
+        Ring::new(&self.shards, &live, self.hash, self.distribution, self.hash_tag)
+    }
+
+    fn name(&self, shard: u16) -> &str {
+        let place = self.numbers.iter().position(|&number| number == shard);
+        place.and_then(|place| self.shards.get(place)).map_or("", |shard| shard.name.as_str())
     }
 }
 
@@ -47,6 +54,7 @@ impl Placement {
 pub struct Route {
     placement: Placement,
     ring: Ring,
+    /// By the shards' numbers; what is not there is live.
     live: Vec<bool>,
     lanes: u16,
     changes: u32,
@@ -56,9 +64,23 @@ impl Route {
     /// Routes over all shards of `placement`, each with `lanes` connections.
     #[must_use]
     pub fn new(placement: Placement, lanes: u16) -> Self {
-        let live = vec![true; placement.shards.len()];
-        let ring = placement.ring(&live);
-        Self { placement, ring, live, lanes, changes: 0 }
+        let ring = placement.ring(&[]);
+        Self { placement, ring, live: Vec::new(), lanes, changes: 0 }
+    }
+
+    /// Takes another's place in a pool that is configured anew: of the shards that `stay`, those ejected stay ejected.
+    pub fn inherit(&mut self, before: &Self, stay: &[u16]) {
+        let was = |shard: u16| before.live.get(usize::from(shard)).copied().unwrap_or(true);
+        let known = before.live.len().min(usize::from(u16::MAX)) as u16;
+        self.live = (0..known).map(|shard| !stay.contains(&shard) || was(shard)).collect();
+        self.ring = self.placement.ring(&self.live);
+        self.changes = before.changes.wrapping_add(1);
+    }
+
+    /// The shards' numbers, in the order of the config file.
+    #[must_use]
+    pub fn shards(&self) -> &[u16] {
+        &self.placement.numbers
     }
 
     /// The ring as it is now.
@@ -68,10 +90,14 @@ impl Route {
     }
 
     fn set(&mut self, shard: u16, live: bool) {
-        if let Some(place) = self.live.get_mut(usize::from(shard))
-            && *place != live
-        {
-            *place = live;
+        let index = usize::from(shard);
+        if self.live.len() <= index {
+            self.live.resize(index + 1, true);
+        }
+        if self.live.get(index) != Some(&live) {
+            if let Some(place) = self.live.get_mut(index) {
+                *place = live;
+            }
             self.ring = self.placement.ring(&self.live);
             self.changes = self.changes.wrapping_add(1);
         }
@@ -79,6 +105,13 @@ impl Route {
 }
 
 impl Route {
+    /// Whose a key is on the ring, by number.
+    #[inline]
+    fn on_ring(&self, leg: &Leg<'_>) -> Option<u16> {
+        let place = self.ring.shard_at(self.ring.position(leg.key), leg.number)?;
+        self.placement.numbers.get(usize::from(place)).copied()
+    }
+
     /// How often the ring has changed; wraps.
     #[must_use]
     pub fn changes(&self) -> u32 {
@@ -96,7 +129,7 @@ impl Stage for Route {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
         let home = if self.placement.pins.is_empty() { None } else { self.placement.pinned(leg.key) };
-        match home.or_else(|| self.ring.shard_at(self.ring.position(leg.key), leg.number)) {
+        match home.or_else(|| self.on_ring(leg)) {
             Some(shard) => {
                 leg.shard = shard;
                 leg.line = leg.base + u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
@@ -120,7 +153,7 @@ impl Stage for Route {
         }
         let hashed = self.ring.tagged(leg.key);
         let of = if hashed.len() == leg.key.len() { "the key's hash" } else { "the hash of its hash tag" };
-        let name = self.placement.shards.get(usize::from(leg.shard)).map_or("", |s| s.name.as_str());
+        let name = self.placement.name(leg.shard);
         if self.placement.pinned(leg.key).is_some() {
             return format!("pinned to {name}");
         }

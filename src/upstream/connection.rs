@@ -10,6 +10,7 @@ use crate::error::{Cause, Failure};
 use crate::hub::{Hub, Socket, reason};
 use crate::units::Address;
 use socket2::{SockRef, TcpKeepalive};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -24,41 +25,53 @@ const TURNS: u32 = 4;
 /// A buffer that a long reply made larger than this is let go afterwards.
 const LARGEST_IDLE: usize = 512 * 1024;
 
-/// What a connection is to be.
-pub struct Plan {
-    /// Its number.
-    pub line: LineId,
+/// Where connections of a shard lead to. Replaced when the configuration changes: whoever opens one looks anew.
+#[derive(Debug)]
+pub struct Target {
     /// The pool's name.
     pub pool: Rc<str>,
     /// The shard.
     pub server: Server,
     /// The pool's settings.
     pub config: Rc<Config>,
+}
+
+/// What a connection is to be.
+pub struct Plan {
+    /// Its number.
+    pub line: LineId,
+    /// Where it leads to.
+    pub target: Rc<RefCell<Rc<Target>>>,
     /// What is to be spoken on it.
     pub dialect: Dialect,
     /// Makes the waits of many sidecars differ.
     pub seed: u64,
 }
 
-/// Keeps a connection for as long as the worker lives. `at_once` opens it unasked.
-pub async fn run(hub: Rc<Hub>, plan: Plan, at_once: bool) {
-    let wanted = Rc::new(Notify::new());
-    if at_once {
-        wanted.notify_one();
+impl Plan {
+    fn target(&self) -> Rc<Target> {
+        Rc::clone(&self.target.borrow())
     }
-    hub.on_wanted(plan.line, Rc::clone(&wanted));
+}
+
+/// Keeps a connection for as long as the worker lives, opened when it is `wanted`.
+pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
     let mut patience = Patience::new(plan.seed);
     let mut down = false;
     loop {
         // A connection that failed is tried again unasked: until it is back, its requests are refused.
-        if !(plan.config.preconnect || down) {
+        if !(plan.target().config.preconnect || down) || hub.engine().is_retired(plan.line) {
             wanted.notified().await;
+            if hub.engine().is_retired(plan.line) {
+                continue;
+            }
         }
+        let Target { pool, server, config } = &*plan.target();
         hub.engine().opening(plan.line);
         let failure = match open(&plan).await {
             Ok(socket) => {
                 if down {
-                    tracing::info!(pool = %plan.pool, shard = %plan.server.name, "connected again");
+                    tracing::info!(%pool, shard = %server.name, "connected again");
                 }
                 let since = hub.now();
                 let end = serve(&hub, &plan, socket).await;
@@ -69,14 +82,18 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, at_once: bool) {
                     // Nothing was lost. The next request opens it again.
                     End::Closed => {
                         down = false;
-                        if plan.config.preconnect {
+                        if config.preconnect {
                             tokio::time::sleep(patience.next()).await;
                         }
                         continue;
                     }
                     // The ticker has told everyone already.
+                    End::GivenUp if hub.engine().is_retired(plan.line) => {
+                        down = false;
+                        continue;
+                    }
                     End::GivenUp => {
-                        tracing::warn!(pool = %plan.pool, shard = %plan.server.name, address = %plan.server.address, "timed out");
+                        tracing::warn!(%pool, shard = %server.name, address = %server.address, "timed out");
                         down = true;
                         continue;
                     }
@@ -85,7 +102,7 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, at_once: bool) {
             Err(text) => Failure { cause: Cause::Connect, reason: text },
         };
         if !down {
-            tracing::warn!(pool = %plan.pool, shard = %plan.server.name, address = %plan.server.address, reason = failure.reason, "lost");
+            tracing::warn!(%pool, shard = %server.name, address = %server.address, reason = failure.reason, "lost");
         }
         down = true;
         let now = hub.now();
@@ -152,15 +169,16 @@ impl Patience {
 
 /// Opens a connection and shakes hands, within `connect_timeout`.
 async fn open(plan: &Plan) -> Result<Socket, &'static str> {
-    match tokio::time::timeout(plan.config.connect_timeout, shake_hands(plan)).await {
+    let target = plan.target();
+    match tokio::time::timeout(target.config.connect_timeout, shake_hands(&target, plan.dialect)).await {
         Ok(opened) => opened,
         Err(_) => Err("no answer within connect_timeout"),
     }
 }
 
-async fn shake_hands(plan: &Plan) -> Result<Socket, &'static str> {
-    let mut socket = connect(&plan.server.address, plan.config.tcpkeepalive).await?;
-    let (requests, count) = handshake::requests(&plan.config, plan.dialect);
+async fn shake_hands(target: &Target, dialect: Dialect) -> Result<Socket, &'static str> {
+    let mut socket = connect(&target.server.address, target.config.tcpkeepalive).await?;
+    let (requests, count) = handshake::requests(&target.config, dialect);
     // A new socket takes these few bytes at once.
     if socket.offer(&requests) != Taken::Some(requests.len()) {
         return Err("the handshake could not be sent");

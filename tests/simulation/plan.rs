@@ -91,6 +91,7 @@ impl Plan {
         let names: Vec<String> = (0..self.shards).map(|shard| format!("s{shard}")).collect();
         let placement = Placement {
             pins: Vec::new(),
+            numbers: (0..names.len() as u16).collect(),
             shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
             hash: KeyHash::Fnv1a_64,
             distribution: if number == 0 { Distribution::Ketama } else { Distribution::Modula },
@@ -108,6 +109,7 @@ impl Plan {
             name: format!("pool{number}"),
             shards: names,
             lanes,
+            dealt: lanes,
             bounds: Bounds { open: self.open, output: self.output },
             limits: Limits::default(),
             outbox: self.outbox,

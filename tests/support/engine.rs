@@ -44,6 +44,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
     let names: Vec<String> = (0..shards).map(|shard| format!("s{shard}")).collect();
     let placement = Placement {
         pins: Vec::new(),
+        numbers: (0..shards).collect(),
         shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
         hash: KeyHash::Fnv1a_64,
         distribution: Distribution::Ketama,
@@ -60,6 +61,7 @@ pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
         name: "pool".into(),
         shards: names,
         lanes,
+        dealt: lanes,
         bounds: Bounds { open: 1024, output: 64 << 20 },
         limits: Limits::default(),
         outbox: 16 << 20,

@@ -13,9 +13,9 @@ pub(crate) use fake::{Fake, Visit};
 pub(crate) use redis::{Redis, free_port, shards, shards_with};
 pub(crate) use scripts::{Stand, installed, source};
 
-use hotring::proxy::Proxy;
+use hotring::config::Config;
+use hotring::proxy::{Proxy, Signal};
 use hotring::ring::{Distribution, KeyHash, Ring, Shard};
-use hotring::units::Address;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ impl Drop for Scratch {
 pub(crate) struct Hotring {
     addresses: Vec<String>,
     proxy: Option<Proxy>,
-    admin: Option<(String, tokio::sync::oneshot::Sender<()>, JoinHandle<()>)>,
+    admin: Option<(String, tokio::sync::mpsc::Sender<Signal>, JoinHandle<()>)>,
 }
 
 impl Hotring {
@@ -92,15 +92,28 @@ impl Hotring {
 
     /// The same with the admin listener, also on a port of its own.
     pub(crate) fn with_admin(yaml: &str) -> Self {
-        let proxy = start(yaml);
+        Self::with_file(yaml, Path::new("test.yaml"))
+    }
+
+    /// The same, as if from this file.
+    pub(crate) fn with_file(yaml: &str, path: &Path) -> Self {
+        let mut config = config(yaml, path);
+        (config.admin, config.source.admin_given) = (Some("127.0.0.1:0".parse().unwrap()), true);
+        let proxy = Proxy::start(config).unwrap_or_else(|error| panic!("{error}"));
         let addresses = addresses(&proxy);
-        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (stop, mut stopped) = tokio::sync::mpsc::channel(1);
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let at: Address = "127.0.0.1:0".parse().unwrap();
             let tell = |_: &Proxy, admin: Option<&str>| ready.send(admin.unwrap().to_owned()).unwrap();
-            let until = async { stopped.await.unwrap_or(()) };
-            proxy.run(Some(&at), tell, until).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "the process' own runtime, not a worker's")]
+            let watch = |signals: tokio::sync::mpsc::Sender<Signal>| {
+                tokio::spawn(async move {
+                    while let Some(signal) = stopped.recv().await {
+                        signals.send(signal).await.unwrap();
+                    }
+                });
+            };
+            proxy.run(tell, watch).unwrap();
         });
         let admin = is_ready.recv_timeout(FOREVER).expect("the admin listener starts");
         Self { addresses, proxy: None, admin: Some((admin, stop, thread)) }
@@ -116,11 +129,21 @@ impl Hotring {
         Client::connect(self.address(0))
     }
 
+    /// Tells it something, as a signal would.
+    pub(crate) fn tell(&self, signal: Signal) {
+        self.admin.as_ref().unwrap().1.blocking_send(signal).unwrap();
+    }
+
     /// Status and body of an admin page.
     pub(crate) fn page(&self, path: &str) -> (u16, String) {
+        self.ask_admin("GET", path, "")
+    }
+
+    /// Status and body of what the admin listener answers to another method; `headers` end with a line break each.
+    pub(crate) fn ask_admin(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let mut socket = TcpStream::connect(&self.admin.as_ref().unwrap().0).unwrap();
         socket.set_read_timeout(Some(FOREVER)).unwrap();
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(socket, "{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -141,7 +164,7 @@ impl Hotring {
 
     fn end(&mut self) -> std::io::Result<()> {
         if let Some((_, stop, thread)) = self.admin.take() {
-            let _ = stop.send(());
+            let _ = stop.blocking_send(Signal::Stop);
             return thread.join().map_err(|_| std::io::Error::other("it panicked"));
         }
         self.proxy.take().map_or(Ok(()), Proxy::stop)
@@ -157,9 +180,12 @@ impl Drop for Hotring {
     }
 }
 
+fn config(yaml: &str, path: &Path) -> Config {
+    hotring::config::parse(yaml, path).unwrap_or_else(|wrong| panic!("{wrong}\n{yaml}"))
+}
+
 fn start(yaml: &str) -> Proxy {
-    let config = hotring::config::parse(yaml, Path::new("test.yaml")).unwrap_or_else(|wrong| panic!("{wrong}\n{yaml}"));
-    Proxy::start(config).unwrap_or_else(|error| panic!("{error}"))
+    Proxy::start(config(yaml, Path::new("test.yaml"))).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn addresses(proxy: &Proxy) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! Channels that move: where a shard is ejected or comes back, PUBLISH goes to another one, and whoever listens goes along.
+//! Channels that move: where a shard is ejected or comes back, or the configuration has others, PUBLISH goes to another one,
+//! and whoever listens goes along.
 //!
 //! What is published between the move and the new home's word that it is subscribed is lost, as with any reconnect.
 
@@ -29,20 +30,25 @@ impl Engine {
     #[cold]
     fn move_channels(&mut self, pool: u16, port: &mut impl Port) {
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let path = &place.config.path;
         let moved = |(name, topic): (&Name, &Topic)| {
             let everywhere = name.0 == Kind::Pattern || tells_of_keys(&name.1);
-            let home = if everywhere { None } else { home(&place.config.path, &name.1, self.now) };
-            home.filter(|&home| topic.shards != [home]).map(|home| (name.clone(), home))
+            let homes = if everywhere { path.route.shards().to_vec() } else { vec![home(path, &name.1, self.now)?] };
+            (topic.shards != homes).then(|| (name.clone(), homes))
         };
-        let moved: Vec<(Name, u16)> = place.channels.topics.iter().filter_map(moved).collect();
-        for (name, home) in moved {
+        let moved: Vec<(Name, Vec<u16>)> = place.channels.topics.iter().filter_map(moved).collect();
+        for (name, homes) in moved {
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
             let Some(topic) = place.channels.topics.get_mut(&name) else { continue };
-            topic.confirmed.clear();
-            for shard in std::mem::replace(&mut topic.shards, vec![home]) {
+            topic.confirmed.retain(|shard| homes.contains(shard));
+            let before = std::mem::replace(&mut topic.shards, homes.clone());
+            for &shard in before.iter().filter(|shard| !homes.contains(shard)) {
                 self.ask_ear(pool, shard, &name, name.0.words().1, false);
             }
-            self.listen(pool, &name, port);
+            let new = homes.into_iter().filter(|shard| !before.contains(shard)).collect();
+            self.listen(pool, &name, new, port);
+            // The shards that had not answered yet may be those that have left.
+            self.confirm(pool, &name);
         }
     }
 }

@@ -201,7 +201,9 @@ impl Engine {
         }
         channels.asked.insert(number, Asked { ticket, names, left, early: Vec::new(), kept: 0 });
         for name in wanted {
-            self.listen(pool, &name, port);
+            let Some(place) = self.pools.get(usize::from(pool)) else { return };
+            let shards = place.channels.topics.get(&name).map(|topic| topic.shards.clone()).unwrap_or_default();
+            self.listen(pool, &name, shards, port);
         }
         if left == 0 {
             self.subscribed(pool, number);
@@ -212,7 +214,7 @@ impl Engine {
     fn listened_at(&self, pool: u16, (kind, name): &Name) -> Result<Vec<u16>, (Refusal, u16)> {
         let Some(place) = self.pools.get(usize::from(pool)) else { return Err((Refusal::NoShard, 0)) };
         let shards: Vec<u16> = if *kind == Kind::Pattern || tells_of_keys(name) {
-            (0..place.config.shards.len() as u16).collect()
+            place.config.path.route.shards().to_vec()
         } else {
             let Some(spec) = crate::command::lookup(b"publish") else { return Err((Refusal::NoShard, 0)) };
             let mut leg = Leg { alone: false, ..Leg::new(spec, name, b"") };
@@ -230,10 +232,8 @@ impl Engine {
         Ok(shards)
     }
 
-    /// Asks the shards for a name's messages.
-    fn listen(&mut self, pool: u16, name: &Name, port: &mut impl Port) {
-        let Some(place) = self.pools.get(usize::from(pool)) else { return };
-        let shards = place.channels.topics.get(name).map(|topic| topic.shards.clone()).unwrap_or_default();
+    /// Asks these shards for a name's messages.
+    fn listen(&mut self, pool: u16, name: &Name, shards: Vec<u16>, port: &mut impl Port) {
         for shard in shards {
             let line = self.ear(pool, shard);
             match self.lines.get_mut(line as usize).map(|line| &mut line.state) {
@@ -317,6 +317,15 @@ impl Engine {
         }
     }
 
+    /// An ear is closed: nothing is listened to at its shard any more.
+    pub(super) fn ear_closed(&mut self, id: LineId) {
+        let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        if let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) {
+            ear.expected.clear();
+        }
+    }
+
     /// What a shard says to an ear.
     pub(super) fn heard(&mut self, id: LineId, frame: &[u8]) {
         let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
@@ -354,6 +363,13 @@ impl Engine {
         if topic.shards.contains(&shard) && !topic.confirmed.contains(&shard) {
             topic.confirmed.push(shard);
         }
+        self.confirm(pool, &name);
+    }
+
+    /// Tells those who wait for a name, if all its shards have said that it is subscribed.
+    fn confirm(&mut self, pool: u16, name: &Name) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(topic) = place.channels.topics.get_mut(name) else { return };
         if topic.confirmed.len() < topic.shards.len() {
             return;
         }

@@ -34,7 +34,7 @@ fn sections(engine: &Engine, asked: &Asked<'_>) -> [(&'static str, String); 7] {
     let number = engine.sessions.get(asked.id as usize).map(|session| session.pool);
     let pool = number.and_then(|number| engine.pools.get(usize::from(number)));
     let (name, shards, connections) =
-        pool.map_or(("", 0, 0), |p| (p.config.name.as_str(), p.config.shards.len(), p.config.lanes));
+        pool.map_or(("", 0, 0), |p| (p.config.name.as_str(), p.config.path.route.shards().len(), p.config.dealt));
     let uptime = engine.now / 1_000_000;
     [
         (

@@ -1,0 +1,276 @@
+//! What the process runs now: the configuration, and the numbers that its pools and shards have in every worker.
+//!
+//! A number stays with its pool (by name) and its shard (by where it is and how it is spoken to) when the configuration
+//! changes, so that workers need not translate what is under way. A shard that is no longer configured keeps its number for
+//! [`REST`], longer than workers take to finish with it; then another one may have it.
+//!
+//! Promises: values only, made whole and never changed; who has one has numbers that fit each other.
+
+use crate::config::{Config, Pool};
+use crate::embedded::{self, Node};
+use crate::engine::reload::DRAIN;
+use crate::ring::{Ring, Shard};
+use crate::units::{Address, Secret};
+use crate::upstream::{self, Servers};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+/// How long a number is left unused after its shard has left.
+pub const REST: Duration = Duration::from_micros(2 * DRAIN);
+/// Keys that are compared to tell how much of the keyspace moves.
+const DRAWS: u32 = 100_000;
+
+/// What the process runs.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The pools by number, those of the past too.
+    pub pools: Vec<LivePool>,
+}
+
+/// A pool and its numbers.
+#[derive(Clone, Debug)]
+pub struct LivePool {
+    /// As it is configured now; for one that is no longer configured as it was last.
+    pub pool: Arc<Pool>,
+    /// Whether it is configured.
+    pub listed: bool,
+    /// The shards by number, those of the past too.
+    pub shards: Vec<LiveShard>,
+    /// The numbers of its shards, in the order of the file; none for a pool that is no longer configured.
+    pub order: Vec<u16>,
+    /// Its open sessions, over all workers.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// A shard by its number.
+#[derive(Clone, Debug)]
+pub struct LiveShard {
+    /// Its name on the ring.
+    pub name: String,
+    /// What makes it this one and no other.
+    pub place: Place,
+    /// Since when it is not configured any more.
+    pub left: Option<Instant>,
+}
+
+/// Where a shard is and how it is spoken to: what a connection to it can be kept for.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this process.
+    Node(Arc<Node>),
+    /// A server, with what is said in the handshake.
+    Server {
+        /// Where it listens.
+        address: Address,
+        /// The user and the password.
+        auth: (Option<String>, Option<Secret>),
+        /// The database that connections are on.
+        db: u32,
+    },
+}
+
+impl Place {
+    fn of(server: &upstream::Server, config: &upstream::Config) -> Self {
+        let auth = (config.user.clone(), config.password.clone());
+        Self::Server { address: server.address.clone(), auth, db: config.db }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Node(_), Self::Node(_)) => true,
+            (Self::Server { address: a, auth: b, db: c }, Self::Server { address: x, auth: y, db: z }) => {
+                (a, b, c) == (x, y, z)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What becomes of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It is not configured any more.
+    Removed,
+    /// It has other settings or shards.
+    Changed {
+        /// Names of the shards that come.
+        come: Vec<String>,
+        /// Names of the shards that go.
+        go: Vec<String>,
+        /// The share of the keyspace, from 0 to 1, that has its home on another shard than before.
+        moved: f64,
+    },
+}
+
+/// A pool's shards as the ring wants them, in the order of the file.
+#[must_use]
+pub fn shards(pool: &Pool) -> Vec<Shard> {
+    match &pool.upstream.servers {
+        Servers::Embedded { count, .. } => {
+            (1..=*count).map(|n| Shard { name: format!("embedded-{n}"), weight: 1 }).collect()
+        }
+        Servers::Static(servers) => servers.iter().map(|s| Shard { name: s.name.clone(), weight: s.weight }).collect(),
+    }
+}
+
+impl Live {
+    /// What runs first.
+    #[must_use]
+    pub fn first(config: Config, now: Instant) -> Self {
+        Self { config: Arc::new(Config { pools: Vec::new(), ..config.clone() }), pools: Vec::new() }.next(config, now)
+    }
+
+    /// What runs after a change of the configuration.
+    #[must_use]
+    pub fn next(&self, config: Config, now: Instant) -> Self {
+        let mut pools = self.pools.clone();
+        for pool in &mut pools {
+            if !config.pools.iter().any(|listed| listed.name == pool.pool.name) {
+                pool.listed = false;
+                pool.settle(&[], now);
+            }
+        }
+        for listed in &config.pools {
+            let at = pools.iter().position(|pool| pool.pool.name == listed.name).unwrap_or_else(|| {
+                pools.push(LivePool {
+                    pool: Arc::new(listed.clone()),
+                    listed: true,
+                    shards: Vec::new(),
+                    order: Vec::new(),
+                    open: Arc::default(),
+                });
+                pools.len() - 1
+            });
+            if let Some(pool) = pools.get_mut(at) {
+                if *pool.pool != *listed {
+                    pool.pool = Arc::new(listed.clone());
+                }
+                pool.listed = true;
+                let places = places(listed);
+                pool.settle(&places, now);
+            }
+        }
+        Self { config: Arc::new(config), pools }
+    }
+
+    /// The number of a pool that is configured.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u16> {
+        self.pools.iter().position(|pool| pool.listed && pool.pool.name == name).map(|at| at as u16)
+    }
+
+    /// The pools that are configured, with their numbers, in the order of the file.
+    pub fn listed(&self) -> impl Iterator<Item = (u16, &LivePool)> {
+        self.config.pools.iter().filter_map(|pool| {
+            let number = self.number(&pool.name)?;
+            Some((number, self.pools.get(usize::from(number))?))
+        })
+    }
+
+    /// What is different in `next`, by pool.
+    #[must_use]
+    pub fn changes(&self, next: &Self) -> Vec<(String, Change)> {
+        let mut changes = Vec::new();
+        for (number, new) in next.pools.iter().enumerate() {
+            let name = new.pool.name.clone();
+            let old = self.pools.get(number).filter(|old| old.listed);
+            match (old, new.listed) {
+                (None, true) => changes.push((name, Change::Added)),
+                (Some(_), false) => changes.push((name, Change::Removed)),
+                (Some(old), true) if old.pool != new.pool || old.order != new.order => {
+                    let names = |pool: &LivePool, other: &LivePool| {
+                        let gone = pool.order.iter().filter(|number| !other.order.contains(number));
+                        gone.filter_map(|&number| Some(pool.shards.get(usize::from(number))?.name.clone())).collect()
+                    };
+                    let (come, go) = (names(new, old), names(old, new));
+                    changes.push((name, Change::Changed { come, go, moved: moved(old, new) }));
+                }
+                _ => {}
+            }
+        }
+        changes
+    }
+}
+
+impl LivePool {
+    /// The name of a shard; empty where there is none.
+    #[must_use]
+    pub fn name_of(&self, shard: u16) -> &str {
+        self.shards.get(usize::from(shard)).map_or("", |shard| shard.name.as_str())
+    }
+
+    /// Where its keys live, all shards being well.
+    #[must_use]
+    pub fn ring(&self) -> Ring {
+        let ring = &self.pool.ring;
+        Ring::new(&shards(&self.pool), &[], ring.hash, ring.distribution, ring.hash_tag)
+    }
+
+    /// Finds or makes the numbers of its shards.
+    fn settle(&mut self, places: &[(String, Place)], now: Instant) {
+        self.order.clear();
+        for (name, place) in places {
+            let same = |shard: &LiveShard| shard.name == *name && shard.place.is(place);
+            // Connections to a node of this process have no task that could open others.
+            let alike = |shard: &LiveShard| matches!(shard.place, Place::Node(_)) == matches!(place, Place::Node(_));
+            let free = |shard: &LiveShard| {
+                alike(shard) && shard.left.is_some_and(|left| now.saturating_duration_since(left) > REST)
+            };
+            let number = self.shards.iter().position(same).or_else(|| self.shards.iter().position(free));
+            let new = LiveShard { name: name.clone(), place: place.clone(), left: None };
+            let number = match number.and_then(|at| self.shards.get_mut(at).map(|shard| (at, shard))) {
+                Some((at, shard)) => {
+                    if same(shard) {
+                        shard.left = None;
+                    } else {
+                        *shard = new;
+                    }
+                    at
+                }
+                None => {
+                    self.shards.push(new);
+                    self.shards.len() - 1
+                }
+            };
+            self.order.push(number as u16);
+        }
+        for (number, shard) in self.shards.iter_mut().enumerate() {
+            if !self.order.contains(&(number as u16)) {
+                shard.left.get_or_insert(now);
+            }
+        }
+    }
+}
+
+/// Where a pool's shards are. A node that the process has already is found again by its name.
+fn places(pool: &Pool) -> Vec<(String, Place)> {
+    let names = shards(pool).into_iter().map(|shard| shard.name);
+    match &pool.upstream.servers {
+        Servers::Embedded { maxmemory, eviction, .. } => {
+            let eviction = match eviction {
+                upstream::Eviction::Lru => embedded::Eviction::Lru,
+                upstream::Eviction::Lfu => embedded::Eviction::Lfu,
+            };
+            let config = embedded::Config { maxmemory: *maxmemory, eviction };
+            names.map(|name| (name, Place::Node(Arc::new(Node::new(&config))))).collect()
+        }
+        Servers::Static(servers) => names.zip(servers.iter().map(|server| Place::of(server, &pool.upstream))).collect(),
+    }
+}
+
+/// The share of the keyspace whose home is another shard. Of many keys, since hashes need not use all positions; pins are
+/// left out of it.
+fn moved(old: &LivePool, new: &LivePool) -> f64 {
+    let (before, after) = (old.ring(), new.ring());
+    let number = |pool: &LivePool, place: Option<u16>| pool.order.get(usize::from(place?)).copied();
+    let moves = |draw: &u32| {
+        let key = format!("key:{draw}");
+        number(old, before.shard_of(key.as_bytes())) != number(new, after.shard_of(key.as_bytes()))
+    };
+    (0..DRAWS).filter(moves).count() as f64 / f64::from(DRAWS)
+}

@@ -1,0 +1,134 @@
+//! What a change of the configuration means for a running process: when a file counts as changed, what of it cannot be taken
+//! without a restart, and how the change is told.
+//!
+//! Promises: pure, but for looking at files. The change itself is made by `proxy`, `worker` and the engine.
+
+use crate::config::Config;
+use crate::live::Change;
+use crate::upstream::Servers;
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Reloads since they were last published.
+#[derive(Debug, Default)]
+pub struct ReloadCounts {
+    /// Files that were taken.
+    pub done: u64,
+    /// Files that were not.
+    pub refused: u64,
+}
+
+/// The files that a configuration was read from, as they were then.
+///
+/// They are looked at from time to time and not watched by inotify: that sees neither network file systems nor, without much
+/// care, the symlinks by which Kubernetes swaps a ConfigMap; and a look is one `stat(2)` a file.
+#[derive(Debug)]
+pub struct Watched {
+    files: Vec<PathBuf>,
+    taken: Vec<Print>,
+    last: Vec<Print>,
+}
+
+/// What tells one state of a file from another: device, inode, size, time of change. Nothing for a file that is not there.
+type Print = Option<(u64, u64, u64, i64, i64)>;
+
+impl Watched {
+    /// The files of this configuration, as they are now.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let files: Vec<PathBuf> = [&config.source.path].into_iter().chain(&config.source.files).cloned().collect();
+        let taken: Vec<Print> = files.iter().map(print).collect();
+        Self { files, last: taken.clone(), taken }
+    }
+
+    /// Whether the files are others than they were, and the same as when this was last asked: one that is still being written
+    /// is left alone.
+    pub fn has_settled(&mut self) -> bool {
+        let now: Vec<Print> = self.files.iter().map(print).collect();
+        let settled = now != self.taken && now == self.last;
+        self.last = now;
+        if settled {
+            // Taken or refused: it is not read again as it is.
+            self.taken.clone_from(&self.last);
+        }
+        settled
+    }
+}
+
+fn print(file: &PathBuf) -> Print {
+    let found = fs::metadata(file).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+}
+
+/// Keeps of a new configuration what a running process cannot change as it was, and names it.
+pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut keep = |is_same: bool, what: &str| {
+        if !is_same {
+            kept.push(what.to_owned());
+        }
+    };
+    keep(now.workers == next.workers, "`workers`");
+    keep(now.max_pause == next.max_pause, "`max_pause`");
+    keep(now.admin == next.admin || now.source.admin_given, "`admin`");
+    keep(now.log == next.log, "`log`");
+    keep(now.handover == next.handover, "`handover`");
+    next.handover.clone_from(&now.handover);
+    (next.workers, next.max_pause, next.log) = (now.workers, now.max_pause, now.log);
+    next.admin.clone_from(&now.admin);
+    next.source.admin_given = now.source.admin_given;
+    for pool in &mut next.pools {
+        let Some(before) = now.pools.iter().find(|before| before.name == pool.name) else { continue };
+        let (new, old) = (&mut pool.downstream, &before.downstream);
+        let sockets = (new.backlog, new.reuseport) == (old.backlog, old.reuseport) || new.listen != old.listen;
+        keep(
+            sockets,
+            &format!("`backlog` and `reuseport` of pool `{}`, for addresses that it listens on already", pool.name),
+        );
+        if let (
+            Servers::Embedded { maxmemory, eviction, .. },
+            Servers::Embedded { maxmemory: old_maxmemory, eviction: old_eviction, .. },
+        ) = (&mut pool.upstream.servers, &before.upstream.servers)
+        {
+            let same = (*maxmemory, *eviction) == (*old_maxmemory, *old_eviction);
+            keep(same, &format!("`maxmemory` and `eviction` of pool `{}`", pool.name));
+            (*maxmemory, *eviction) = (*old_maxmemory, *old_eviction);
+        }
+    }
+    kept
+}
+
+/// A change in words, one line each.
+#[must_use]
+pub fn report(changes: &[(String, Change)], restart: &[String]) -> String {
+    let mut told = String::new();
+    for (pool, change) in changes {
+        let _ = match change {
+            Change::Added => writeln!(told, "pool {pool}: new"),
+            Change::Removed => writeln!(told, "pool {pool}: gone; its sessions end when they are answered"),
+            Change::Changed { come, go, moved } => {
+                let mut line = format!("pool {pool}:");
+                if !come.is_empty() {
+                    let _ = write!(line, " comes {};", come.join(", "));
+                }
+                if !go.is_empty() {
+                    let _ = write!(line, " goes {};", go.join(", "));
+                }
+                if come.is_empty() && go.is_empty() {
+                    line.push_str(" settings;");
+                }
+                let _ = write!(line, " {:.1} % of the keyspace moves", moved * 100.0);
+                writeln!(told, "{line}")
+            }
+        };
+    }
+    for what in restart {
+        let _ = writeln!(told, "{what} needs a restart and stays as it is");
+    }
+    if told.is_empty() {
+        told.push_str("nothing has changed\n");
+    }
+    told
+}
