@@ -317,14 +317,23 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         }
     }
     setup.shutdown.cancelled().await;
+    while let Ok(Dealt { accepted, pool, place }) = setup.dealt.try_recv() {
+        if let Ok(stream) = accepted.attach() {
+            tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, place));
+        }
+    }
     finish(&hub, &setup.halt).await;
     Ok(())
 }
 
 /// Lets sessions have the replies they wait for, until the process is told to halt.
 async fn finish(hub: &Hub, halt: &CancellationToken) {
-    hub.with(|engine, sockets| engine.finish_all(sockets));
-    while hub.engine().session_count() > 0 && !halt.is_cancelled() {
+    loop {
+        // Each time, as some may still be on their way from the listener.
+        hub.with(|engine, sockets| engine.finish_all(sockets));
+        if hub.engine().session_count() == 0 || halt.is_cancelled() {
+            return;
+        }
         let _ = tokio::time::timeout(TICK, halt.cancelled()).await;
     }
 }

@@ -302,7 +302,7 @@ impl Engine {
 
     /// Every session ends as soon as it has its replies; used when the process stops.
     pub fn finish_all(&mut self, port: &mut impl Port) {
-        for (id, session) in &mut self.sessions {
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.closing) {
             session.finish();
             port.wake(id as SessionId);
         }
