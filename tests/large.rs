@@ -142,7 +142,8 @@ fn a_shard_that_answers_an_upload_before_its_end_does_not_stop_its_app() {
     let value = body(64 * MIB);
     let writing = std::thread::spawn(move || writer.send(&wire(&[b"SET".as_slice(), b"k", &value])));
     let queued = "hotring_server_in_queue_bytes{pool=\"main\",backend=\"s0\"}";
-    eventually("it waits for room", || hotring.metric(queued) > 64.0 * 1024.0);
+    let open = "hotring_server_connections{pool=\"main\",backend=\"s0\"}";
+    eventually("it waits for room", || hotring.metric(open) == 1.0 && hotring.metric(queued) > 64.0 * 1024.0);
     seen.send(()).unwrap();
     assert_eq!(app.text(), "-ERR too long for me\r\n");
     writing.join().unwrap();
