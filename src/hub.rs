@@ -3,6 +3,20 @@
 //! Everything here belongs to one thread and is touched between two awaits, never over one. The apps' side and the shards'
 //! side do not know each other; both know this.
 
+// What comes from a network must not end a session by a panic; tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
+
 use crate::engine::port::{Port, Taken};
 use crate::engine::{Engine, LineId, SessionId};
 use crate::error::Failure;
@@ -220,7 +234,7 @@ impl Sockets {
     pub fn add_app(&mut self, id: SessionId, socket: Socket) {
         let index = id as usize;
         if self.apps.len() <= index {
-            self.apps.resize_with(index + 1, || None);
+            self.apps.resize_with(index.saturating_add(1), || None);
         }
         if let Some(place) = self.apps.get_mut(index) {
             *place = Some(App { socket, reader: None });
@@ -353,12 +367,12 @@ impl Sockets {
         shard.doomed
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the vector has just been made long enough")]
     fn shard(&mut self, line: LineId) -> &mut Shard {
         let index = line as usize;
         if self.shards.len() <= index {
-            self.shards.resize_with(index + 1, Shard::default);
+            self.shards.resize_with(index.saturating_add(1), Shard::default);
         }
-        // Just made long enough.
         &mut self.shards[index]
     }
 }

@@ -157,14 +157,14 @@ impl<P> Session<P> {
     /// Reads on behind an incomplete request.
     fn read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let have = self.tail.len();
-        self.tail.resize(have + self.need.saturating_sub(have).clamp(LEAST, MOST), 0);
+        self.tail.resize(have.saturating_add(self.need.saturating_sub(have).clamp(LEAST, MOST)), 0);
         let room = self.tail.get_mut(have..).unwrap_or_default();
         let read = self.hub.sockets().poll_read_app(self.id, cx, room);
         let count = match &read {
             Poll::Ready(Ok(count)) => *count,
             _ => 0,
         };
-        self.tail.truncate(have + count);
+        self.tail.truncate(have.saturating_add(count));
         read
     }
 

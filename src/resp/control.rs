@@ -93,10 +93,10 @@ pub fn encode_for(resp3: bool, reply: &Control, out: &mut Vec<u8>) {
 pub fn encode(reply: &Control, out: &mut Vec<u8>) {
     let frame = to_frame(reply);
     let start = out.len();
-    out.resize(start + frame.encode_len(false), 0);
+    out.resize(start.saturating_add(frame.encode_len(false)), 0);
     // The buffer has the length the crate asked for, which is the only way its encoder can fail.
-    let written = wire_encode::encode(&mut out[start..], &frame, false).unwrap_or(0);
-    out.truncate(start + written);
+    let written = wire_encode::encode(out.get_mut(start..).unwrap_or_default(), &frame, false).unwrap_or(0);
+    out.truncate(start.saturating_add(written));
 }
 
 /// The first reply in `bytes` and its length, or `None` when it is not whole or not a reply ([`parse`] tells which).
@@ -107,13 +107,14 @@ pub fn decode(bytes: &[u8]) -> Option<(Control, usize)> {
 /// The first reply in `bytes` and its length; `Ok(None)` when more bytes are needed.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Control, usize)>, Malformed> {
     let Some(length) = whole(bytes)? else { return Ok(None) };
-    match wire_decode::decode(&bytes[..length]) {
+    match wire_decode::decode(bytes.get(..length).unwrap_or_default()) {
         Ok(Some((frame, used))) if used == length => Ok(Some((from_frame(frame), used))),
         _ => Err(Malformed),
     }
 }
 
 /// The length of the first reply, found without recursion and without reading past a limit.
+#[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer, and lengths and counts within the limits")]
 fn whole(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let mut at = 0;
     let mut frames = 0;
@@ -167,12 +168,14 @@ fn line(bytes: &[u8], at: usize) -> Result<Option<(u8, &[u8], usize)>, Malformed
         return Err(Malformed);
     }
     match rest.iter().take(MAX_LENGTH).position(|&byte| byte == b'\r' || byte == b'\n') {
-        Some(end) if rest[end] == b'\r' => match rest.get(end + 1) {
-            Some(b'\n') => Ok(Some((kind, &rest[..end], at + end + 3))),
-            Some(_) => Err(Malformed),
-            None => Ok(None),
-        },
-        Some(_) => Err(Malformed),
+        Some(end) => {
+            let (text, ending) = rest.split_at(end);
+            match ending {
+                [b'\r', b'\n', ..] => Ok(Some((kind, text, at.saturating_add(end).saturating_add(3)))),
+                [b'\r'] => Ok(None),
+                _ => Err(Malformed),
+            }
+        }
         None if rest.len() >= MAX_LENGTH => Err(Malformed),
         None => Ok(None),
     }
@@ -187,7 +190,8 @@ fn length(digits: &[u8]) -> Result<Option<usize>, Malformed> {
     if digits.is_empty() || leading_zero || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed);
     }
-    let value = digits.iter().fold(0, |value, digit| value * 10 + usize::from(digit - b'0'));
+    let digit = |digit: &u8| usize::from(digit.wrapping_sub(b'0'));
+    let value = digits.iter().fold(0_usize, |value, next| value.saturating_mul(10).saturating_add(digit(next)));
     if value > MAX_LENGTH { Err(Malformed) } else { Ok(Some(value)) }
 }
 

@@ -7,6 +7,20 @@
 //! Deliberately absent: a tree of frames. The proxy passes bytes through; the few replies of its own are written by
 //! [`mod@write`], larger ones by [`control`], the only place that names `redis_protocol`.
 
+// What comes from a network must not end a session by a panic; tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
+
 pub mod control;
 pub mod reply;
 pub mod request;
@@ -33,6 +47,7 @@ const LONGEST_NUMBER: usize = 22;
 /// As strict as Redis' `string2ll`: no `+`, no leading zero, no `-0`. What hotring accepts is passed on unchanged, so
 /// anything laxer would let one app break the connection that all apps share.
 #[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer; the number itself is added up with checks")]
 fn header(bytes: &[u8], at: usize) -> Header {
     let Some(line) = bytes.get(at..) else { return Header::Unfinished };
     let (negative, digits) = match line.split_first() {

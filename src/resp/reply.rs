@@ -64,6 +64,10 @@ const MOST_ELEMENTS: i64 = 1 << 30;
 /// # Errors
 /// Where the shard lies; see [`ReplyError`].
 #[inline]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "positions in a buffer, and lengths that have been found to be small"
+)]
 pub fn skim(bytes: &[u8], resume: &mut ReplyResume) -> Result<Skim, ReplyError> {
     let (mut at, mut left) = if resume.started { (resume.at, resume.left) } else { (0, 1) };
     while left > 0 {
@@ -104,13 +108,14 @@ pub fn skim(bytes: &[u8], resume: &mut ReplyResume) -> Result<Skim, ReplyError> 
             b'*' | b'~' | b'>' | b'%' | b'|' => match header(bytes, at + 1) {
                 Header::Value(count, next) if (-1..=MOST_ELEMENTS).contains(&count) => {
                     let count = count.max(0) as u64;
-                    at = next;
-                    left = match kind {
-                        b'%' => left - 1 + 2 * count,
-                        // An attribute stands before the reply it belongs to.
-                        b'|' => left + 2 * count,
-                        _ => left - 1 + count,
+                    let more = match kind {
+                        b'%' | b'|' => 2 * count,
+                        _ => count,
                     };
+                    at = next;
+                    // An attribute stands before the reply it belongs to.
+                    left -= u64::from(kind != b'|');
+                    left = left.checked_add(more).ok_or(ReplyError::Length)?;
                     continue;
                 }
                 Header::Unfinished => bytes.len() + 1,
@@ -132,7 +137,7 @@ fn line_end(bytes: &[u8], at: usize) -> Result<Option<usize>, ReplyError> {
     // Most lines are a handful of bytes (`+OK`, `:1`), for which a plain loop beats the vectorised search.
     let near = line.iter().take(16).position(|&b| b == b'\n');
     match near.or_else(|| memchr::memchr(b'\n', line.get(..LONGEST_LINE).unwrap_or(line))) {
-        Some(end) => Ok(Some(at + end + 1)),
+        Some(end) => Ok(Some(at.saturating_add(end).saturating_add(1))),
         None if line.len() > LONGEST_LINE => Err(ReplyError::LongLine),
         None => Ok(None),
     }
@@ -180,7 +185,7 @@ impl<'a> Iterator for Elements<'a> {
         let Ok(Skim::Reply(len)) = skim(self.bytes, &mut ReplyResume::default()) else { return None };
         let (element, rest) = self.bytes.split_at_checked(len)?;
         self.bytes = rest;
-        self.left -= 1;
+        self.left = self.left.saturating_sub(1);
         Some(element)
     }
 }

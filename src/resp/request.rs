@@ -216,11 +216,11 @@ impl<'a> Iterator for Args<'a> {
         if self.left == 0 {
             return None;
         }
-        let Header::Value(len, start) = header(self.wire, self.at + 1) else { return None };
+        let Header::Value(len, start) = header(self.wire, self.at.saturating_add(1)) else { return None };
         let end = start.checked_add(usize::try_from(len).ok()?)?;
         let arg = self.wire.get(start..end)?;
-        self.at = end + 2;
-        self.left -= 1;
+        self.at = end.saturating_add(2);
+        self.left = self.left.saturating_sub(1);
         Some(arg)
     }
 
@@ -237,6 +237,10 @@ impl<'a> Iterator for Args<'a> {
 /// # Errors
 /// What Redis would answer with a protocol error; the connection cannot be read any further.
 #[inline]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "positions in a buffer; a length is added with a check and refused above the limit"
+)]
 pub fn scan<'a>(bytes: &'a [u8], resume: &mut Resume, limits: &Limits) -> Result<Scan<'a>, ProtocolError> {
     let Some(&first) = bytes.first() else { return Ok(Scan::Incomplete { need: 1 }) };
     if first != b'*' {
@@ -268,7 +272,7 @@ pub fn scan<'a>(bytes: &'a [u8], resume: &mut Resume, limits: &Limits) -> Result
                 Header::Malformed => return Err(ProtocolError::BulkLength),
                 Header::Value(len, start) => {
                     let len = bulk_length(len, limits)?;
-                    let end = start + len;
+                    let end = start.saturating_add(len);
                     if end as u64 > limits.request || u32::try_from(end).is_err() {
                         return Err(ProtocolError::TooBig);
                     }
@@ -328,17 +332,19 @@ pub fn front(bytes: &[u8]) -> Option<Front<'_>> {
     let argc = u32::try_from(argc).ok()?;
     let (mut name, mut key) = (None, None);
     for index in 0..argc {
-        let Header::Value(len, start) = header(bytes, at + 1) else { return None };
+        let Header::Value(len, start) = header(bytes, at.checked_add(1)?) else { return None };
         let end = start.checked_add(usize::try_from(len).ok()?)?;
-        let Some(argument) = bytes.get(start..end).filter(|_| bytes.len() >= end + 2) else {
-            return Some(Front { name: name?, key: key?, argc, expected: end as u64 + 2, more: argc - index - 1 });
+        let next = end.checked_add(2)?;
+        let Some(argument) = bytes.get(start..end).filter(|_| bytes.len() >= next) else {
+            let more = argc.saturating_sub(index).saturating_sub(1);
+            return Some(Front { name: name?, key: key?, argc, expected: next as u64, more });
         };
         match index {
             0 => name = Some(argument),
             1 => key = Some(argument),
             _ => {}
         }
-        at = end + 2;
+        at = next;
     }
     None
 }
@@ -366,6 +372,7 @@ fn bulk_length(len: i64, limits: &Limits) -> Result<usize, ProtocolError> {
 }
 
 #[cold]
+#[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer, or one behind it")]
 fn scan_inline(bytes: &[u8]) -> Result<Scan<'_>, ProtocolError> {
     let window = bytes.get(..=LONGEST_INLINE).unwrap_or(bytes);
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -433,7 +440,7 @@ fn inline_argument(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), ProtocolError> {
                         [b'"', tail @ ..] if ends(tail) => return Ok((arg, tail)),
                         [b'"', ..] => return Err(ProtocolError::UnbalancedQuotes),
                         [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                            arg.push(hex(*high) * 16 + hex(*low));
+                            arg.push(hex(*high) << 4 | hex(*low));
                             rest = tail;
                         }
                         [b'\\', escaped, tail @ ..] => {
@@ -481,11 +488,8 @@ fn inline_argument(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), ProtocolError> {
 }
 
 fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit - b'A' + 10,
-    }
+    // The caller has looked: it is one.
+    char::from(digit).to_digit(16).unwrap_or(0) as u8
 }
 
 #[cfg(test)]

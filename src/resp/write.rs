@@ -2,6 +2,7 @@
 
 /// Appends a decimal number.
 #[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "digits of a number; 20 of them hold any")]
 pub fn number(out: &mut Vec<u8>, value: u64) {
     if value < 10 {
         out.push(b'0' + value as u8);
@@ -74,7 +75,7 @@ pub fn null_array(out: &mut Vec<u8>, resp3: bool) {
 
 /// Appends the head of a map of so many pairs; in RESP2 that of an array of keys and values.
 pub fn map(out: &mut Vec<u8>, pairs: usize, resp3: bool) {
-    head(out, if resp3 { b'%' } else { b'*' }, if resp3 { pairs } else { pairs * 2 });
+    head(out, if resp3 { b'%' } else { b'*' }, if resp3 { pairs } else { pairs.saturating_mul(2) });
 }
 
 /// Appends the head of a set; in RESP2 that of an array.
@@ -85,7 +86,7 @@ pub fn set(out: &mut Vec<u8>, count: usize, resp3: bool) {
 /// Appends text for a person: a verbatim string; in RESP2 a bulk string.
 pub fn text(out: &mut Vec<u8>, text: &[u8], resp3: bool) {
     if resp3 {
-        head(out, b'=', text.len() + 4);
+        head(out, b'=', text.len().saturating_add(4));
         out.extend_from_slice(b"txt:");
         out.extend_from_slice(text);
         out.extend_from_slice(b"\r\n");

@@ -98,10 +98,10 @@ impl Coalesce {
         let mut wire = self.buffers.pop().unwrap_or_default();
         wire.extend_from_slice(leg.wire);
         reads.push(Read { wire, flight });
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         // Connections of another protocol or database come when they are first used.
         if self.by_line.len() <= flight.line as usize {
-            self.by_line.resize_with(flight.line as usize + 1, Vec::new);
+            self.by_line.resize_with((flight.line as usize).saturating_add(1), Vec::new);
         }
         if let Some(line) = self.by_line.get_mut(flight.line as usize) {
             line.push(hash);
@@ -121,7 +121,9 @@ impl Coalesce {
             }
             stays
         });
-        self.count -= before - reads.get().len();
+        let gone = before.saturating_sub(reads.get().len());
+        debug_assert!(gone <= self.count, "more reads forgotten than were kept");
+        self.count = self.count.saturating_sub(gone);
         if reads.get().is_empty() {
             self.lists.push(reads.remove());
         }

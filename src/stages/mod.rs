@@ -6,8 +6,27 @@
 //! The order is a design decision, not the operator's. `route` comes first, so that whoever follows knows the connection
 //! that a leg would take; `health` comes last, so that it judges the final choice.
 
+// What comes from a network must not end a session by a panic; tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
+
 mod coalesce;
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "numbers of shards and connections, and times: bounded by the config"
+)]
 mod health;
+#[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
 
 pub use coalesce::Coalesce;

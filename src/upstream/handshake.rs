@@ -9,6 +9,10 @@ use crate::resp::{ReplyResume, Skim, reply, skim, write};
 pub(super) const LONGEST: usize = 16 * 1024;
 
 /// The requests to send, and how many replies they get.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "at most four requests; a database's number is bounded by the config"
+)]
 pub(super) fn requests(config: &Config, dialect: Dialect) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 1;
@@ -53,9 +57,9 @@ pub(super) fn read(replies: &[u8], count: usize) -> Progress {
             Ok(Skim::Incomplete { .. }) if replies.len() < LONGEST => return Progress::More,
             _ => return Progress::Refused("not a Redis server"),
         };
-        let (reply, others) = rest.split_at(length);
+        let Some((reply, others)) = rest.split_at_checked(length) else { return Progress::More };
         if let Some(text) = reply::error_text(reply) {
-            let last = number + 1 == count;
+            let last = number.checked_add(1) == Some(count);
             if let Some(reason) = refusal(&String::from_utf8_lossy(text), last) {
                 return Progress::Refused(reason);
             }

@@ -1,6 +1,21 @@
 //! The shards' side: connections, opened when wanted, watched, and opened again with growing patience.
 
+// What comes from a network must not end a session by a panic; tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
+
 pub mod config;
+#[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer, and waits of seconds")]
 pub mod connection;
 mod handshake;
 
