@@ -6,11 +6,13 @@
 mod client;
 mod fake;
 mod redis;
+mod relay;
 mod scripts;
 
 pub(crate) use client::{Client, wire};
 pub(crate) use fake::{Fake, Visit};
 pub(crate) use redis::{Redis, free_port, shards, shards_with};
+pub(crate) use relay::{Cut, Relay, Way};
 pub(crate) use scripts::{Stand, installed, source};
 
 use hotring::config::Config;

@@ -1,0 +1,256 @@
+//! Nothing takes it down: apps work and check every reply while servers die, stand still and lie, and while the network does
+//! what networks do.
+//!
+//! Nothing is wrong, nothing that was acknowledged is lost, nothing is done twice, nobody hangs, and who has to do with other
+//! shards notices nothing. How long something takes is not judged here: `cargo bench --bench reliability` measures that.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "chaos/mod.rs"]
+mod chaos;
+mod support;
+
+use chaos::{DURABLE, Link, Plan, Process, Stand, USUAL, Workload};
+use rustix::process::Signal;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use support::{Cut, Scratch, Way, pool, shards, wire};
+
+const ALL: [usize; 3] = [0, 1, 2];
+const OTHERS: [usize; 2] = [0, 2];
+
+#[test]
+fn in_good_weather_nothing_fails() {
+    let stand = Stand::new(&[], &[], USUAL);
+    stand.work.goes_on(&ALL, 1000);
+    let (counts, _) = stand.work.finish();
+    counts.only(&[]);
+    assert!(counts.errors.is_empty(), "{:?}", counts.errors);
+}
+
+#[test]
+fn a_durable_server_that_is_killed_loses_nothing() {
+    let mut stand = Stand::new(&DURABLE, &[], Plan { seed: 2, ..USUAL });
+    for _ in 0..3 {
+        let before = stand.work.counts();
+        stand.redis[1].kill();
+        stand.work.fails(1, &before, 20);
+        stand.work.goes_on(&OTHERS, 100);
+        stand.redis[1].restart();
+        stand.work.goes_on(&ALL, 100);
+    }
+    stand.work.finish().0.only(&[1]);
+}
+
+#[test]
+fn a_server_that_comes_back_empty_is_empty_and_no_more() {
+    let mut stand = Stand::new(&[], &[], Plan { seed: 3, ..USUAL });
+    for _ in 0..3 {
+        let before = stand.work.counts();
+        let Stand { work, redis, .. } = &mut stand;
+        work.emptying(1, || {
+            redis[1].kill();
+            work.fails(1, &before, 20);
+            redis[1].restart();
+        });
+        stand.work.goes_on(&ALL, 100);
+    }
+    stand.work.finish().0.only(&[1]);
+}
+
+#[test]
+fn a_server_that_stands_still_and_goes_on() {
+    let stand = Stand::new(&[], &[], Plan { seed: 4, ..USUAL });
+    for _ in 0..2 {
+        let before = stand.work.counts();
+        stand.redis[1].freeze();
+        stand.work.fails(1, &before, 20);
+        stand.work.goes_on(&OTHERS, 200);
+        stand.redis[1].thaw();
+        stand.work.goes_on(&ALL, 100);
+    }
+    stand.work.finish().0.only(&[1]);
+}
+
+#[test]
+fn connections_that_are_cut_both_ways() {
+    let stand = Stand::new(&[], &[], Plan { seed: 5, ..USUAL });
+    for how in [Cut::Fin, Cut::Reset, Cut::Fin, Cut::Reset] {
+        let visits = stand.relays[1].visits();
+        stand.relays[1].cut(how);
+        stand.work.goes_on(&ALL, 200);
+        assert!(stand.relays[1].visits() > visits, "it was connected again");
+    }
+    stand.work.finish().0.only(&[1]);
+}
+
+#[test]
+fn connections_that_end_within_a_reply() {
+    let stand = Stand::new(&[], &[], Plan { seed: 6, ..USUAL });
+    for _ in 0..5 {
+        let before = stand.work.counts();
+        stand.relays[1].cut_within_a_reply();
+        stand.work.fails(1, &before, 1);
+        stand.work.goes_on(&ALL, 100);
+    }
+    stand.work.finish().0.only(&[1]);
+}
+
+#[test]
+fn a_server_that_can_no_longer_be_reached() {
+    let stand = Stand::new(&[], &[], Plan { seed: 7, ..USUAL });
+    let before = stand.work.counts();
+    stand.relays[1].refuse();
+    stand.relays[1].cut(Cut::Reset);
+    stand.work.fails(1, &before, 50);
+    stand.work.goes_on(&OTHERS, 200);
+    stand.relays[1].heal();
+    stand.work.goes_on(&ALL, 100);
+    let (counts, _) = stand.work.finish();
+    counts.only(&[1]);
+    assert!(counts.errors.contains_key("ERR shard s1 is down (connection refused); nothing was sent"), "{counts:#?}");
+}
+
+#[test]
+fn black_holes_either_way_and_both_ways() {
+    for (seed, ways) in (8..).zip([&[Way::ToServer][..], &[Way::ToProxy], &[Way::ToServer, Way::ToProxy]]) {
+        let stand = Stand::new(&[], &[], Plan { seed, ..USUAL });
+        let before = stand.work.counts();
+        ways.iter().for_each(|&way| stand.relays[1].hold(way));
+        stand.work.fails(1, &before, 20);
+        stand.work.goes_on(&OTHERS, 200);
+        // What was held comes late now, to connections that nobody listens on any more.
+        stand.relays[1].heal();
+        stand.work.goes_on(&ALL, 200);
+        stand.work.finish().0.only(&[1]);
+    }
+}
+
+#[test]
+fn a_slow_shard_is_waited_for() {
+    let stand = Stand::new(&[], &["timeout: 10s"], Plan { seed: 11, ..USUAL });
+    stand.relays[1].delay(Way::ToServer, Duration::from_millis(200));
+    stand.relays[1].delay(Way::ToProxy, Duration::from_millis(300));
+    stand.work.goes_on(&[1], 20);
+    stand.relays[1].heal();
+    stand.work.goes_on(&ALL, 100);
+    let (counts, _) = stand.work.finish();
+    counts.only(&[]);
+    assert!(counts.errors.is_empty(), "{:?}", counts.errors);
+}
+
+#[test]
+fn a_narrow_connection_is_waited_for() {
+    let stand = Stand::new(&[], &["timeout: 15s"], Plan { seed: 12, ..USUAL });
+    stand.relays[1].throttle(Way::ToServer, 600_000);
+    stand.relays[1].throttle(Way::ToProxy, 600_000);
+    stand.work.goes_on(&[1], 100);
+    stand.relays[1].heal();
+    stand.work.goes_on(&ALL, 100);
+    let (counts, _) = stand.work.finish();
+    counts.only(&[]);
+    assert!(counts.errors.is_empty(), "{:?}", counts.errors);
+}
+
+#[test]
+fn a_server_that_is_full_of_connections() {
+    let stand = Stand::new(&[], &[], Plan { seed: 13, ..USUAL });
+    let mut admin = stand.redis[1].client();
+    for _ in 0..2 {
+        let before = stand.work.counts();
+        assert_eq!(admin.ask("CONFIG SET maxclients 1"), "+OK\r\n");
+        admin.ask("CLIENT KILL TYPE normal SKIPME yes");
+        stand.work.fails(1, &before, 50);
+        stand.work.goes_on(&OTHERS, 100);
+        assert_eq!(admin.ask("CONFIG SET maxclients 1000"), "+OK\r\n");
+        stand.work.goes_on(&ALL, 100);
+    }
+    let (counts, _) = stand.work.finish();
+    counts.only(&[1]);
+    let text = "ERR shard s1 is down (it has reached its maxclients); nothing was sent";
+    assert!(counts.errors.contains_key(text), "{:#?}", counts.errors);
+}
+
+#[test]
+fn a_server_that_goes_mad_costs_its_connection() {
+    let stand = Stand::new(&[], &[], Plan { seed: 14, ..USUAL });
+    for _ in 0..5 {
+        let before = stand.work.counts();
+        stand.relays[1].spoil();
+        stand.work.fails(1, &before, 1);
+        stand.work.goes_on(&ALL, 100);
+    }
+    let (counts, _) = stand.work.finish();
+    counts.only(&[1]);
+    let text = "ERR shard s1 broke the protocol (it sent what is no reply); the command may have run";
+    assert!(counts.errors.contains_key(text), "{:#?}", counts.errors);
+}
+
+#[test]
+fn storms_of_resets() {
+    let stand = Stand::new(&[], &[], Plan { seed: 15, ..USUAL });
+    for number in 0..25 {
+        let [one, two] = [number % 3, (number + 1) % 3];
+        stand.relays[one].cut(Cut::Reset);
+        stand.relays[two].cut_within_a_reply();
+        stand.work.goes_on(&[(number + 2) % 3], 5);
+    }
+    stand.work.goes_on(&ALL, 200);
+    stand.work.finish().0.only(&ALL);
+}
+
+#[test]
+fn apps_that_leave_in_crowds_are_not_missed() {
+    let stand = Stand::new(&[], &["dedicated_connections: 64"], Plan { seed: 16, ..USUAL });
+    let requests = [
+        wire(&["SET", "crowd", &"x".repeat(300_000)]).split_at(200_000).0.to_vec(),
+        wire(&["MGET", "a", "b", "c", "d", "e", "f"]).repeat(50),
+        [wire(&["MULTI"]), wire(&["INCR", "crowd:n"])].concat(),
+        wire(&["BLPOP", "crowd:list", "0"]),
+        wire(&["GET", "crowd"]).repeat(2000),
+    ];
+    for round in 0..5 {
+        let crowd: Vec<Link> = (0..150)
+            .map(|number| {
+                let mut link = Link::to(stand.hotring.address(0)).unwrap();
+                link.send(&requests[number % requests.len()]).unwrap();
+                link
+            })
+            .collect();
+        stand.work.goes_on(&ALL, 20);
+        for (number, link) in crowd.into_iter().enumerate() {
+            if (number + round) % 3 > 0 {
+                link.reset();
+            }
+        }
+        stand.work.goes_on(&ALL, 50);
+    }
+    let (counts, _) = stand.work.finish();
+    let refused = "ERR all 64 dedicated connections to shard ";
+    counts.is_clean();
+    assert!(counts.closed == 0 && counts.errors.keys().all(|text| text.starts_with(refused)), "{counts:#?}");
+}
+
+/// Who is told to end answers all it has read. What it has not answered it has not passed on.
+#[test]
+fn a_proxy_that_is_told_to_end_under_load_owes_nobody_anything() {
+    let (_redis, at) = shards(3);
+    let dir = Scratch::new();
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}"]));
+    let mut hotring = Process::start(&config);
+    let work = Workload::start(hotring.address(), 3, Plan { seed: 17, apps: 12, ..USUAL });
+    work.shared.drains.store(true, Ordering::Release);
+    for _ in 0..5 {
+        work.goes_on(&ALL, 200);
+        // The next one listens before the last one ends, as with a rolling restart.
+        let next = Process::start(&config);
+        next.address().clone_into(&mut work.shared.address.lock().unwrap());
+        hotring.signal(Signal::TERM);
+        assert_eq!(hotring.end(), Some(0));
+        hotring = next;
+    }
+    work.goes_on(&ALL, 100);
+    let (counts, _) = work.finish();
+    counts.is_clean();
+    assert!(counts.errors.is_empty(), "{:#?}", counts.errors);
+    assert!(counts.closed > 0);
+}
