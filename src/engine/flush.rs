@@ -109,7 +109,7 @@ impl Engine {
         self.follow_homes(port);
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);
-        self.see_off(&mut overdue);
+        self.see_off(&mut overdue, port);
         for (id, line) in self.lines.iter().enumerate() {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
             if line.patient || line.arriving {

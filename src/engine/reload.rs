@@ -166,8 +166,19 @@ impl Engine {
     }
 
     /// Names the connections whose shard has been retired for too long, and forgets the shards that have finished.
-    pub(super) fn see_off(&mut self, overdue: &mut Vec<(LineId, Failure)>) {
+    pub(super) fn see_off(&mut self, overdue: &mut Vec<(LineId, Failure)>, port: &mut impl Port) {
         let now = self.now;
+        if self.pools.iter().all(|pool| pool.retired.is_empty()) {
+            return;
+        }
+        for id in 0..self.lines.len() as LineId {
+            // One that was being opened as its shard left.
+            let idle = |line: &Line| line.retired && line.state == State::Up && line.waiters.is_empty();
+            let shared = |line: &Line| matches!(line.owner, Owner::Shared | Owner::Ear);
+            if self.lines.get(id as usize).is_some_and(|line| idle(line) && shared(line)) {
+                self.part(id, port);
+            }
+        }
         for (number, pool) in self.pools.iter_mut().enumerate() {
             if pool.retired.is_empty() {
                 continue;

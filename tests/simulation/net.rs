@@ -171,7 +171,8 @@ impl Port for Net {
     fn give_up(&mut self, line: LineId) {
         match self.lines.get_mut(line as usize) {
             Some(end) => {
-                assert!(end.own && (end.wanted || end.link != Link::Idle), "line {line} was given up and is not there");
+                // A shared one only as its shard leaves the pool.
+                assert!(!end.own || end.wanted || end.link != Link::Idle, "line {line} was given up and is not there");
                 end.doomed = true;
             }
             None => assert!(self.fresh.contains(&line), "line {line} was given up and never was"),

@@ -53,11 +53,13 @@ pub struct Plan {
     pub resp3: bool,
     /// The flusher's turn comes in so many of a hundred steps.
     pub flushes: usize,
+    /// One in so many steps changes which shards the pool has; 0 is never.
+    pub reloads: usize,
 }
 
 impl Plan {
     pub fn draw(chance: &mut Chance) -> Self {
-        Self {
+        let mut plan = Self {
             pools: chance.pick(&[1, 1, 2]),
             shards: 1 + chance.below(5),
             lanes: 1 + chance.below(3) as u16,
@@ -84,15 +86,27 @@ impl Plan {
             databases: chance.pick(&[1, 1, DATABASES as u16]),
             resp3: chance.one_in(3),
             flushes: chance.pick(&[2, 6, 14]),
+            reloads: chance.pick(&[0, 0, 400, 60]),
+        };
+        if plan.reloads > 0 {
+            // A transaction's or a channel's shard may leave in its midst: what an app then sees has tests of its own.
+            (plan.deals, plan.channels) = (0, false);
         }
+        plan
     }
 
     pub fn pool(&self, number: usize) -> PoolConfig {
+        let all: Vec<u16> = (0..self.shards as u16).collect();
+        self.pool_of(number, &all)
+    }
+
+    /// The pool with these of its shards.
+    pub fn pool_of(&self, number: usize, members: &[u16]) -> PoolConfig {
         let names: Vec<String> = (0..self.shards).map(|shard| format!("s{shard}")).collect();
         let placement = Placement {
             pins: Vec::new(),
-            numbers: (0..names.len() as u16).collect(),
-            shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
+            numbers: members.to_vec(),
+            shards: members.iter().map(|&n| Shard { name: names[usize::from(n)].clone(), weight: 1 }).collect(),
             hash: KeyHash::Fnv1a_64,
             distribution: if number == 0 { Distribution::Ketama } else { Distribution::Modula },
             hash_tag: Some(*b"{}"),

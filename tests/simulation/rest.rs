@@ -10,7 +10,12 @@ use hotring::stages::ShardState;
 impl World {
     /// No more faults, no more requests: everything comes to rest, and nothing is left.
     pub fn rest(&mut self) {
-        self.plan.faults = 0;
+        if self.plan.reloads > 0 {
+            // All shards are back, or whoever waits for one waits for nothing.
+            let all: Vec<u16> = (0..self.plan.shards as u16).collect();
+            (0..self.plan.pools).for_each(|pool| self.give_shards(pool, &all));
+        }
+        (self.plan.faults, self.plan.reloads) = (0, 0);
         self.truth.resting = true;
         self.frozen.fill(false);
         for app in self.apps.iter_mut().flatten() {
@@ -82,6 +87,7 @@ impl World {
             ("long replies sent at once", self.net.direct),
             ("requests passed on while they arrive", self.streams),
             ("messages", self.truth.told),
+            ("changes of the shards", self.reloads),
             ("transactions", self.truth.transactions),
             ("elements for who waited", self.truth.handed),
         ];

@@ -60,7 +60,11 @@ impl App {
         } else {
             asked.homes.iter().flatten().any(|&place| truth.lied[place / DATABASES] >= taken)
         };
-        if lied && !matches!(asked.wish, Wish::Exact(_) | Wish::Error(_)) {
+        // That something is subscribed to is never a lie: the shards lie with errors there.
+        let subscribed =
+            matches!(asked.wish, Wish::Subscribe(_) | Wish::Unsubscribe(_)) && !matches!(reply, Reply::Error(_));
+        let of_proxy = subscribed || matches!(asked.wish, Wish::Exact(_) | Wish::Error(_));
+        if lied && !of_proxy {
             return self.deceived(&asked, truth);
         }
         if let Wish::Hello(resp3) = asked.wish {

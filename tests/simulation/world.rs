@@ -42,6 +42,8 @@ pub struct World {
     pub streams: u64,
     /// Sessions the proxy ended because their apps did not read.
     pub killed: u64,
+    /// How often the shards were others from then on.
+    pub reloads: u64,
     /// Tells what happens, when one seed is played again.
     pub tale: Option<VecDeque<String>>,
 }
@@ -91,6 +93,7 @@ impl World {
             stale: Vec::new(),
             streams: 0,
             killed: 0,
+            reloads: 0,
             tale: None,
         };
         world.meet();
@@ -138,6 +141,9 @@ impl World {
         let line = self.chance.below(self.net.lines.len());
         if self.plan.faults > 0 && self.chance.one_in(self.plan.faults) {
             return self.fault(line);
+        }
+        if self.plan.reloads > 0 && self.chance.one_in(self.plan.reloads) {
+            return self.reload();
         }
         if self.chance.below(100) < self.plan.flushes {
             return self.flush();
@@ -370,7 +376,8 @@ impl World {
     pub fn homes(&mut self, index: usize) {
         let Some(app) = &mut self.apps[index] else { return };
         let (pool, lanes) = (app.pool, u32::from(self.plan.lanes));
-        let ring = self.engine.path(pool as u16).expect("a pool").route.ring();
+        let route = &self.engine.path(pool as u16).expect("a pool").route;
+        let (ring, numbers) = (route.ring(), route.shards());
         let base = pool * self.plan.shards;
         let most = self.plan.own;
         let live = |node: usize| {
@@ -385,8 +392,8 @@ impl World {
         };
         while let Some(pending) = app.pending.get_mut(app.asked).filter(|p| p.start < app.taken) {
             let shards: Vec<Option<u16>> = match &pending.wish {
-                Wish::Script(..) => vec![Some(0)],
-                wish => wish.keys().iter().map(|key| ring.shard_of(key)).collect(),
+                Wish::Script(..) => vec![Some(numbers[0])],
+                wish => wish.keys().iter().map(|key| ring.shard_of(key).map(|n| numbers[usize::from(n)])).collect(),
             };
             let path = self.engine.path(pool as u16).expect("a pool");
             if !matches!(pending.wish, Wish::Script(..)) {
@@ -419,7 +426,8 @@ impl World {
             let mut homes = own_homes.chain(shards.iter().flatten().map(|shard| base + usize::from(*shard)));
             pending.crowded = own && homes.any(|node| live(node) >= most);
             // What is for the first shard and not for a key's sake is refused while that is ejected, too.
-            let ejected = matches!(pending.wish, Wish::Script(..)) && path.health.state(0) == ShardState::Ejected;
+            let ejected =
+                matches!(pending.wish, Wish::Script(..)) && path.health.state(numbers[0]) == ShardState::Ejected;
             pending.down = ejected || pending.lines.iter().any(|&line| is_down(line));
             self.streams += u64::from(pending.start + pending.length > app.taken);
             app.asked += 1;
@@ -445,6 +453,27 @@ impl World {
         self.rung |= self.engine.is_dirty();
         self.net.sessions[app.session as usize] = None;
         self.note(|| format!("session {} of app {index} ended", app.session));
+    }
+
+    /// The configuration changes: a pool has other shards from now on.
+    pub fn reload(&mut self) -> bool {
+        let pool = self.chance.below(self.plan.pools);
+        let mut members: Vec<u16> = (0..self.plan.shards as u16).filter(|_| self.chance.one_in(2)).collect();
+        if members.is_empty() {
+            members.push(self.chance.below(self.plan.shards) as u16);
+        }
+        self.give_shards(pool, &members);
+        self.reloads += 1;
+        true
+    }
+
+    pub fn give_shards(&mut self, pool: usize, members: &[u16]) {
+        self.truth.moment += 1;
+        self.note(|| format!("pool {pool} has the shards {members:?}"));
+        self.engine.reload(pool as u16, self.plan.pool_of(pool, members), self.now, &mut self.net);
+        self.rung |= self.engine.is_dirty();
+        self.meet();
+        self.judge();
     }
 
     // --- flusher and ticker -----------------------------------------------------------------------------------------

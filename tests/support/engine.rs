@@ -18,6 +18,10 @@ pub struct Wires {
     pub woken: Vec<SessionId>,
     /// Most bytes that a shard's socket takes; `None` is all.
     pub room: Option<usize>,
+    /// Connections that were asked for.
+    pub wanted: Vec<LineId>,
+    /// Connections that were given up.
+    pub given_up: Vec<LineId>,
 }
 
 impl Port for Wires {
@@ -28,6 +32,9 @@ impl Port for Wires {
 
     fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken {
         let n = self.room.map_or(bytes.len(), |room| room.min(bytes.len()));
+        if self.shards.len() <= line as usize {
+            self.shards.resize(line as usize + 1, Vec::new());
+        }
         self.shards[line as usize].extend_from_slice(&bytes[..n]);
         if n < bytes.len() { Taken::Full(n) } else { Taken::Some(n) }
     }
@@ -36,16 +43,27 @@ impl Port for Wires {
         self.woken.push(session);
     }
 
-    fn open(&mut self, _line: LineId) {}
+    fn open(&mut self, line: LineId) {
+        self.wanted.push(line);
+    }
+
+    fn give_up(&mut self, line: LineId) {
+        self.given_up.push(line);
+    }
 }
 
 /// A pool with so many shards, and so many connections to each.
 pub fn pool(shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
+    pool_of(&(0..shards).collect::<Vec<_>>(), shards, lanes, coalesce)
+}
+
+/// A pool with these shards of all that have numbers.
+pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> PoolConfig {
     let names: Vec<String> = (0..shards).map(|shard| format!("s{shard}")).collect();
     let placement = Placement {
         pins: Vec::new(),
-        numbers: (0..shards).collect(),
-        shards: names.iter().map(|name| Shard { name: name.clone(), weight: 1 }).collect(),
+        numbers: members.to_vec(),
+        shards: members.iter().map(|&n| Shard { name: names[usize::from(n)].clone(), weight: 1 }).collect(),
         hash: KeyHash::Fnv1a_64,
         distribution: Distribution::Ketama,
         hash_tag: None,
@@ -99,6 +117,7 @@ pub fn request(line: &str) -> Vec<u8> {
 
 /// A key that lives on this shard.
 pub fn key_on(engine: &Engine, shard: u16) -> String {
-    let ring = engine.path(0).expect("a pool").route.ring();
-    (0..).map(|n| format!("k{n}")).find(|key| ring.shard_of(key.as_bytes()) == Some(shard)).expect("endless")
+    let route = &engine.path(0).expect("a pool").route;
+    let home = |key: &String| Some(route.shards()[usize::from(route.ring().shard_of(key.as_bytes())?)]);
+    (0..).map(|n| format!("k{n}")).find(|key| home(key) == Some(shard)).expect("endless")
 }
