@@ -50,6 +50,11 @@ pub struct Hub {
     /// Wakes the ticker from its long sleep.
     pub busy: Notify,
     idle: Cell<bool>,
+    /// Panics that were contained and are not counted yet.
+    panics: Cell<u64>,
+    /// What the worker cannot go on without has panicked: which, and with what message.
+    broken: RefCell<Option<String>>,
+    breaks: Notify,
 }
 
 /// The worker's clock: microseconds since the worker started.
@@ -103,6 +108,9 @@ impl Hub {
             clock,
             busy: Notify::new(),
             idle: Cell::new(false),
+            panics: Cell::new(0),
+            broken: RefCell::new(None),
+            breaks: Notify::new(),
         })
     }
 
@@ -190,6 +198,36 @@ impl Hub {
         }
         if self.idle.get() && engine.in_flight() > 0 {
             self.busy.notify_one();
+        }
+    }
+
+    /// A panic was contained: tells the log, counts it.
+    #[cold]
+    pub fn panicked(&self, whose: &str, message: &str) {
+        tracing::error!(whose, message, "a panic was contained; please report this");
+        self.panics.set(self.panics.get().saturating_add(1));
+    }
+
+    /// Panics that were contained since this was last asked.
+    pub fn take_panics(&self) -> u64 {
+        self.panics.take()
+    }
+
+    /// A panic cannot be contained: ends the worker, and with it the process.
+    #[cold]
+    pub fn break_down(&self, whose: &str, message: &str) {
+        self.panicked(whose, message);
+        *self.broken.borrow_mut() = Some(format!("cannot go on: {whose} panicked ({message})"));
+        self.breaks.notify_one();
+    }
+
+    /// Waits for [`Hub::break_down`]. Returns what has happened, for a person.
+    pub async fn broken_down(&self) -> String {
+        loop {
+            if let Some(text) = self.broken.borrow_mut().take() {
+                return text;
+            }
+            self.breaks.notified().await;
         }
     }
 
@@ -379,6 +417,7 @@ impl Sockets {
 
 impl Port for Sockets {
     fn to_app(&mut self, session: SessionId, bytes: &[u8]) -> Taken {
+        trap("flusher", bytes);
         let Some(Some(app)) = self.apps.get(session as usize) else { return Taken::Gone };
         let taken = app.socket.offer(bytes);
         if let (Taken::Full(_), Some(reader)) = (taken, &app.reader) {
@@ -571,6 +610,19 @@ pub fn reason(error: &io::Error) -> &'static str {
         Kind::UnexpectedEof => "closed by the server",
         _ => "i/o error",
     }
+}
+
+/// Where tests have a panic happen, by bytes that ask for it. Nothing, and not to be reached, in builds without debug
+/// assertions, such as releases.
+#[inline]
+#[cfg_attr(debug_assertions, expect(clippy::panic, reason = "asked for by a test"))]
+pub fn trap(place: &str, bytes: &[u8]) {
+    #[cfg(debug_assertions)]
+    if bytes.len() < 4096 && memchr::memmem::find(bytes, format!("(a panic of the {place})").as_bytes()).is_some() {
+        panic!("asked for in the {place}");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (place, bytes);
 }
 
 /// Gives up a line: everyone who waits on it gets an error, and its reader lets go of the socket.

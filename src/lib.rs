@@ -17,6 +17,7 @@ pub mod downstream;
 pub mod embedded;
 pub mod upstream;
 
+pub mod contain;
 pub mod hub;
 
 pub mod engine;

@@ -7,7 +7,7 @@ use crate::engine::line::Owner;
 use crate::hub::Hub;
 use crate::live::{Live, Place};
 use crate::upstream::connection::{self, Target};
-use crate::upstream::{Server, Servers};
+use crate::upstream::{self, Server, Servers};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,7 +82,9 @@ impl Lines {
                 }
                 let (node, wall_clock) = (Arc::clone(node), self.wall_clock);
                 let mut connection = Connection::new(dialect.resp3);
-                self.hub.attach(id, Box::new(move |bytes, out| node.serve(&mut connection, bytes, wall_clock(), out)));
+                let serve =
+                    move |bytes: &[u8], out: &mut Vec<u8>| node.serve(&mut connection, bytes, wall_clock(), out);
+                self.hub.attach(id, upstream::node(&self.hub, format!("embedded-{}", shard + 1), serve));
             }
             Place::Server { .. } => {
                 let targets = self.targets.borrow();
@@ -101,9 +103,9 @@ impl Lines {
                     }
                     // At once and not by the task: until it runs, the connection may be wanted again.
                     self.hub.on_wanted(id, Rc::clone(&notify));
-                    tokio::task::spawn_local(connection::run(hub, plan, notify));
+                    tokio::task::spawn_local(upstream::run(hub, plan, notify));
                 } else {
-                    tokio::task::spawn_local(connection::run_own(hub, plan));
+                    tokio::task::spawn_local(upstream::run_own(hub, plan));
                 }
             }
         }

@@ -46,7 +46,7 @@ const ADMIN_BACKLOG: i32 = 128;
 /// How often embedded nodes remove what has expired.
 const EXPIRY: Duration = Duration::from_millis(100);
 
-/// Why the process cannot start.
+/// Why the process cannot start, or go on.
 #[derive(Debug)]
 pub enum StartError {
     /// An address cannot be listened on.
@@ -60,6 +60,8 @@ pub enum StartError {
     },
     /// The system refuses a thread or a runtime.
     System(io::Error),
+    /// A worker could not go on; it says why.
+    Worker(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -67,6 +69,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind { who, address, error } => write!(f, "{who}: cannot listen on {address}: {error}"),
             Self::System(error) => write!(f, "cannot start: {error}"),
+            Self::Worker(error) => error.fmt(f),
         }
     }
 }
@@ -298,7 +301,7 @@ impl Proxy {
             tasks.wait().await;
             Ok(())
         })?;
-        self.join().map_err(StartError::System)
+        self.join().map_err(StartError::Worker)
     }
 
     /// Follows the configuration until it is time to stop.
@@ -314,6 +317,8 @@ impl Proxy {
         loop {
             let watch = self.shared.live().config.watch;
             tokio::select! {
+                // A worker could not go on.
+                () = self.shutdown.cancelled() => return,
                 Some(signal) = signals.recv() => match signal {
                     Signal::Reload => {
                         // Told in the log.
@@ -508,7 +513,7 @@ impl Proxy {
     async fn drain(&mut self, signals: &mut mpsc::Receiver<Signal>) {
         let drain = self.shared.live().config.drain;
         self.shared.stopping.store(true, Ordering::Relaxed);
-        if !drain.delay.is_zero() {
+        if !drain.delay.is_zero() && !self.shutdown.is_cancelled() {
             tracing::info!("not ready any more; listeners close in {:?}", drain.delay);
             tokio::select! {
                 () = tokio::time::sleep(drain.delay) => {}

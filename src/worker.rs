@@ -10,6 +10,7 @@
 //! ```
 
 use crate::acl::Users;
+use crate::contain::{contain, contained};
 use crate::downstream::listener::{Accepted, Bound, Listener};
 use crate::downstream::session::Session;
 use crate::engine::window::Bounds;
@@ -253,6 +254,8 @@ pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
     // Without this a pause of some microseconds takes 50 longer (prctl(2), PR_SET_TIMERSLACK). Where it is not allowed the
     // controller of the pause finds out by itself that long pauses do not pay.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    // However it ends, the other workers and the process end with it: apps must not be dealt to a worker that is not there.
+    let _with_it = setup.shutdown.clone().drop_guard();
     let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
     let ended = runtime.block_on(serve(setup, started));
     // A look-up that its name server does not answer must not hold the stop.
@@ -267,24 +270,16 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
     let hub = Hub::new(engine, clock);
     let tally = Rc::new(RefCell::new(WorkerCounts::default()));
-    tokio::task::spawn_local(flusher(
-        Rc::clone(&hub),
-        Pacer::new(setup.live.config.max_pause.as_micros() as u32, setup.number as u32),
-        Rc::clone(&tally),
-    ));
+    let pacer = Pacer::new(setup.live.config.max_pause.as_micros() as u32, setup.number as u32);
+    spawn_needed(&hub, "the flusher", flusher(Rc::clone(&hub), pacer, Rc::clone(&tally)));
     let books = Books::open(&setup.live, Arc::clone(&setup.exporter), setup.number);
     let live = Rc::new(RefCell::new(Arc::clone(&setup.live)));
     let lines = Rc::new(Lines::new(Rc::clone(&hub), Arc::clone(&setup.live), setup.seed, wall_clock));
     let from_the_start = hub.engine().line_count();
     (0..from_the_start).for_each(|line| lines.start(line, false));
-    tokio::task::spawn_local(Rc::clone(&lines).run());
-    tokio::task::spawn_local(ticker(
-        Rc::clone(&hub),
-        books,
-        Rc::clone(&live),
-        Rc::clone(&tally),
-        Arc::clone(&setup.board),
-    ));
+    spawn_needed(&hub, "the one who opens connections", Rc::clone(&lines).run());
+    let ticker = ticker(Rc::clone(&hub), books, Rc::clone(&live), Rc::clone(&tally), Arc::clone(&setup.board));
+    spawn_needed(&hub, "the ticker", ticker);
     let doors = Doors {
         hub: Rc::clone(&hub),
         number: setup.number,
@@ -297,13 +292,14 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     for listening in setup.listeners.drain(..) {
         desk.doors.open(listening)?;
     }
-    tokio::task::spawn_local(desk.run(setup.orders));
+    spawn_needed(&hub, "the desk", desk.run(setup.orders));
     // A stopped main thread needs no answer.
     let _ = started.send(());
     loop {
         tokio::select! {
             biased;
             () = setup.shutdown.cancelled() => break,
+            text = hub.broken_down() => return Err(io::Error::other(text)),
             dealt = setup.dealt.recv() => match dealt {
                 Some(dealt) => {
                     let hub = Rc::clone(&hub);
@@ -324,6 +320,17 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     }
     finish(&hub, &setup.halt).await;
     Ok(())
+}
+
+/// Starts a task that the worker cannot be without. One that panics is not started again: what it was about to do is not
+/// known (a reply that nobody sends any more is an app that hangs), while a process that ends is soon started again.
+fn spawn_needed(hub: &Rc<Hub>, whose: &'static str, task: impl Future<Output = ()> + 'static) {
+    let hub = Rc::clone(hub);
+    tokio::task::spawn_local(async move {
+        if let Err(message) = contained(task).await {
+            hub.break_down(whose, &message);
+        }
+    });
 }
 
 /// Lets sessions have the replies they wait for, until the process is told to halt.
@@ -428,7 +435,7 @@ impl Doors {
             live: Rc::clone(&self.live),
             pool: Rc::clone(&pool),
         };
-        tokio::task::spawn_local(accept(table, listener, closing.clone()));
+        spawn_needed(&self.hub, "a listener", accept(table, listener, closing.clone()));
         self.open.insert(listening.number, (closing, pool));
         Ok(())
     }
@@ -565,6 +572,7 @@ async fn ticker(
             let total = hub.engine().requests();
             let mut tally = tally.borrow_mut();
             tally.requests += total - requests;
+            tally.panics += hub.take_panics();
             requests = total;
             books.worker.fold(&mut tally);
             let changes = hub.engine().changes();
@@ -646,7 +654,11 @@ impl Desk {
             match order {
                 Order::Explain(question) => {
                     let now = self.hub.now();
-                    let told = self.hub.engine().explain(question.pool, &question.wire, now);
+                    let explain = || self.hub.engine().explain(question.pool, &question.wire, now);
+                    let told = contain(explain).unwrap_or_else(|message| {
+                        self.hub.panicked("an explanation", &message);
+                        Err("hotring could not tell, because of an error of its own".into())
+                    });
                     // Whoever asked may have gone.
                     let _ = question.answer.send(told);
                 }

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["command", "error"],
     &["stages", "acl"],
     &["engine"],
-    &["hub"],
+    &["hub", "contain"],
     &["downstream", "upstream", "admin", "embedded"],
     &["config"],
     &["live"],

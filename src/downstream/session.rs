@@ -3,8 +3,9 @@
 //! An idle session owns no buffer. Bytes are read into the worker's scratch; only an incomplete request is kept, in a buffer
 //! that grows as its bytes arrive and never ahead of them, whatever length the app has announced.
 
+use crate::contain::contain;
 use crate::engine::{SessionId, Then};
-use crate::hub::{Hub, Socket};
+use crate::hub::{Hub, Socket, trap};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,6 +34,7 @@ pub struct Session<P> {
     id: SessionId,
     eof: bool,
     broken: bool,
+    panicked: bool,
     _place: P,
 }
 
@@ -44,17 +46,26 @@ impl<P> Session<P> {
             sockets.add_app(id, socket);
             id
         });
-        // `broken` until it has ended well: a panic ends it, too, is contained there and costs nobody else anything.
-        Self { hub, tail: Vec::new(), need: 1, id, eof: false, broken: true, _place: place }
+        // `broken` until it has ended well: a panic ends it, too.
+        Self { hub, tail: Vec::new(), need: 1, id, eof: false, broken: true, panicked: false, _place: place }
     }
 }
 
 impl<P> Drop for Session<P> {
     fn drop(&mut self) {
-        self.hub.with(|engine, sockets| {
-            engine.close(self.id, self.broken, sockets);
-            sockets.remove_app(self.id);
+        let closed = contain(|| {
+            self.hub.with(|engine, sockets| {
+                if self.panicked {
+                    engine.mend(sockets);
+                }
+                engine.close(self.id, self.broken, sockets);
+                sockets.remove_app(self.id);
+            });
         });
+        if let Err(message) = closed {
+            // What it leaves behind is not known.
+            self.hub.break_down("the end of a session", &message);
+        }
     }
 }
 
@@ -62,8 +73,14 @@ impl<P: Unpin> Future for Session<P> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let ended = ready!(self.as_mut().get_mut().advance(cx));
-        self.broken = ended.is_err();
+        let session = self.as_mut().get_mut();
+        match contain(|| session.advance(cx)) {
+            Ok(ended) => session.broken = ready!(ended).is_err(),
+            Err(message) => {
+                session.panicked = true;
+                session.hub.panicked("a session", &message);
+            }
+        }
         Poll::Ready(())
     }
 }
@@ -144,7 +161,10 @@ impl<P> Session<P> {
         let bytes = scratch.get(..count).unwrap_or_default();
         if !bytes.is_empty() {
             let now = hub.now();
-            let done = hub.with(|engine, sockets| engine.submit(self.id, bytes, now, sockets));
+            let done = hub.with(|engine, sockets| {
+                trap("session", bytes);
+                engine.submit(self.id, bytes, now, sockets)
+            });
             let rest = bytes.get(done.consumed..).unwrap_or_default();
             if done.then != Then::Close && !rest.is_empty() {
                 self.tail = rest.to_vec();

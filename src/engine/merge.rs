@@ -98,6 +98,12 @@ impl Gather {
         self.parts.iter().map(Vec::len).sum()
     }
 
+    /// How many parts are still to come.
+    #[must_use]
+    pub(super) fn missing(&self) -> usize {
+        usize::from(self.left)
+    }
+
     /// How many shards have a part in it.
     #[must_use]
     pub(super) fn shards(&self) -> u16 {

@@ -16,6 +16,7 @@ pub mod channels;
 mod flush;
 pub mod line;
 mod local;
+mod mend;
 mod merge;
 mod own;
 mod pass;

@@ -211,6 +211,17 @@ impl Session {
         self.open_slots() - self.early.iter().flat_map(|early| early.iter().flatten()).count()
     }
 
+    /// The slots of those.
+    pub fn unfilled(&self) -> impl Iterator<Item = u32> {
+        let early = move |distance: u32| {
+            let index = (distance as usize).checked_sub(1)?;
+            self.early.as_ref()?.get(index)?.as_ref()
+        };
+        (0..self.open)
+            .filter(move |&distance| early(distance).is_none())
+            .map(|distance| self.head.wrapping_add(distance))
+    }
+
     /// Keeps a reply whose turn has not come.
     pub fn keep(&mut self, slot: u32, reply: Vec<u8>, spare: &mut Spare) {
         let distance = slot.wrapping_sub(self.head);

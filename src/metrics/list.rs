@@ -196,6 +196,8 @@ declare! {
         paused: u64 = "hotring_worker_paused_seconds_total", Seconds;
         /// The pause after a flush that the worker has settled on now.
         pause: Level = "hotring_worker_pause_seconds", Seconds;
+        /// Mistakes of hotring's own that cost a session, a connection to a shard or a request; the log has each. Please report them.
+        panics: u64 = "hotring_panics_total", One;
     }
 
     /// What the process has once.

@@ -7,7 +7,7 @@ use crate::engine::LineId;
 use crate::engine::line::Dialect;
 use crate::engine::port::Taken;
 use crate::error::{Cause, Failure};
-use crate::hub::{Hub, Socket, reason};
+use crate::hub::{Hub, Socket, reason, trap};
 use crate::units::Address;
 use socket2::{SockRef, TcpKeepalive};
 use std::cell::RefCell;
@@ -37,6 +37,7 @@ pub struct Target {
 }
 
 /// What a connection is to be.
+#[derive(Clone)]
 pub struct Plan {
     /// Its number.
     pub line: LineId,
@@ -295,7 +296,11 @@ impl Replies {
     fn take(&mut self, hub: &Hub) -> Result<(), Failure> {
         let bytes = self.buffer.get(self.start..self.end).unwrap_or_default();
         let now = hub.now();
-        let received = hub.with(|engine, sockets| engine.receive(self.line, bytes, now, sockets));
+        let received = hub.with(|engine, sockets| {
+            let received = engine.receive(self.line, bytes, now, sockets);
+            trap("connection", bytes);
+            received
+        });
         let (consumed, need) = match received {
             Ok(done) => done,
             Err(error) => {

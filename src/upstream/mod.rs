@@ -17,6 +17,8 @@
 pub mod config;
 #[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer, and waits of seconds")]
 pub mod connection;
+mod contained;
 mod handshake;
 
 pub use config::*;
+pub use contained::{node, run, run_own};
