@@ -1,6 +1,7 @@
 //! What holds for any bytes: drawn by proptest, by lot from a seed, and by an oracle.
 //!
-//! The mutations are a bounded stand-in for the fuzzing targets of `tests/fuzz`, which need a nightly toolchain.
+//! The mutations are a bounded stand-in for the fuzzing targets of `tests/fuzz`, which need a nightly toolchain; what those
+//! have found is kept in `tests/fuzz/corpus` and played here.
 //! `HOTRING_MUTATIONS=<count>` makes more of them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -41,6 +42,77 @@ fn frame() -> impl Strategy<Value = OwnedFrame> {
         Just(OwnedFrame::Null),
     ];
     leaf.prop_recursive(5, 60, 6, |inner| proptest::collection::vec(inner, 0..6).prop_map(OwnedFrame::Array))
+}
+
+/// The bytes of a reply of any type that RESP3 knows.
+fn resp3() -> impl Strategy<Value = Vec<u8>> {
+    let line = |kind: char, text: &str| format!("{kind}{text}\r\n").into_bytes();
+    let blob =
+        |kind: u8, body: Vec<u8>| [&[kind][..], format!("{}\r\n", body.len()).as_bytes(), &body, b"\r\n"].concat();
+    let body = || proptest::collection::vec(any::<u8>(), 0..30);
+    let leaf = prop_oneof![
+        "[ -~]{0,20}".prop_map(move |text| line('+', &text)),
+        "[ -~]{0,20}".prop_map(move |text| line('-', &text)),
+        any::<i64>().prop_map(move |number| line(':', &number.to_string())),
+        any::<f64>().prop_map(move |number| line(',', &number.to_string())),
+        "-?[1-9][0-9]{0,60}".prop_map(move |number| line('(', &number)),
+        any::<bool>().prop_map(move |yes| line('#', if yes { "t" } else { "f" })),
+        Just(b"_\r\n".to_vec()),
+        Just(b"$-1\r\n".to_vec()),
+        Just(b"*-1\r\n".to_vec()),
+        body().prop_map(move |body| blob(b'$', body)),
+        body().prop_map(move |body| blob(b'!', body)),
+        body().prop_map(move |body| blob(b'=', [b"txt:", &body[..]].concat())),
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        let many = move |kind: char, each: usize, items: Vec<Vec<u8>>| {
+            let whole = items.len() / each * each;
+            [format!("{kind}{}\r\n", whole / each).into_bytes(), items[..whole].concat()].concat()
+        };
+        let items = || proptest::collection::vec(inner.clone(), 0..6);
+        prop_oneof![
+            items().prop_map(move |items| many('*', 1, items)),
+            items().prop_map(move |items| many('~', 1, items)),
+            items().prop_map(move |items| many('>', 1, items)),
+            items().prop_map(move |items| many('%', 2, items)),
+            // An attribute, and what it stands before.
+            (items(), inner.clone()).prop_map(move |(items, reply)| [many('|', 2, items), reply].concat()),
+        ]
+    })
+}
+
+/// A reply of hotring's own.
+fn own() -> impl Strategy<Value = Control> {
+    let leaf = prop_oneof![
+        any::<String>().prop_map(Control::Simple),
+        any::<String>().prop_map(Control::Error),
+        any::<i64>().prop_map(Control::Integer),
+        proptest::collection::vec(any::<u8>(), 0..30).prop_map(Control::Bulk),
+        proptest::collection::vec(any::<u8>(), 0..30).prop_map(Control::Text),
+        Just(Control::Null),
+    ];
+    leaf.prop_recursive(4, 40, 5, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Control::Array),
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Control::Set),
+            proptest::collection::vec((inner.clone(), inner), 0..4).prop_map(Control::Map),
+        ]
+    })
+}
+
+/// A reply is found behind any beginning of it that came before, and nothing is found in the beginning.
+fn found_wherever_cut(wire: &[u8], length: usize) -> Result<(), TestCaseError> {
+    for cut in 0..=length {
+        let mut resume = ReplyResume::default();
+        if cut < length {
+            match skim(&wire[..cut], &mut resume) {
+                Ok(Skim::Incomplete { need }) => prop_assert!(cut < need && need <= length, "{} at {}", need, cut),
+                other => prop_assert!(false, "{:?} at {}", other, cut),
+            }
+        }
+        prop_assert_eq!(skim(wire, &mut resume), Ok(Skim::Reply(length)), "after {}", cut);
+    }
+    Ok(())
 }
 
 fn bytes_of(frame: &OwnedFrame) -> Vec<u8> {
@@ -89,16 +161,23 @@ proptest! {
         let length = wire.len();
         prop_assert_eq!(decode::decode(&wire).unwrap().unwrap().1, length);
         wire.extend(tail);
-        for cut in 0..=length {
-            let mut resume = ReplyResume::default();
-            if cut < length {
-                match skim(&wire[..cut], &mut resume) {
-                    Ok(Skim::Incomplete { need }) => prop_assert!(cut < need && need <= length, "{} at {}", need, cut),
-                    other => prop_assert!(false, "{:?} at {}", other, cut),
-                }
-            }
-            prop_assert_eq!(skim(&wire, &mut resume), Ok(Skim::Reply(length)), "after {}", cut);
-        }
+        found_wherever_cut(&wire, length)?;
+    }
+
+    #[test]
+    fn a_reply_of_resp3_is_found_wherever_it_is_cut(
+        reply in resp3(),
+        tail in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let length = reply.len();
+        found_wherever_cut(&[reply, tail].concat(), length)?;
+    }
+
+    #[test]
+    fn a_reply_of_its_own_is_one_reply_in_either_protocol(reply in own(), resp3 in any::<bool>()) {
+        let mut wire = Vec::new();
+        control::encode_for(resp3, &reply, &mut wire);
+        found_wherever_cut(&wire, wire.len())?;
     }
 
     #[test]
@@ -179,6 +258,13 @@ fn announced_lengths_cost_nothing() {
     {
         assert_eq!(skim(reply.as_bytes(), &mut ReplyResume::default()), Err(ReplyError::Length), "{reply:?}");
     }
+    // Nor does what no server sends, and nobody could say the length of: RESP3's streamed strings and aggregates.
+    for reply in ["$?\r\n;4\r\nHell\r\n;0\r\n", "*?\r\n:1\r\n.\r\n", "~?\r\n:1\r\n.\r\n", "%?\r\n+a\r\n:1\r\n.\r\n"] {
+        assert_eq!(skim(reply.as_bytes(), &mut ReplyResume::default()), Err(ReplyError::Length), "{reply:?}");
+    }
+    for (reply, kind) in [(";4\r\nHell\r\n", b';'), (".\r\n", b'.')] {
+        assert_eq!(skim(reply.as_bytes(), &mut ReplyResume::default()), Err(ReplyError::Type(kind)), "{reply:?}");
+    }
     // Arrays in arrays: how many frames are to come is counted, and must not overflow.
     let nested = b"*1073741824\r\n".repeat(1000);
     assert!(matches!(skim(&nested, &mut ReplyResume::default()), Ok(Skim::Incomplete { .. })));
@@ -224,6 +310,26 @@ const REQUESTS: &[&[u8]] = &[
     b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$1\r\nn\r\n",
     b"*3\r\n$7\r\nCOMMAND\r\n$4\r\nINFO\r\n$3\r\nget\r\n",
     b"*1\r\n$4\r\nQUIT\r\n",
+    b"*2\r\n$5\r\nWATCH\r\n$1\r\nk\r\n",
+    b"*1\r\n$5\r\nMULTI\r\n",
+    b"*1\r\n$4\r\nEXEC\r\n",
+    b"*1\r\n$7\r\nDISCARD\r\n",
+    b"*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n0\r\n",
+    b"*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n$1\r\nd\r\n",
+    b"*2\r\n$10\r\nPSUBSCRIBE\r\n$2\r\nc*\r\n",
+    b"*1\r\n$11\r\nUNSUBSCRIBE\r\n",
+    b"*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$1\r\nm\r\n",
+    b"*2\r\n$4\r\nSCAN\r\n$1\r\n0\r\n",
+    b"*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n",
+    b"*1\r\n$6\r\nDBSIZE\r\n",
+    b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n",
+    b"*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n",
+    b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n",
+    b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n",
+    b"*1\r\n$5\r\nRESET\r\n",
+    b"*4\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n$1\r\n1\r\n$1\r\nk\r\n",
+    b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$1\r\nx\r\n",
+    b"*1\r\n$8\r\nFLUSHALL\r\n",
     b"GET 'k' \"\\x41\"\r\n",
     b"PING\n",
     b"*0\r\n",
@@ -242,6 +348,11 @@ const REPLIES: &[&[u8]] = &[
     b"%1\r\n+a\r\n:1\r\n",
     b"|1\r\n+a\r\n:1\r\n+OK\r\n",
     b"~1\r\n#t\r\n",
+    b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
+    b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n",
+    b"+QUEUED\r\n",
+    b"-NOSCRIPT No matching script.\r\n",
+    b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nk\r\n",
     b"_\r\n,1.5\r\n(12345\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n",
 ];
 
@@ -293,9 +404,9 @@ fn played(chance: &mut Chance) -> Vec<u8> {
     bytes
 }
 
-fn mutations(share: u64, name: &str, make: impl Fn(&mut Chance) -> Vec<u8>, check: fn(&[u8])) {
+fn mutations(thousandth: u64, name: &str, make: impl Fn(&mut Chance) -> Vec<u8>, check: fn(&[u8])) {
     let all = std::env::var("HOTRING_MUTATIONS").map_or(200_000, |count| count.parse().expect("a number"));
-    for seed in 0..all * share / 100 {
+    for seed in 0..all * thousandth / 1000 {
         let bytes = make(&mut Chance::new(seed));
         let survived = catch_unwind(AssertUnwindSafe(|| check(&bytes)));
         assert!(survived.is_ok(), "{name}, seed {seed}: {}", bytes.escape_ascii());
@@ -304,13 +415,13 @@ fn mutations(share: u64, name: &str, make: impl Fn(&mut Chance) -> Vec<u8>, chec
 
 #[test]
 fn damaged_requests_are_survived() {
-    mutations(40, "requests", |chance| mutated(chance, REQUESTS), fuzzing::scanning);
+    mutations(400, "requests", |chance| mutated(chance, REQUESTS), fuzzing::scanning);
 }
 
 #[test]
 fn damaged_replies_are_survived() {
     mutations(
-        30,
+        300,
         "replies",
         |chance| mutated(chance, REPLIES),
         |bytes| {
@@ -322,7 +433,7 @@ fn damaged_replies_are_survived() {
 
 #[test]
 fn damaged_conversations_are_survived() {
-    mutations(25, "conversations", played, fuzzing::engines);
+    mutations(100, "conversations", played, fuzzing::engines);
 }
 
 #[test]
@@ -341,7 +452,61 @@ fn damaged_configs_are_survived() {
         (0..chance.below(4)).for_each(|_| damage(chance, &mut bytes));
         bytes
     };
-    mutations(1, "configs", make, fuzzing::configs);
+    mutations(10, "configs", make, fuzzing::configs);
+}
+
+// --- the corpus of tests/fuzz ---------------------------------------------------------------------------------------------
+
+/// What a target has found to be worth keeping: as it is, and so many times with damage and parts of one another.
+fn corpus(target: &str, thousandth: u64, check: fn(&[u8])) {
+    let mut files: Vec<_> = std::fs::read_dir(format!("tests/fuzz/corpus/{target}"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "bytes"))
+        .map(|path| (path.display().to_string(), std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 20, "{} files for {target}", files.len());
+    for (name, bytes) in &files {
+        assert!(catch_unwind(AssertUnwindSafe(|| check(bytes))).is_ok(), "{name}");
+    }
+    let make = |chance: &mut Chance| {
+        let any = |chance: &mut Chance| files[chance.below(files.len())].1.as_slice();
+        let mut bytes = any(chance).to_vec();
+        if chance.below(3) == 0 {
+            bytes.truncate(chance.below(bytes.len().max(1)));
+            let other = any(chance);
+            bytes.extend_from_slice(&other[chance.below(other.len().max(1)).min(other.len())..]);
+        }
+        (0..chance.below(4)).for_each(|_| damage(chance, &mut bytes));
+        bytes
+    };
+    mutations(thousandth, target, make, check);
+}
+
+#[test]
+fn the_corpus_of_scan_is_survived() {
+    corpus("scan", 20, fuzzing::scanning);
+}
+
+#[test]
+fn the_corpus_of_skim_is_survived() {
+    corpus("skim", 20, fuzzing::skimming);
+}
+
+#[test]
+fn the_corpus_of_control_is_survived() {
+    corpus("control", 40, fuzzing::controls);
+}
+
+#[test]
+fn the_corpus_of_config_is_survived() {
+    corpus("config", 2, fuzzing::configs);
+}
+
+#[test]
+fn the_corpus_of_engine_is_survived() {
+    corpus("engine", 5, fuzzing::engines);
 }
 
 #[test]

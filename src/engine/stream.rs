@@ -62,7 +62,8 @@ impl Engine {
         if session.mode & mode::LONG_WAY != 0 || !session.authenticated {
             return Begun::Not;
         }
-        let Some(front) = request::front(bytes).filter(|front| front.expected - bytes.len() as u64 > 0) else {
+        let Some(front) = request::front(bytes, &session.resume).filter(|front| front.expected > bytes.len() as u64)
+        else {
             return Begun::Not;
         };
         let Some(spec) = command::lookup(front.name).filter(|spec| fits(spec, front.argc)) else { return Begun::Not };

@@ -180,11 +180,7 @@ impl<'a> Request<'a> {
     /// All arguments in order, the name first.
     #[must_use]
     pub fn args(&self) -> Args<'a> {
-        let at = match header(self.wire, 1) {
-            Header::Value(_, at) => at,
-            _ => self.wire.len(),
-        };
-        Args { wire: self.wire, at, left: self.argc }
+        Args { wire: self.wire, at: args_begin(self.wire), left: self.argc }
     }
 
     fn remembered(&self, index: usize) -> &'a [u8] {
@@ -324,29 +320,29 @@ pub struct Front<'a> {
     pub more: u32,
 }
 
-/// What is known of a request of which [`scan`] has said that it is incomplete; `None` before its first argument is all
-/// there, and the header of the one that is arriving.
+/// What is known of a request of which [`scan`] has said that it is incomplete, by what it has noted in `resume`; `None`
+/// before its first argument is all there, and the header of the one that is arriving.
+///
+/// Looks at its first two arguments and the last only: a request of a million arguments may ask this at every read.
 #[must_use]
-pub fn front(bytes: &[u8]) -> Option<Front<'_>> {
-    let Header::Value(argc, mut at) = header(bytes, 1) else { return None };
-    let argc = u32::try_from(argc).ok()?;
-    let (mut name, mut key) = (None, None);
-    for index in 0..argc {
-        let Header::Value(len, start) = header(bytes, at.checked_add(1)?) else { return None };
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        let next = end.checked_add(2)?;
-        let Some(argument) = bytes.get(start..end).filter(|_| bytes.len() >= next) else {
-            let more = argc.saturating_sub(index).saturating_sub(1);
-            return Some(Front { name: name?, key: key?, argc, expected: next as u64, more });
-        };
-        match index {
-            0 => name = Some(argument),
-            1 => key = Some(argument),
-            _ => {}
-        }
-        at = next;
+pub fn front<'a>(bytes: &'a [u8], resume: &Resume) -> Option<Front<'a>> {
+    let (argc, left) = (resume.argc, resume.left);
+    if argc.checked_sub(left)? < 2 {
+        return None;
     }
-    None
+    let mut args = Args { wire: bytes, at: args_begin(bytes), left: argc };
+    let (name, key) = (args.next()?, args.next()?);
+    let Header::Value(len, start) = header(bytes, (resume.at as usize).checked_add(1)?) else { return None };
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    Some(Front { name, key, argc, expected: end.checked_add(2)? as u64, more: left.checked_sub(1)? })
+}
+
+/// Where a request's first argument begins.
+fn args_begin(wire: &[u8]) -> usize {
+    match header(wire, 1) {
+        Header::Value(_, at) => at,
+        _ => wire.len(),
+    }
 }
 
 /// The length of an argument from its header, `$length` with its line end.

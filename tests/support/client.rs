@@ -126,11 +126,12 @@ impl Client {
 
     /// Sends no more.
     pub(crate) fn half_close(&self) {
-        match &self.stream {
+        let done = match &self.stream {
             Stream::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Stream::Unix(socket) => socket.shutdown(Shutdown::Write),
-        }
-        .unwrap();
+        };
+        // The other side may have ended it already.
+        done.or_else(|error| if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }).unwrap();
     }
 
     /// Ends a TCP connection as an app that crashed does: the other side sees a reset. One that is dropped looks like one

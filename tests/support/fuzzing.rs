@@ -4,11 +4,12 @@
 
 use super::support::pool;
 use hotring::config;
-use hotring::engine::line::State;
+use hotring::engine::line::Owner;
 use hotring::engine::port::{Port, Taken};
 use hotring::engine::window::Bounds;
 use hotring::engine::{Engine, LineId, SessionId, Then};
 use hotring::error::{Cause, Failure};
+use hotring::metrics::Level;
 use hotring::resp::control::{self, Control};
 use hotring::resp::{Limits, ReplyResume, Request, Resume, Scan, Skim, request, scan, skim};
 use std::collections::VecDeque;
@@ -180,15 +181,35 @@ pub fn configs(data: &[u8]) {
 /// Sockets whose capacity the input decides, and that look at what goes through them.
 struct Watched {
     moods: VecDeque<u8>,
-    apps: Vec<Stream>,
-    shards: Vec<Stream>,
+    apps: Vec<App>,
+    wires: Vec<Wire>,
+    /// What the replies to marked requests begin with.
+    mark: Vec<u8>,
 }
 
-/// What was sent on a socket and is no whole frame yet.
+/// An app, and what it was sent.
 #[derive(Default)]
-struct Stream {
+struct App {
+    /// No whole reply yet.
     rest: Vec<u8>,
-    frames: u64,
+    /// Replies, but for what it is told of channels.
+    replies: u64,
+    /// What is answered at least once at most: requests and protocol errors.
+    asked: u64,
+    /// Marks it has sent whose replies have not come.
+    marks: VecDeque<u64>,
+}
+
+/// A connection to a shard.
+#[derive(Default)]
+struct Wire {
+    /// What was sent on it and is no whole request yet.
+    sent: Vec<u8>,
+    /// What came on it and is no whole reply yet.
+    came: Vec<u8>,
+    open: bool,
+    wanted: bool,
+    given_up: bool,
 }
 
 impl Watched {
@@ -201,6 +222,27 @@ impl Watched {
             _ => Taken::Some(length),
         }
     }
+
+    fn wire(&mut self, line: LineId) -> &mut Wire {
+        let least = self.wires.len().max(line as usize + 1);
+        self.wires.resize_with(least, Wire::default);
+        &mut self.wires[line as usize]
+    }
+}
+
+impl App {
+    fn hears(&mut self, reply: &[u8], mark: &[u8]) {
+        let start = &reply[..reply.len().min(32)];
+        let about_channels = |text: &[u8]| start.windows(text.len()).any(|part| part == text);
+        if !about_channels(b"subscribe\r\n") && !about_channels(b"message\r\n") {
+            self.replies += 1;
+        }
+        let body = reply.iter().position(|&byte| byte == b'\n').map(|end| &reply[end + 1..]);
+        let Some(number) = body.filter(|_| reply[0] == b'$').and_then(|body| body.strip_prefix(mark)) else { return };
+        let number: u64 = std::str::from_utf8(number).expect("as it was asked").trim_end().parse().expect("a number");
+        // Those before it were asked not to be answered (CLIENT REPLY), or in a transaction.
+        while self.marks.pop_front().expect("a reply that was not asked for, or comes late") != number {}
+    }
 }
 
 impl Port for Watched {
@@ -210,8 +252,8 @@ impl Port for Watched {
             let app = &mut self.apps[session as usize];
             app.rest.extend_from_slice(&bytes[..n]);
             while let Skim::Reply(length) = skim(&app.rest, &mut ReplyResume::default()).expect("an app got no reply") {
-                app.rest.drain(..length);
-                app.frames += 1;
+                let reply: Vec<u8> = app.rest.drain(..length).collect();
+                app.hears(&reply, &self.mark);
             }
         }
         taken
@@ -220,14 +262,14 @@ impl Port for Watched {
     fn to_shard(&mut self, line: LineId, bytes: &[u8]) -> Taken {
         let taken = self.takes(bytes.len());
         if let Taken::Some(n) | Taken::Full(n) = taken {
-            let shard = &mut self.shards[line as usize];
-            shard.rest.extend_from_slice(&bytes[..n]);
+            let wire = self.wire(line);
+            assert!(wire.open, "bytes for a connection that is not open");
+            wire.sent.extend_from_slice(&bytes[..n]);
             loop {
-                match scan(&shard.rest, &mut Resume::default(), &Limits::default()).expect("a shard got no request") {
+                match scan(&wire.sent, &mut Resume::default(), &Limits::default()).expect("a shard got no request") {
                     Scan::Request(request) => {
                         let length = request.wire().len();
-                        shard.rest.drain(..length);
-                        shard.frames += 1;
+                        wire.sent.drain(..length);
                     }
                     Scan::Incomplete { .. } => break,
                     other => panic!("a shard got {other:?}"),
@@ -239,95 +281,211 @@ impl Port for Watched {
 
     fn wake(&mut self, _session: SessionId) {}
 
-    fn open(&mut self, _line: LineId) {}
+    fn open(&mut self, line: LineId) {
+        self.wire(line).wanted = true;
+    }
+
+    fn give_up(&mut self, line: LineId) {
+        self.wire(line).given_up = true;
+    }
 }
 
-/// The engine: apps and shards say what they like; nobody else is harmed, and nothing is left behind.
+/// What the shell does for the engine's connections.
+struct Shell {
+    engine: Engine,
+    port: Watched,
+    now: u64,
+}
+
+impl Shell {
+    const LOST: Failure = Failure { cause: Cause::Lost, reason: "reset" };
+
+    fn is_own(&self, line: LineId) -> bool {
+        self.engine.line(line).is_some_and(|line| matches!(line.owner, Owner::Free | Owner::Session(..)))
+    }
+
+    fn connects(&mut self, line: LineId) {
+        let own = self.is_own(line);
+        let wire = self.port.wire(line);
+        // Connections beside the first ones are opened when they are wanted.
+        if wire.open || (line >= LINES && !wire.wanted) {
+            return;
+        }
+        if own && self.engine.is_given_up(line) {
+            return self.fails(line);
+        }
+        wire.open = true;
+        self.engine.opening(line);
+        self.engine.connected(line, self.now);
+    }
+
+    fn fails(&mut self, line: LineId) {
+        let own = self.is_own(line);
+        let wire = self.port.wire(line);
+        if line >= LINES && !wire.open && !wire.wanted {
+            return;
+        }
+        *wire = Wire { wanted: !own, ..Wire::default() };
+        if !(own && self.engine.is_given_up(line)) {
+            self.engine.fail(line, Self::LOST, self.now, &mut self.port);
+        }
+        if own {
+            self.engine.ended(line);
+        }
+    }
+
+    fn receives(&mut self, line: LineId, piece: &[u8]) {
+        let wire = self.port.wire(line);
+        if !wire.open {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut wire.came);
+        bytes.extend_from_slice(piece);
+        match self.engine.receive(line, &bytes, self.now, &mut self.port) {
+            Ok((consumed, need)) => {
+                bytes.drain(..consumed);
+                assert!(need > bytes.len());
+                self.port.wire(line).came = bytes;
+            }
+            Err(_) => self.fails(line),
+        }
+    }
+
+    /// Connections that the engine has given up and forgotten.
+    fn lets_go(&mut self) {
+        for line in 0..self.port.wires.len() as LineId {
+            if self.port.wire(line).given_up && self.port.wire(line).open {
+                *self.port.wire(line) = Wire::default();
+                self.engine.ended(line);
+            }
+        }
+    }
+
+    fn levels(&mut self) -> [u64; 3] {
+        let counts = self.engine.pool_counts(0).expect("the pool");
+        [counts.client_connections, counts.requests_pending, counts.client_output_bytes].map(Level::get)
+    }
+
+    fn answered_at_most(&mut self) -> u64 {
+        let requests = self.engine.requests();
+        // What is no request at all is answered, too, once.
+        requests + self.engine.pool_counts(0).expect("the pool").errors[Cause::Protocol]
+    }
+}
+
+/// Connections of the pool from its start.
+const LINES: LineId = 4;
+
+/// The engine: apps and shards say what they like. Each request has one reply at most, in order; what is held is bounded by
+/// what was said; nobody is left waiting, and nothing is left behind.
 pub fn engines(data: &[u8]) {
     const SESSIONS: usize = 3;
-    const LINES: usize = 4;
-    const LOST: Failure = Failure { cause: Cause::Lost, reason: "reset" };
+    let whole = data;
     let Some((&kind, mut data)) = data.split_first() else { return };
     let mut config = pool(2, 2, kind & 1 == 1);
     config.bounds = Bounds { open: 1 + usize::from(kind >> 4), output: 1 << (4 + (kind >> 5)) };
     config.outbox = usize::from(kind) * 4;
     config.limits = LIMITS;
     config.timeout = Some(1000);
+    if kind & 8 == 8 {
+        config.long = 64;
+    }
     if kind & 6 == 6 {
         let password = hotring::units::Secret::new("pw");
         config.users = std::sync::Arc::new(hotring::acl::Users::new(&[], Some(&password)).expect("a password"));
     }
+    let most_out = SESSIONS as u64 * (config.bounds.output as u64 + 4 * whole.len() as u64 + (1 << 20));
+    let most_queued = config.outbox + 2 * whole.len() + (1 << 16);
     let mut engine = Engine::new(1, 1);
     engine.add_pool(config);
-    let streams = |count: usize| std::iter::repeat_with(Stream::default).take(count).collect();
-    let mut port = Watched { moods: VecDeque::new(), apps: streams(SESSIONS), shards: streams(LINES) };
+    // No input can hold the mark that is made of it.
+    let mark =
+        whole.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mark = format!("mark-{mark:016x}-").into_bytes();
+    let apps = std::iter::repeat_with(App::default).take(SESSIONS).collect();
+    let port = Watched { moods: VecDeque::new(), apps, wires: Vec::new(), mark };
     let mut sessions: Vec<(SessionId, Vec<u8>)> = (0..SESSIONS).map(|_| (engine.open(0), Vec::new())).collect();
-    let mut buffers: Vec<Vec<u8>> = vec![Vec::new(); LINES];
-    let mut now = 0;
-    let reset = |engine: &mut Engine, port: &mut Watched, buffers: &mut Vec<Vec<u8>>, line: usize, now| {
-        engine.fail(line as LineId, LOST, now, port);
-        port.shards[line] = Stream::default();
-        buffers[line].clear();
-    };
+    let mut shell = Shell { engine, port, now: 0 };
+    let mut number = 0;
     while let [step, length, rest @ ..] = data {
         let (piece, rest) = rest.split_at(usize::from(*length).min(rest.len()));
         data = rest;
-        let (who, line) = (usize::from(step >> 4) % SESSIONS, usize::from(step >> 4) % LINES);
-        let (id, tail) = &mut sessions[who];
-        now += u64::from(*length);
+        let line = LineId::from(step >> 4) % shell.engine.line_count();
+        let (id, tail) = &mut sessions[usize::from(step >> 4) % SESSIONS];
+        shell.now += u64::from(*length);
         match step & 15 {
-            0..=4 if !engine.is_paused(*id) && !engine.is_over(*id) => {
+            0..=4 if !shell.engine.is_paused(*id) && !shell.engine.is_over(*id) => {
+                if step & 15 == 4 && tail.is_empty() && length & 1 == 1 {
+                    number += 1;
+                    let marked = [&shell.port.mark[..], number.to_string().as_bytes()].concat();
+                    hotring::resp::write::request(tail, &[b"ECHO", &marked]);
+                    shell.port.apps[*id as usize].marks.push_back(number);
+                }
                 tail.extend_from_slice(piece);
-                let done = engine.submit(*id, tail, now, &mut port);
+                let before = shell.answered_at_most();
+                let done = shell.engine.submit(*id, tail, shell.now, &mut shell.port);
                 tail.drain(..done.consumed);
                 if let Then::Read { need } = done.then {
                     assert!(need > tail.len());
                 }
+                shell.port.apps[*id as usize].asked += shell.answered_at_most() - before;
             }
-            5..=7 if engine.line(line as LineId).is_some_and(|line| line.state == State::Up) => {
-                buffers[line].extend_from_slice(piece);
-                match engine.receive(line as LineId, &buffers[line], now, &mut port) {
-                    Ok((consumed, need)) => {
-                        buffers[line].drain(..consumed);
-                        assert!(need > buffers[line].len());
-                    }
-                    Err(_) => reset(&mut engine, &mut port, &mut buffers, line, now),
+            5..=7 => shell.receives(line, piece),
+            8 | 9 => shell.engine.flush(&mut shell.port),
+            10 => {
+                shell.connects(line);
+                if shell.port.wire(line).open {
+                    shell.engine.shard_writable(line);
                 }
             }
-            8 | 9 => engine.flush(&mut port),
-            10 => {
-                engine.connected(line as LineId, now);
-                engine.shard_writable(line as LineId);
+            11 if length & 1 == 1 => {
+                let before = shell.levels();
+                assert_eq!(shell.engine.mend(&mut shell.port), 0, "somebody waits in vain");
+                assert_eq!(shell.levels(), before);
             }
-            11 => engine.app_writable(*id),
-            12 => reset(&mut engine, &mut port, &mut buffers, line, now),
+            11 => shell.engine.app_writable(*id),
+            12 => shell.fails(line),
             13 => {
-                engine.close(*id, length & 1 == 0, &mut port);
+                shell.engine.close(*id, length & 1 == 0, &mut shell.port);
                 tail.clear();
-                *id = engine.open(0);
-                port.apps[*id as usize] = Stream::default();
+                *id = shell.engine.open(0);
+                shell.port.apps[*id as usize] = App::default();
             }
             14 => {
-                let overdue = engine.tick(now, &mut port);
-                overdue.iter().for_each(|(line, _)| reset(&mut engine, &mut port, &mut buffers, *line as usize, now));
+                let overdue = shell.engine.tick(shell.now, &mut shell.port);
+                overdue.iter().for_each(|&(line, _)| shell.fails(line));
             }
             15 if length & 1 == 0 => {
-                engine.finish(*id);
+                shell.engine.finish(*id);
             }
-            15 => port.moods.extend(piece),
+            15 => shell.port.moods.extend(piece),
             _ => {}
         }
-        let requests = engine.requests();
-        let counts = engine.pool_counts(0).expect("the pool");
-        // What is no request at all is answered, too, once.
-        let asked = requests + counts.errors[Cause::Protocol];
-        assert!(counts.replies <= asked, "{} replies to {asked} requests", counts.replies);
+        shell.lets_go();
+        let asked = shell.answered_at_most();
+        let replies = shell.engine.pool_counts(0).expect("the pool").replies;
+        assert!(replies <= asked, "{replies} replies to {asked} requests");
+        for app in &shell.port.apps {
+            assert!(app.replies <= app.asked, "an app got {} replies to {} requests", app.replies, app.asked);
+        }
+        let out = shell.levels()[2];
+        assert!(out <= most_out, "{out} bytes wait for apps");
+        for line in 0..shell.engine.line_count() {
+            let queued = shell.engine.line(line).map_or(0, |line| line.queued());
+            assert!(queued <= most_queued, "{queued} bytes wait for a shard");
+        }
+        let spare = shell.engine.holdings().spare_bytes;
+        assert!(spare <= 16 << 20, "{spare} bytes are kept for later");
     }
-    (0..LINES).for_each(|line| reset(&mut engine, &mut port, &mut buffers, line, now));
-    sessions.iter().for_each(|(id, _)| engine.close(*id, false, &mut port));
-    let held = engine.holdings();
+    // What was asked for is flushed some time, and wants its connection then.
+    shell.port.moods.clear();
+    shell.engine.flush(&mut shell.port);
+    (0..shell.engine.line_count()).for_each(|line| shell.fails(line));
+    sessions.iter().for_each(|(id, _)| shell.engine.close(*id, false, &mut shell.port));
+    shell.engine.flush(&mut shell.port);
+    shell.lets_go();
+    (0..shell.engine.line_count()).for_each(|line| shell.fails(line));
+    let (engine, held) = (&shell.engine, shell.engine.holdings());
     assert_eq!((engine.in_flight(), engine.session_count(), held.gathers, held.attempts, held.joined), (0, 0, 0, 0, 0));
-    let counts = engine.pool_counts(0).expect("the pool");
-    let levels = [counts.client_connections, counts.client_output_bytes, counts.requests_pending];
-    assert_eq!(levels.map(hotring::metrics::Level::get), [0; 3]);
+    assert_eq!(shell.levels(), [0; 3]);
 }
