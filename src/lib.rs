@@ -28,6 +28,7 @@ pub mod stages;
 pub mod command;
 pub mod error;
 
+pub mod bucket;
 pub mod chance;
 pub mod glob;
 pub mod metrics;

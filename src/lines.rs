@@ -7,6 +7,7 @@ use crate::engine::line::Owner;
 use crate::hub::Hub;
 use crate::live::{Live, Place};
 use crate::upstream::connection::{self, Target};
+use crate::upstream::dial::{Gate, Names, Resolver, System};
 use crate::upstream::{self, Server, Servers};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ pub struct Lines {
     live: RefCell<Arc<Live>>,
     /// By pool and shard; nothing where a shard is a node of this process.
     targets: RefCell<Vec<Vec<Option<Aim>>>>,
+    names: Rc<Names>,
     seed: u64,
     wall_clock: fn() -> u64,
 }
@@ -30,7 +32,21 @@ impl Lines {
     /// For what runs. `wall_clock` tells embedded nodes the milliseconds since 1970.
     #[must_use]
     pub fn new(hub: Rc<Hub>, live: Arc<Live>, seed: u64, wall_clock: fn() -> u64) -> Self {
-        let lines = Self { hub, live: RefCell::new(Arc::clone(&live)), targets: RefCell::default(), seed, wall_clock };
+        Self::resolving(hub, live, Box::new(System), seed, wall_clock)
+    }
+
+    /// The same with another resolver than the system's.
+    #[must_use]
+    pub fn resolving(
+        hub: Rc<Hub>,
+        live: Arc<Live>,
+        resolver: Box<dyn Resolver>,
+        seed: u64,
+        wall_clock: fn() -> u64,
+    ) -> Self {
+        let names = Names::new(resolver);
+        let (targets, first) = (RefCell::default(), RefCell::new(Arc::clone(&live)));
+        let lines = Self { hub, live: first, targets, names, seed, wall_clock };
         lines.renew(live);
         lines
     }
@@ -45,9 +61,17 @@ impl Lines {
             let Servers::Static(servers) = &config.servers else { continue };
             for (server, &number) in servers.iter().zip(&pool.order) {
                 let server: Server = server.clone();
-                let target =
-                    Rc::new(Target { pool: pool.pool.name.as_str().into(), server, config: Rc::clone(&config) });
-                match targets.get_mut(usize::from(number)) {
+                let aim = targets.get_mut(usize::from(number));
+                let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
+                let gate = before.filter(|gate| gate.is_as(&config));
+                let target = Rc::new(Target {
+                    pool: pool.pool.name.as_str().into(),
+                    name: self.names.of(&server.address),
+                    gate: gate.unwrap_or_else(|| Gate::new(&config, self.seed ^ u64::from(number))),
+                    server,
+                    config: Rc::clone(&config),
+                });
+                match aim {
                     Some(Some(aim)) => *aim.borrow_mut() = target,
                     Some(none) => *none = Some(Rc::new(RefCell::new(target))),
                     None => {}
@@ -59,16 +83,12 @@ impl Lines {
 
     /// Starts the task of a connection. `wanted` tells that something waits for it already.
     pub fn start(&self, id: LineId, wanted: bool) {
-        let (pool, shard, dialect, shared) = {
+        let (pool, shard, dialect, owner) = {
             let engine = self.hub.engine();
             let Some(line) = engine.line(id) else { return };
-            (
-                usize::from(line.pool),
-                usize::from(line.shard),
-                line.dialect,
-                matches!(line.owner, Owner::Shared | Owner::Ear),
-            )
+            (usize::from(line.pool), usize::from(line.shard), line.dialect, line.owner)
         };
+        let shared = matches!(owner, Owner::Shared | Owner::Ear);
         let live = self.live.borrow();
         let Some(place) = live.pools.get(pool).and_then(|pool| pool.shards.get(shard)).map(|shard| &shard.place) else {
             return;
@@ -93,6 +113,8 @@ impl Lines {
                     line: id,
                     target: Rc::clone(target),
                     dialect,
+                    own: !shared,
+                    keep: owner != Owner::Shared,
                     seed: self.seed ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 };
                 let hub = Rc::clone(&self.hub);

@@ -24,6 +24,7 @@ use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
 use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, ShardState};
 use crate::upstream::Servers;
+use crate::upstream::dial::LOOK_UPS;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -256,7 +257,12 @@ pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     // However it ends, the other workers and the process end with it: apps must not be dealt to a worker that is not there.
     let _with_it = setup.shutdown.clone().drop_guard();
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        // Only look-ups of names use them, one for each name at a time.
+        .max_blocking_threads(LOOK_UPS)
+        .build_local(LocalOptions::default())?;
     let ended = runtime.block_on(serve(setup, started));
     // A look-up that its name server does not answer must not hold the stop.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FLOORS: &[&[&str]] = &[
-    &["resp", "ring", "metrics", "units", "pace", "chance", "glob"],
+    &["resp", "ring", "metrics", "units", "pace", "chance", "glob", "bucket"],
     &["command", "error"],
     &["stages", "acl"],
     &["engine"],

@@ -83,6 +83,9 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         None => password,
     };
     let timeout = if kind == Kind::Nutcracker { None } else { Some(upstream::TIMEOUT) };
+    let timeout = value(written.timeout, timeout);
+    let server_connections = value(written.server_connections, upstream::SERVER_CONNECTIONS);
+    let dedicated_connections = value(written.dedicated_connections, upstream::DEDICATED_CONNECTIONS);
     let servers = match written.servers {
         Some(ServersWritten::Embedded(count)) => Servers::Embedded {
             count,
@@ -109,18 +112,23 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         },
         upstream: upstream::Config {
             servers,
-            timeout: value(written.timeout, timeout),
+            timeout,
             connect_timeout: value(written.connect_timeout, upstream::CONNECT_TIMEOUT),
-            server_connections: value(written.server_connections, upstream::SERVER_CONNECTIONS),
+            dns_refresh: value(written.dns_refresh, Some(upstream::DNS_REFRESH)),
+            reconnect_rate: value(written.reconnect_rate, Some(upstream::RECONNECT_RATE)),
+            // Whoever may have a connection gets it at once; a storm is what comes on top.
+            reconnect_burst: value(written.reconnect_burst, server_connections + dedicated_connections),
+            server_connections,
             preconnect: value(written.preconnect, false),
             auto_eject_hosts: value(written.auto_eject_hosts, false),
             server_retry_timeout: value(written.server_retry_timeout, upstream::SERVER_RETRY_TIMEOUT),
             server_failure_limit: value(written.server_failure_limit, upstream::SERVER_FAILURE_LIMIT).max(1),
             tcpkeepalive: value(written.tcpkeepalive, false),
+            tcp_user_timeout: value(written.tcp_user_timeout, timeout),
             user,
             password: server_password,
             db,
-            dedicated_connections: value(written.dedicated_connections, upstream::DEDICATED_CONNECTIONS),
+            dedicated_connections,
             // Apps of a pool that has a database of its own are on that one, as with twemproxy.
             databases: if db == 0 { value(written.databases, u32::from(upstream::DATABASES)) as u16 } else { 1 },
             resp3: value(written.resp3, true),

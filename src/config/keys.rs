@@ -149,10 +149,41 @@ pub const KEYS: &[Key] = &[
         "5s",
         "longest wait for a reply; `off` waits for ever, which is what a nutcracker.yml means by none",
     ),
-    own(Place::Pool, "connect_timeout", "1s", "longest wait for a connection to a server"),
+    own(Place::Pool, "connect_timeout", "1s", "longest wait for a connection to a server, all its addresses together"),
+    own(
+        Place::Pool,
+        "dns_refresh",
+        "30s",
+        "how long what a server's name was resolved to is used; connections follow a name that leads elsewhere; `off` resolves \
+         before each connection and never moves one",
+    ),
+    own(
+        Place::Pool,
+        "reconnect_rate",
+        "50",
+        "connections opened to each server a second, for each worker, further ones wait; `off` is no limit",
+    ),
+    own(
+        Place::Pool,
+        "reconnect_burst",
+        "257",
+        "connections that may be opened at once before `reconnect_rate` counts; `server_connections` and \
+         `dedicated_connections` together where it is left out",
+    ),
     twemproxy("server_connections", "1", "connections to each server, for each worker"),
     twemproxy("preconnect", "false", "connect to all servers at start"),
-    twemproxy("tcpkeepalive", "false", "keepalive probes on connections to servers"),
+    twemproxy(
+        "tcpkeepalive",
+        "false",
+        "keepalive probes on connections to servers; those that may wait for ever have them always",
+    ),
+    own(
+        Place::Pool,
+        "tcp_user_timeout",
+        "5s",
+        "how long bytes sent to a server may stay unacknowledged before the connection counts as lost; as `timeout` where it \
+         is left out; `off` leaves it to the kernel",
+    ),
     twemproxy("auto_eject_hosts", "false", "take a failing server out of the ring for `server_retry_timeout`"),
     twemproxy("server_retry_timeout", "30s", "how long an ejected server stays out"),
     twemproxy("server_failure_limit", "2", "failures in a row that eject a server"),

@@ -90,9 +90,17 @@ impl Text {
         let note = "waits for ever, as twemproxy does without a `timeout`; hotring's own default is 5s";
         self.noted("timeout", timeout, upstream.timeout.is_none().then_some(note));
         self.key("connect_timeout", Millis::from(upstream.connect_timeout));
+        self.key("dns_refresh", or_off(upstream.dns_refresh.map(Millis::from)));
+        self.key("reconnect_rate", or_off(upstream.reconnect_rate));
+        if self.all {
+            self.key("reconnect_burst", upstream.reconnect_burst);
+        }
         self.key("server_connections", upstream.server_connections);
         self.key("preconnect", upstream.preconnect);
         self.key("tcpkeepalive", upstream.tcpkeepalive);
+        if self.all {
+            self.key("tcp_user_timeout", or_off(upstream.tcp_user_timeout.map(Millis::from)));
+        }
         self.key("auto_eject_hosts", upstream.auto_eject_hosts);
         self.key("server_retry_timeout", Millis::from(upstream.server_retry_timeout));
         self.key("server_failure_limit", upstream.server_failure_limit);
@@ -196,6 +204,10 @@ impl Text {
         self.out.push_str(line);
         self.out.push('\n');
     }
+}
+
+fn or_off(value: Option<impl ToString>) -> String {
+    value.map_or("off".to_owned(), |value| value.to_string())
 }
 
 fn is_default(place: Place, name: &str, value: &str) -> bool {

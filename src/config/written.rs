@@ -60,9 +60,16 @@ pub(super) struct PoolWritten {
     /// `None` inside: for ever.
     pub(super) timeout: Option<Written<Option<Duration>>>,
     pub(super) connect_timeout: Option<Written<Duration>>,
+    /// `None` inside: `off`.
+    pub(super) dns_refresh: Option<Written<Option<Duration>>>,
+    /// `None` inside: `off`.
+    pub(super) reconnect_rate: Option<Written<Option<u32>>>,
+    pub(super) reconnect_burst: Option<Written<u32>>,
     pub(super) server_connections: Option<Written<u32>>,
     pub(super) preconnect: Option<Written<bool>>,
     pub(super) tcpkeepalive: Option<Written<bool>>,
+    /// `None` inside: `off`.
+    pub(super) tcp_user_timeout: Option<Written<Option<Duration>>>,
     pub(super) auto_eject_hosts: Option<Written<bool>>,
     pub(super) server_retry_timeout: Option<Written<Duration>>,
     pub(super) server_failure_limit: Option<Written<u32>>,
@@ -217,9 +224,16 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         distribution: pool.value("distribution", distribution),
         timeout: pool.value("timeout", patience),
         connect_timeout: pool.value("connect_timeout", some_time),
+        dns_refresh: pool.value("dns_refresh", |text| time_or_off(text, "30s")),
+        reconnect_rate: pool.value("reconnect_rate", |text| match text {
+            "off" => Ok(None),
+            _ => number(text, 1, 1_000_000).map(Some).map_err(|e| Expected::new(format!("{e}, or `off`"))),
+        }),
+        reconnect_burst: pool.value("reconnect_burst", |text| number(text, 1, 1_000_000)),
         server_connections: pool.value("server_connections", |text| number(text, 1, 1024)),
         preconnect: pool.value("preconnect", flag),
         tcpkeepalive: pool.value("tcpkeepalive", flag),
+        tcp_user_timeout: pool.value("tcp_user_timeout", |text| time_or_off(text, "10s")),
         auto_eject_hosts: pool.value("auto_eject_hosts", flag),
         server_retry_timeout: pool.value("server_retry_timeout", |text| text.parse().map(|m: Millis| m.into())),
         // twemproxy takes 0 and ejects at the first failure, as with 1.
@@ -549,6 +563,15 @@ fn slower_than(text: &str) -> Result<Option<Duration>, Expected> {
 fn some_time(text: &str) -> Result<Duration, Expected> {
     let span = Duration::from(text.parse::<Millis>()?);
     if span.is_zero() { Err(Expected::new("a duration above 0")) } else { Ok(span) }
+}
+
+fn time_or_off(text: &str, such_as: &str) -> Result<Option<Duration>, Expected> {
+    match text {
+        "off" => Ok(None),
+        _ => some_time(text)
+            .map(Some)
+            .map_err(|_| Expected::new(format!("a duration above 0 such as `{such_as}`, or `off`"))),
+    }
 }
 
 fn hash(text: &str) -> Result<KeyHash, Expected> {

@@ -55,6 +55,7 @@ impl Engine {
                 Taken::Gone => break,
             }
         }
+        line.hold_if_clear();
         // At half of the bound and not when all is out: others may keep a slow shard's outbox from ever being empty.
         let enough = self.pools.get(usize::from(line.pool)).map_or(0, |pool| pool.config.outbox / 2);
         let room = line.queued() <= enough;

@@ -101,6 +101,8 @@ pub struct Line {
     pub patient: bool,
     /// Its newest request is still arriving.
     pub arriving: bool,
+    /// It is to change to another socket as soon as nothing is under way ([`super::Engine::hold`]).
+    pub moving: bool,
     /// Bytes to come of a reply that is passed on while it arrives; 0 for none.
     pub passing: u64,
     /// Bytes of it that have come.
@@ -148,6 +150,7 @@ impl Line {
             owner: Owner::Shared,
             patient: false,
             arriving: false,
+            moving: false,
             passing: 0,
             passed: 0,
             heard: 0,
@@ -229,6 +232,14 @@ impl Line {
         }
     }
 
+    /// Sends nothing more for now if it is about to move and no request is half sent.
+    #[inline]
+    pub fn hold_if_clear(&mut self) {
+        if self.moving && self.is_clear() {
+            self.state = State::Opening;
+        }
+    }
+
     /// Brings the levels up to date, for folding.
     pub fn measure(&mut self) -> &mut BackendCounts {
         let unsent = self.next_serial().saturating_sub(self.left.max(self.base));
@@ -250,6 +261,7 @@ impl Line {
         self.out_at = 0;
         self.blocked = false;
         self.passing = 0;
+        self.moving = false;
         self.resume = ReplyResume::default();
         all
     }

@@ -23,6 +23,7 @@ mod pass;
 mod plan;
 pub mod port;
 pub mod reload;
+mod relocate;
 mod scan;
 mod scripts;
 mod sets;

@@ -150,6 +150,10 @@ declare! {
         server_err: u64 = "hotring_server_err_total", One;
         /// Connections closed because a reply did not come in time.
         server_timedout: u64 = "hotring_server_timedout_total", One;
+        /// Connections whose opening had to wait because `reconnect_rate` was reached.
+        server_connects_delayed: u64 = "hotring_server_connects_delayed_total", One;
+        /// Connections that changed to another address because the backend's name no longer led to the old one.
+        server_moves: u64 = "hotring_server_moves_total", One;
         /// Times the backend was ejected.
         server_ejects: u64 = "hotring_server_ejects_total", One;
         /// How many workers have the backend ejected now; 0 is healthy.

@@ -13,6 +13,10 @@ use crate::units::{Address, Secret};
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// `connect_timeout` where nothing is said.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// `dns_refresh` where nothing is said.
+pub const DNS_REFRESH: Duration = Duration::from_secs(30);
+/// `reconnect_rate` where nothing is said.
+pub const RECONNECT_RATE: u32 = 50;
 /// `server_connections` where nothing is said.
 pub const SERVER_CONNECTIONS: u32 = 1;
 /// `server_retry_timeout` where nothing is said.
@@ -49,6 +53,16 @@ pub struct Config {
     pub server_failure_limit: u32,
     /// `SO_KEEPALIVE` on connections to servers.
     pub tcpkeepalive: bool,
+    /// `TCP_USER_TIMEOUT` on connections to servers: how long sent bytes may stay unacknowledged; `None` leaves it to the
+    /// kernel.
+    pub tcp_user_timeout: Option<Duration>,
+    /// How long what a name was resolved to is used, and how often it is asked whether a server has moved; `None` asks
+    /// before each connection and never moves one.
+    pub dns_refresh: Option<Duration>,
+    /// Connections opened to each server a second, for each worker, at least 1; `None` bounds nothing.
+    pub reconnect_rate: Option<u32>,
+    /// How many of them may be opened at once, at least 1.
+    pub reconnect_burst: u32,
     /// The user of `AUTH user password`; `None` sends the password alone.
     pub user: Option<String>,
     /// What to `AUTH` with at every server.

@@ -1,15 +1,12 @@
 //! One connection to a shard: opened when wanted, read until it ends, opened again with growing patience.
 
-use super::handshake::{self, Progress};
+use super::dial::{self, Gate, Name, Opened};
 use super::{Config, Server};
 use crate::chance::splitmix;
 use crate::engine::LineId;
 use crate::engine::line::Dialect;
-use crate::engine::port::Taken;
 use crate::error::{Cause, Failure};
-use crate::hub::{Hub, Socket, reason, trap};
-use crate::units::Address;
-use socket2::{SockRef, TcpKeepalive};
+use crate::hub::{Hub, reason, trap};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -26,7 +23,6 @@ const TURNS: u32 = 4;
 const LARGEST_IDLE: usize = 512 * 1024;
 
 /// Where connections of a shard lead to. Replaced when the configuration changes: whoever opens one looks anew.
-#[derive(Debug)]
 pub struct Target {
     /// The pool's name.
     pub pool: Rc<str>,
@@ -34,6 +30,10 @@ pub struct Target {
     pub server: Server,
     /// The pool's settings.
     pub config: Rc<Config>,
+    /// What is known of the server's name, if it has one.
+    pub name: Option<Rc<Name>>,
+    /// Where its connections wait for their turn to be opened.
+    pub gate: Rc<Gate>,
 }
 
 /// What a connection is to be.
@@ -45,12 +45,17 @@ pub struct Plan {
     pub target: Rc<RefCell<Rc<Target>>>,
     /// What is to be spoken on it.
     pub dialect: Dialect,
+    /// One session at a time has it for itself.
+    pub own: bool,
+    /// It is probed whatever the pool says, since it may wait for ever.
+    pub keep: bool,
     /// Makes the waits of many sidecars differ.
     pub seed: u64,
 }
 
 impl Plan {
-    fn target(&self) -> Rc<Target> {
+    /// Where it leads to now.
+    pub(super) fn target(&self) -> Rc<Target> {
         Rc::clone(&self.target.borrow())
     }
 }
@@ -67,15 +72,15 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
                 continue;
             }
         }
-        let Target { pool, server, config } = &*plan.target();
+        let Target { pool, server, config, .. } = &*plan.target();
         hub.engine().opening(plan.line);
-        let failure = match open(&plan).await {
-            Ok(socket) => {
+        let failure = match dial::open(&hub, &plan).await {
+            Ok(opened) => {
                 if down {
                     tracing::info!(%pool, shard = %server.name, "connected again");
                 }
                 let since = hub.now();
-                let end = serve(&hub, &plan, socket).await;
+                let end = serve(&hub, &plan, opened).await;
                 patience.served(Duration::from_micros(hub.now().saturating_sub(since)));
                 hub.with(|_, sockets| sockets.close_shard(plan.line));
                 match end {
@@ -116,8 +121,8 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
 /// with it.
 pub async fn run_own(hub: Rc<Hub>, plan: Plan) {
     hub.engine().opening(plan.line);
-    let failure = match open(&plan).await {
-        Ok(socket) => match serve(&hub, &plan, socket).await {
+    let failure = match dial::open(&hub, &plan).await {
+        Ok(opened) => match serve(&hub, &plan, opened).await {
             End::Failed(failure) => Some(failure),
             // Nobody is left to be told.
             End::Closed | End::GivenUp => None,
@@ -168,65 +173,6 @@ impl Patience {
     }
 }
 
-/// Opens a connection and shakes hands, within `connect_timeout`.
-async fn open(plan: &Plan) -> Result<Socket, &'static str> {
-    let target = plan.target();
-    match tokio::time::timeout(target.config.connect_timeout, shake_hands(&target, plan.dialect)).await {
-        Ok(opened) => opened,
-        Err(_) => Err("no answer within connect_timeout"),
-    }
-}
-
-async fn shake_hands(target: &Target, dialect: Dialect) -> Result<Socket, &'static str> {
-    let mut socket = connect(&target.server.address, target.config.tcpkeepalive).await?;
-    let (requests, count) = handshake::requests(&target.config, dialect);
-    // A new socket takes these few bytes at once.
-    if socket.offer(&requests) != Taken::Some(requests.len()) {
-        return Err("the handshake could not be sent");
-    }
-    let mut replies = vec![0; handshake::LONGEST];
-    let mut have = 0;
-    loop {
-        let read = poll_fn(|cx| socket.poll_read(cx, replies.get_mut(have..).unwrap_or_default())).await;
-        match read {
-            Ok(0) => return Err("closed during the handshake"),
-            Ok(n) => have += n,
-            Err(error) => return Err(reason(&error)),
-        }
-        match handshake::read(replies.get(..have).unwrap_or_default(), count) {
-            Progress::More => {}
-            Progress::Done => return Ok(socket),
-            Progress::Refused(text) => return Err(text),
-        }
-    }
-}
-
-/// What is said where the resolver has no address, whatever its reason.
-const UNKNOWN_HOST: &str = "its name cannot be resolved";
-
-/// Tries all addresses of a host name in turn. Names are looked up anew for each attempt.
-async fn connect(address: &Address, keepalive: bool) -> Result<Socket, &'static str> {
-    match address {
-        Address::Unix { path, .. } => Socket::connect_unix(path).await.map_err(|e| reason(&e)),
-        Address::Tcp { host, port } => {
-            let mut last = UNKNOWN_HOST;
-            for address in tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|_| UNKNOWN_HOST)? {
-                match Socket::connect_tcp(address).await {
-                    Ok(connected) => {
-                        if let (Socket::Tcp(socket), true) = (&connected, keepalive) {
-                            let keep = SockRef::from(socket).set_tcp_keepalive(&TcpKeepalive::new());
-                            keep.map_err(|e| reason(&e))?;
-                        }
-                        return Ok(connected);
-                    }
-                    Err(error) => last = reason(&error),
-                }
-            }
-            Err(last)
-        }
-    }
-}
-
 /// How a connection ended.
 enum End {
     /// With requests under way.
@@ -237,7 +183,8 @@ enum End {
     GivenUp,
 }
 
-async fn serve(hub: &Hub, plan: &Plan, socket: Socket) -> End {
+async fn serve(hub: &Hub, plan: &Plan, opened: Opened) -> End {
+    let Opened { socket, mut at } = opened;
     let now = hub.now();
     let wanted = hub.with(|engine, sockets| {
         let wanted = !engine.is_given_up(plan.line);
@@ -251,7 +198,45 @@ async fn serve(hub: &Hub, plan: &Plan, socket: Socket) -> End {
         return End::GivenUp;
     }
     let mut replies = Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 };
-    poll_fn(|cx| replies.poll(hub, cx)).await
+    if plan.own {
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|cx| replies.poll(hub, cx)) => return end,
+            () = dial::elsewhere(plan, at) => poll_fn(|cx| {
+                // Whoever has it keeps it; the next one gets one to the new address.
+                hub.with(|engine, sockets| engine.leave_if_free(plan.line, sockets));
+                replies.poll(hub, cx)
+            }),
+        };
+        return end.await;
+    }
+    loop {
+        let next = tokio::select! {
+            biased;
+            end = poll_fn(|cx| replies.poll(hub, cx)) => return end,
+            next = dial::successor(hub, plan, at) => next,
+        };
+        let ended = poll_fn(|cx| {
+            if hub.with(|engine, _| engine.hold(plan.line)) {
+                return Poll::Ready(None);
+            }
+            let polled = replies.poll(hub, cx);
+            // What was read just now may have been the last reply that was owed.
+            if polled.is_pending() && hub.with(|engine, _| engine.hold(plan.line)) {
+                return Poll::Ready(None);
+            }
+            polled.map(Some)
+        });
+        if let Some(end) = ended.await {
+            return end;
+        }
+        let now = hub.now();
+        hub.with(|engine, sockets| {
+            sockets.open_shard(plan.line, next.socket);
+            engine.moved(plan.line, now);
+        });
+        (at, replies) = (next.at, Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 });
+    }
 }
 
 /// Reads a shard's replies into the engine.
@@ -347,6 +332,10 @@ pub(super) mod tests {
             server_retry_timeout: crate::upstream::SERVER_RETRY_TIMEOUT,
             server_failure_limit: 2,
             tcpkeepalive: false,
+            tcp_user_timeout: None,
+            dns_refresh: Some(crate::upstream::DNS_REFRESH),
+            reconnect_rate: Some(crate::upstream::RECONNECT_RATE),
+            reconnect_burst: 8,
             user: None,
             password: None,
             db: 0,

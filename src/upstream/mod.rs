@@ -18,7 +18,9 @@ pub mod config;
 #[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer, and waits of seconds")]
 pub mod connection;
 mod contained;
+pub mod dial;
 mod handshake;
+mod keep;
 
 pub use config::*;
 pub use contained::{node, run, run_own};

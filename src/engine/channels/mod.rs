@@ -294,6 +294,14 @@ impl Engine {
         }
     }
 
+    /// An ear changes to another connection: what was asked for on the old one is asked for anew.
+    pub(super) fn ear_moves(&mut self, pool: u16, shard: u16) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        if let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) {
+            ear.expected.clear();
+        }
+    }
+
     /// An ear broke: whoever waits for it is told.
     pub(super) fn ear_lost(&mut self, id: LineId, failure: Failure) {
         let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
