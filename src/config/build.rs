@@ -12,7 +12,9 @@ use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, Pool, Source, WATCH, Workers, servers};
 use crate::acl;
-use crate::downstream::config::{self as downstream, BACKLOG, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};
+use crate::downstream::config::{
+    self as downstream, BACKLOG, CLIENT_TCPKEEPALIVE, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST,
+};
 use crate::engine::slow;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Secret};
@@ -103,6 +105,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             backlog: value(written.backlog, BACKLOG),
             reuseport: value(written.reuseport, false),
             client_connections: value(written.client_connections, 0),
+            client_tcpkeepalive: value(written.client_tcpkeepalive, Some(CLIENT_TCPKEEPALIVE)),
             max_pipeline: value(written.max_pipeline, MAX_PIPELINE),
             max_output: value(written.max_output, MAX_OUTPUT),
             max_request: value(written.max_request, MAX_REQUEST),

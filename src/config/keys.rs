@@ -205,6 +205,12 @@ pub const KEYS: &[Key] = &[
     twemproxy("backlog", "512", "connections the kernel holds ready before they are accepted"),
     twemproxy("reuseport", "false", "let other processes listen on the same address"),
     twemproxy("client_connections", "0", "sessions at a time, further ones are refused; `0` is no limit"),
+    own(
+        Place::Pool,
+        "client_tcpkeepalive",
+        "5m",
+        "silence after which a client on TCP is probed, so that one that vanished is noticed; `off` never does",
+    ),
     own(Place::Pool, "max_pipeline", "1024", "open requests of one session before no more are read from it"),
     own(
         Place::Pool,

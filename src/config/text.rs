@@ -113,6 +113,7 @@ impl Text {
         self.key("reuseport", downstream.reuseport);
         let note = "twemproxy reads this and does nothing, hotring obeys it";
         self.noted("client_connections", downstream.client_connections, Some(note));
+        self.key("client_tcpkeepalive", or_off(downstream.client_tcpkeepalive.map(Millis::from)));
         self.key("max_pipeline", downstream.max_pipeline);
         self.key("max_output", Size::from(downstream.max_output));
         self.key("max_request", Size::from(downstream.max_request));

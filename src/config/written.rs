@@ -81,6 +81,8 @@ pub(super) struct PoolWritten {
     pub(super) backlog: Option<Written<u32>>,
     pub(super) reuseport: Option<Written<bool>>,
     pub(super) client_connections: Option<Written<u32>>,
+    /// `None` inside: `off`.
+    pub(super) client_tcpkeepalive: Option<Written<Option<Duration>>>,
     pub(super) max_pipeline: Option<Written<u32>>,
     pub(super) max_output: Option<Written<u64>>,
     pub(super) max_request: Option<Written<u64>>,
@@ -250,6 +252,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         backlog: pool.value("backlog", |text| number(text, 0, INTEGER)),
         reuseport: pool.value("reuseport", flag),
         client_connections: pool.value("client_connections", |text| number(text, 0, INTEGER)),
+        client_tcpkeepalive: pool.value("client_tcpkeepalive", |text| time_or_off(text, "5m")),
         max_pipeline: pool.value("max_pipeline", |text| number(text, 1, 1_000_000)),
         max_output: pool.value("max_output", |text| size(text, 1 << 16)),
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),

@@ -4,9 +4,12 @@
 
 use crate::acl::Account;
 use crate::units::{Address, Secret};
+use std::time::Duration;
 
 /// `backlog` where nothing is said, as twemproxy has it.
 pub const BACKLOG: u32 = 512;
+/// `client_tcpkeepalive` where nothing is said; Redis' own `tcp-keepalive`.
+pub const CLIENT_TCPKEEPALIVE: Duration = Duration::from_secs(300);
 /// `max_pipeline` where nothing is said.
 pub const MAX_PIPELINE: u32 = 1024;
 /// `max_output` where nothing is said, in bytes: a thousand ordinary replies of 64 KiB, far below a sidecar's memory limit.
@@ -23,6 +26,8 @@ pub struct Config {
     pub backlog: u32,
     /// `SO_REUSEPORT` on the listeners, so that two processes may share an address.
     pub reuseport: bool,
+    /// Silence after which an app on TCP is probed; `None` never does.
+    pub client_tcpkeepalive: Option<Duration>,
     /// Sessions the pool accepts at a time; 0 is no limit.
     pub client_connections: u32,
     /// Requests a session may have open before no more are read from it.

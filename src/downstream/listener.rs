@@ -3,7 +3,7 @@
 use super::Config;
 use crate::hub::Socket as Connected;
 use crate::units::Address;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
+/// Probes without an answer after which an app counts as gone.
+const PROBES: u32 = 3;
 /// How long accepting rests when the process has no descriptor left.
 const REST: Duration = Duration::from_millis(50);
 
@@ -68,7 +70,7 @@ impl Bound {
             Address::Tcp { host, port } => {
                 let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name has no address");
                 for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match bind_tcp(address, backlog, config.reuseport) {
+                    match bind_tcp(address, backlog, config) {
                         Ok(listener) => return Ok(Self::Tcp(listener)),
                         Err(error) => last = error,
                     }
@@ -163,16 +165,31 @@ pub fn bind_unix(
     Ok((socket.into(), file))
 }
 
-fn bind_tcp(address: SocketAddr, backlog: i32, reuseport: bool) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr, backlog: i32, config: &Config) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if reuseport {
+    if config.reuseport {
         socket.set_reuse_port(true)?;
     }
+    watch_apps(&SockRef::from(&socket), config.client_tcpkeepalive)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Makes a listening socket's connections probe an app that has been silent for so long, as Redis does with its
+/// `tcp-keepalive`: three more times within as long again, then it counts as gone. Accepted sockets have the options of the
+/// one that listens (tcp(7)), so that accepting costs no calls for them.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn watch_apps(listener: &SockRef<'_>, after: Option<Duration>) -> io::Result<()> {
+    let Some(after) = after else { return listener.set_keepalive(false) };
+    // The kernel counts whole seconds, and at most 32767 of them.
+    let after = after.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
+    let step = (after / PROBES).max(Duration::from_secs(1));
+    listener.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(step).with_retries(PROBES))
 }
 
 /// Removes a socket's file that its owner left behind; leaves alone one that is listened on, and any other kind of file.
@@ -257,5 +274,46 @@ impl Accepted {
             Self::Tcp(socket) => Connected::Tcp(tokio::net::TcpStream::from_std(socket)?),
             Self::Unix(socket) => Connected::Unix(tokio::net::UnixStream::from_std(socket)?),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downstream::config::{BACKLOG, CLIENT_TCPKEEPALIVE, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};
+
+    /// What an accepted connection is set to: probed, and after how long and in which steps.
+    fn accepted(after: Option<Duration>) -> (bool, Duration, Duration, u32) {
+        let config = Config {
+            listen: Vec::new(),
+            backlog: BACKLOG,
+            reuseport: false,
+            client_tcpkeepalive: after,
+            client_connections: 0,
+            max_pipeline: MAX_PIPELINE,
+            max_output: MAX_OUTPUT,
+            max_request: MAX_REQUEST,
+            password: None,
+            users: Vec::new(),
+            admin_commands: false,
+        };
+        let bound = Bound::new(&"127.0.0.1:0".parse().unwrap(), &config).unwrap();
+        let _app = std::net::TcpStream::connect(bound.address()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let Connected::Tcp(socket) = bound.start().unwrap().accept().await else { panic!("TCP is TCP") };
+            let socket = SockRef::from(&socket);
+            let (time, step) = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+            (socket.keepalive().unwrap(), time, step, socket.tcp_keepalive_retries().unwrap())
+        })
+    }
+
+    #[test]
+    fn apps_are_probed_as_redis_does() {
+        let seconds = Duration::from_secs;
+        assert_eq!(accepted(Some(CLIENT_TCPKEEPALIVE)), (true, seconds(300), seconds(100), 3));
+        assert_eq!(accepted(Some(Duration::from_millis(10))), (true, seconds(1), seconds(1), 3));
+        assert!(accepted(Some(seconds(1 << 40))).0);
+        assert!(!accepted(None).0);
     }
 }
