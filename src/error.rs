@@ -29,6 +29,10 @@ impl Cause {
                 "NOPERM this user has no permissions to …",
                 "Redis' own words: the rules of the app's user (`users:`) do not allow the command, a key or a channel.",
             ),
+            Self::RateLimited => (
+                "ERR rate limited: the limit '…' of this pool is reached; nothing was sent, slow down",
+                "Safe to retry, later and less often; the limit is the one of that name under `rate_limits`.",
+            ),
             Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
             Self::ShardDown => {
                 ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")
@@ -107,6 +111,12 @@ impl Failure {
         let retry = if sent { "the command may have run" } else { "nothing was sent" };
         write::error(out, format!("ERR shard {shard} {what} ({}); {retry}", self.reason).as_bytes());
     }
+}
+
+/// Appends the error reply for [`Cause::RateLimited`]. Its first word is none that clients take for "again, at once".
+pub fn rate_limited(limit: &str, out: &mut Vec<u8>) {
+    let text = format!("ERR rate limited: the limit '{limit}' of this pool is reached; nothing was sent, slow down");
+    write::error(out, text.as_bytes());
 }
 
 /// Appends the error reply for [`Cause::NoShard`].

@@ -4,6 +4,7 @@
 //! Promises: pure, but for looking at files. The change itself is made by `proxy`, `worker` and the engine.
 
 use crate::config::Config;
+use crate::downstream;
 use crate::live::Change;
 use crate::upstream::Servers;
 use std::fmt::Write;
@@ -82,10 +83,14 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
     for pool in &mut next.pools {
         let Some(before) = now.pools.iter().find(|before| before.name == pool.name) else { continue };
         let (new, old) = (&mut pool.downstream, &before.downstream);
-        let sockets = (new.backlog, new.reuseport) == (old.backlog, old.reuseport) || new.listen != old.listen;
+        let options = |config: &downstream::Config| (config.backlog, config.reuseport, config.client_tcpkeepalive);
+        let sockets = options(new) == options(old) || new.listen != old.listen;
         keep(
             sockets,
-            &format!("`backlog` and `reuseport` of pool `{}`, for addresses that it listens on already", pool.name),
+            &format!(
+                "`backlog`, `reuseport` and `client_tcpkeepalive` of pool `{}`, for addresses that it listens on already",
+                pool.name
+            ),
         );
         if let (
             Servers::Embedded { maxmemory, eviction, .. },

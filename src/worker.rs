@@ -19,14 +19,14 @@ use crate::error::{Cause, MAX_CLIENTS};
 use crate::hub::{Clock, Hub, Socket, give_up};
 use crate::lines::Lines;
 use crate::live::{Live, LivePool, shards};
-use crate::metrics::{BackendMetrics, Exporter, PoolMetrics, WorkerCounts, WorkerMetrics};
+use crate::metrics::{BackendMetrics, Exporter, LimitMetrics, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
 use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, ShardState};
 use crate::upstream::Servers;
 use crate::upstream::dial::LOOK_UPS;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
@@ -225,6 +225,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
         slowlog: pool.slowlog,
+        rate_limits: pool.rate_limits.clone(),
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         path: Path {
@@ -365,6 +366,8 @@ struct Books {
 struct PoolBook {
     name: Rc<str>,
     metrics: PoolMetrics,
+    /// By their names, made when they are first seen.
+    limits: BTreeMap<String, LimitMetrics>,
     /// For each shard its connections.
     shards: Vec<Vec<(LineId, BackendMetrics)>>,
     /// For each shard how often it was ejected, and whether it is out: what was told last.
@@ -392,6 +395,7 @@ impl Books {
             PoolBook {
                 name: pool.pool.name.as_str().into(),
                 metrics: exporter.pool(&pool.pool.name),
+                limits: BTreeMap::new(),
                 shards: names.iter().map(|_| Vec::new()).collect(),
                 ejections: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
                 names,
@@ -601,6 +605,10 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         if let Some(counts) = engine.pool_counts(pool) {
             book.metrics.fold(counts);
         }
+        let (exporter, limits, name) = (&books.exporter, &mut book.limits, &book.name);
+        engine.limit_counts(pool, |limit, counts| {
+            limits.entry(limit.to_owned()).or_insert_with(|| exporter.limit(name, limit)).fold(counts);
+        });
         let mut pool_view = Vec::with_capacity(book.shards.len());
         for (index, lines) in book.shards.iter_mut().enumerate() {
             let shard = index as u16;

@@ -247,7 +247,7 @@ impl Port for Sink {
 fn a_timeout_of_hours_ends_too() {
     let text = pool(&["127.0.0.1:1"], &["timeout: 3h"]);
     let config = hotring::config::parse(&text, Path::new("test.yaml")).unwrap();
-    let live = hotring::live::Live::first(config, support::now());
+    let live = hotring::live::Live::first(config, now());
     let mut engine = hotring::worker::engine(&live, 0, 1, 0);
     let session = engine.open(0);
     let minute = 60_000_000;
@@ -262,7 +262,7 @@ fn a_timeout_of_hours_ends_too() {
 fn who_waits_for_a_slow_shard_goes_on_before_its_outbox_is_empty() {
     let text = pool(&["127.0.0.1:1"], &["max_outbox: 64kb"]);
     let config = hotring::config::parse(&text, Path::new("test.yaml")).unwrap();
-    let live = hotring::live::Live::first(config, support::now());
+    let live = hotring::live::Live::first(config, now());
     let mut engine = hotring::worker::engine(&live, 0, 1, 0);
     engine.connected(0, 0);
     let session = engine.open(0);

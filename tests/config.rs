@@ -153,6 +153,18 @@ fn the_defaults_in_the_list_are_true() {
     }
 }
 
+/// What `/config` says of limits is what was written.
+#[test]
+fn limits_are_written_as_they_are_read() {
+    let limits = r#"[{requests: 10/s}, {bytes: 3mb/s, burst: 250ms, prefix: "a:"}, {requests: 1/s, bytes: 5/s, user: default, name: "x: y"}]"#;
+    let text = format!("pools: {{main: {{listen: '127.0.0.1:6380', servers: 'embedded:1', rate_limits: {limits}}}}}");
+    let config = parse(&text);
+    let read = &config.pools[0].rate_limits;
+    assert_eq!(read.iter().map(|limit| limit.name.as_str()).collect::<Vec<_>>(), ["pool", "prefix a:", "x: y"]);
+    assert_eq!((read[1].bytes, read[1].burst), (Some(3 << 20), Duration::from_millis(250)));
+    assert_eq!(&parse(&config.masked_yaml()).pools[0].rate_limits, read);
+}
+
 /// Every key of the list is accepted where the list says it stands.
 #[test]
 fn every_key_of_the_list_is_known() {
@@ -165,6 +177,7 @@ fn every_key_of_the_list_is_known() {
             Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::Auth => format!("pools: {{main: {{server_auth: {{{}: [x]}}}}}}\nz", key.name),
+            Place::Limit => format!("pools: {{main: {{rate_limits: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::User => format!("pools: {{main: {{users: {{app: {{{}: [x]}}}}}}}}\nz", key.name),
         };
         let text = format!("{at}: [x]\n");

@@ -15,6 +15,7 @@ use crate::acl;
 use crate::downstream::config::{
     self as downstream, BACKLOG, CLIENT_TCPKEEPALIVE, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST,
 };
+use crate::engine::limits::Scope;
 use crate::engine::slow;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Secret};
@@ -57,6 +58,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_embedded(&written, report);
     check_servers(&written, report);
     check_users(&written, report);
+    check_limits(&written, report);
     check_pins(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
@@ -148,6 +150,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),
         },
         coalesce: value(written.coalesce, false),
+        rate_limits: written.rate_limits.into_iter().map(|limit| limit.value).collect(),
     }
 }
 
@@ -251,6 +254,17 @@ fn check_users(pool: &PoolWritten, report: &mut Report) {
     for (name, at) in client_auth.into_iter().chain(redis_auth) {
         let said = "for apps this is the password of the user `default`, who is given under `users` too";
         report.twice(at, default.at, format!("{}.{name}", pool.key), said);
+    }
+}
+
+/// A limit on a user is on one that there is.
+fn check_limits(pool: &PoolWritten, report: &mut Report) {
+    for (i, limit) in pool.rate_limits.iter().enumerate() {
+        let Scope::User(name) = &limit.value.on else { continue };
+        if name != acl::DEFAULT && !pool.users.iter().any(|user| user.value.name == *name) {
+            let said = format!("{} is no user of this pool", quoted(name));
+            report.add(limit.at, format!("{}.rate_limits[{i}].user", pool.key), said);
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Place {
     Auth,
     /// Under `users`, in a user.
     User,
+    /// In an entry of `rate_limits`.
+    Limit,
 }
 
 impl Place {
@@ -52,6 +54,7 @@ impl Place {
             Self::Server => "in an entry of `servers`",
             Self::Auth => "under `server_auth` or `client_auth`",
             Self::User => "in a user under `users`",
+            Self::Limit => "in an entry of `rate_limits`",
         }
     }
 }
@@ -245,6 +248,13 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Pool,
+        "rate_limits",
+        "",
+        "a list of limits on requests and their bytes, of the pool, of a user or of keys that begin alike; what is over one is \
+         refused at once",
+    ),
+    own(
+        Place::Pool,
         "pin",
         "",
         "a server where all keys live, or servers by how keys begin, such as `{\"celery:\": s1}`; the longest beginning counts",
@@ -281,6 +291,17 @@ pub const KEYS: &[Key] = &[
          `&news:*`, `on`, `off` and so on; later ones win",
     ),
     own(Place::User, "read_only", "false", "deny all commands that may write, whatever the rules say"),
+    own(Place::Limit, "requests", "", "requests a second such as `1000/s`; with `prefix` each key counts"),
+    own(Place::Limit, "bytes", "", "bytes of requests a second such as `10mb/s`; replies are not counted"),
+    own(Place::Limit, "burst", "1s", "so much of it may come at once after as long a rest"),
+    own(
+        Place::Limit,
+        "user",
+        "",
+        "the user whose sessions it is on; without `user` and `prefix` it is on the whole pool",
+    ),
+    own(Place::Limit, "prefix", "", "how the keys begin that it is on; of several beginnings the longest counts"),
+    own(Place::Limit, "name", "", "what it is called in errors and metrics; left out, by what it is on"),
 ];
 
 /// The names of the keys at a place.

@@ -9,6 +9,7 @@
 mod build;
 mod commands;
 mod keys;
+mod limits;
 mod nutcracker;
 mod problems;
 mod servers;
@@ -29,7 +30,7 @@ pub use keys::{KEYS, Key, Place};
 pub use problems::{Problem, Problems};
 
 use crate::downstream;
-use crate::engine::slow;
+use crate::engine::{limits as rates, slow};
 use crate::units::{Address, Expected};
 use crate::upstream;
 
@@ -173,6 +174,8 @@ pub struct Pool {
     pub coalesce: bool,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
+    /// How much may be asked for; names unique.
+    pub rate_limits: Vec<rates::Limit>,
 }
 
 /// Where a configuration was read from.

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use super::keys::{KEYS, Place};
 use super::{Config, Pool, servers};
 use crate::acl::Account;
+use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
 use crate::upstream::config::Servers;
 
@@ -123,6 +124,7 @@ impl Text {
         self.key("slowlog_max_len", pool.slowlog.max_len);
         self.auth(pool);
         self.users(&pool.downstream.users);
+        self.limits(&pool.rate_limits);
         if !ring.pins.is_empty() {
             self.line("    pin:");
         }
@@ -166,6 +168,24 @@ impl Text {
             self.line(&format!("        nopass: {}", user.nopass));
             self.line(&format!("        rules: {}", quoted(&user.rules)));
             self.line(&format!("        read_only: {}", user.read_only));
+        }
+    }
+
+    fn limits(&mut self, limits: &[Limit]) {
+        if !limits.is_empty() {
+            self.line("    rate_limits:");
+        }
+        for limit in limits {
+            let mut keys = vec![format!("name: {}", quoted(&limit.name))];
+            keys.extend(limit.requests.map(|count| format!("requests: {count}/s")));
+            keys.extend(limit.bytes.map(|bytes| format!("bytes: {}/s", Size::from(bytes))));
+            keys.push(format!("burst: {}", Millis::from(limit.burst)));
+            match &limit.on {
+                Scope::Pool => {}
+                Scope::User(user) => keys.push(format!("user: {}", quoted(user))),
+                Scope::Prefix(prefix) => keys.push(format!("prefix: {}", quoted(&String::from_utf8_lossy(prefix)))),
+            }
+            self.line(&format!("      - {{{}}}", keys.join(", ")));
         }
     }
 

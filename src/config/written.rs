@@ -14,6 +14,7 @@ use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, Workers, nutcracker, servers};
 use crate::acl::Account;
 use crate::command::Described;
+use crate::engine::limits::Limit;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server};
@@ -97,6 +98,7 @@ pub(super) struct PoolWritten {
     pub(super) server_auth: Option<Written<Auth>>,
     pub(super) client_auth: Option<Written<Auth>>,
     pub(super) users: Vec<Written<Account>>,
+    pub(super) rate_limits: Vec<Written<Limit>>,
     /// Beginnings of keys, each with a server's name.
     pub(super) pins: Vec<(String, Written<String>)>,
     pub(super) redis_db: Option<Written<u32>>,
@@ -265,6 +267,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_auth: pool.auth("server_auth", dir),
         client_auth: pool.auth("client_auth", dir),
         users: pool.users(dir),
+        rate_limits: pool.rate_limits(),
         pins: pool.pins(),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
@@ -500,7 +503,7 @@ fn number(text: &str, least: u32, most: u32) -> Result<u32, Expected> {
     number.ok_or_else(|| Expected::new(format!("a whole number from {least} to {most}")))
 }
 
-fn size(text: &str, least: u64) -> Result<u64, Expected> {
+pub(super) fn size(text: &str, least: u64) -> Result<u64, Expected> {
     let bytes = text.parse::<Size>()?.bytes();
     if (least..=LARGEST).contains(&bytes) {
         return Ok(bytes);
@@ -563,7 +566,7 @@ fn slower_than(text: &str) -> Result<Option<Duration>, Expected> {
     Ok(Some(span.into()))
 }
 
-fn some_time(text: &str) -> Result<Duration, Expected> {
+pub(super) fn some_time(text: &str) -> Result<Duration, Expected> {
     let span = Duration::from(text.parse::<Millis>()?);
     if span.is_zero() { Err(Expected::new("a duration above 0")) } else { Ok(span) }
 }

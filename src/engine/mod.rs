@@ -14,6 +14,7 @@ mod apps;
 mod broadcast;
 pub mod channels;
 mod flush;
+pub mod limits;
 pub mod line;
 mod local;
 mod mend;
@@ -91,6 +92,8 @@ pub struct PoolConfig {
     pub timeout: Option<Micros>,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
+    /// How much may be asked for.
+    pub rate_limits: Vec<limits::Limit>,
     /// Who may do what.
     pub users: Arc<Users>,
     /// The stages.
@@ -121,6 +124,7 @@ struct Pool {
     /// For each shard the connections that sessions have for themselves.
     own: Vec<own::Shelf>,
     channels: channels::Channels,
+    limits: limits::Limits,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
@@ -241,6 +245,7 @@ impl Engine {
         let mut pool = Pool {
             slow_from: config.slowlog.bound(),
             slow: slow::SlowLog::default(),
+            limits: limits::Limits::new(&config.rate_limits, self.id_step, limits::Limits::default()),
             config,
             table: Vec::new(),
             sets: vec![Dialect::default()],

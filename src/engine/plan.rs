@@ -43,7 +43,7 @@ pub(super) enum Apart {
 
 /// The keys at these argument numbers, which rise; one empty key where there are none: a command without keys goes where an
 /// empty key would, which is the only shard there is.
-fn keys_of<'a>(request: &Request<'a>, keys: &[u32]) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn keys_of<'a>(request: &Request<'a>, keys: &[u32]) -> impl Iterator<Item = &'a [u8]> {
     let none = keys.is_empty().then_some(&b""[..]);
     let mut wanted = keys.iter().copied().peekable();
     let named = request.args().enumerate();
@@ -133,6 +133,10 @@ impl Engine {
                     // What may not be done spoils a transaction, too.
                     self.spoil(id, port);
                 }
+                return true;
+            }
+            if mode & mode::LIMITED != 0 && !self.is_within_limits(id, spec, request) {
+                self.spoil(id, port);
                 return true;
             }
             if mode & mode::LISTENING != 0 {

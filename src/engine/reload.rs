@@ -108,6 +108,7 @@ impl Engine {
             self.retire(number, shard, port);
         }
         self.meet_users(number, port);
+        self.renew_limits(number);
     }
 
     /// Ends a pool's sessions when they have what they have asked for; for one that is gone.

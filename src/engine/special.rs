@@ -24,12 +24,14 @@ pub mod mode {
     pub const MUTED: u8 = 1 << 3;
     /// What it may do is limited by its user.
     pub const GUARDED: u8 = 1 << 4;
+    /// A limit may concern its requests ([`super::super::limits`]).
+    pub const LIMITED: u8 = 1 << 6;
 
     /// A long request of it is passed on while it arrives.
     pub const STREAMING: u8 = 1 << 5;
 
     /// The bits that make a request take the long way.
-    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED;
+    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED | LIMITED;
 }
 
 /// Which replies are not wanted (CLIENT REPLY).

@@ -59,6 +59,7 @@ impl Engine {
         } else if let Some(special) = &mut session.special {
             special.user = None;
         }
+        self.limit_session(id);
     }
 
     /// Whether the session's user may do this; if not it has been told.

@@ -14,8 +14,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 use super::latency::{self, SharedHistogram};
 use super::{
-    BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, METRICS, Metric, PoolMetrics, ProcessMetrics, Unit,
-    WorkerMetrics,
+    BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, LimitMetrics, METRICS, Metric, PoolMetrics, ProcessMetrics,
+    Unit, WorkerMetrics,
 };
 
 /// All metrics of one process.
@@ -49,6 +49,11 @@ impl Exporter {
     /// One worker's handles for a backend; `backend` is its name in the ring.
     pub fn backend(&self, pool: &str, backend: &str) -> BackendMetrics {
         BackendMetrics::of(self, &[pool, backend])
+    }
+
+    /// One worker's handles for a limit of a pool.
+    pub fn limit(&self, pool: &str, limit: &str) -> LimitMetrics {
+        LimitMetrics::of(self, &[pool, limit])
     }
 
     /// The handles of an embedded node.

@@ -174,6 +174,12 @@ declare! {
         out_queue: Level = "hotring_server_out_queue", One;
     }
 
+    /// What a limit of a pool has kept away.
+    LimitCounts LimitMetrics ["pool", "limit"] {
+        /// Requests refused because the limit was reached.
+        refused: u64 = "hotring_rate_limited_total", One;
+    }
+
     /// What an embedded node holds and did.
     EmbeddedCounts EmbeddedMetrics ["pool", "backend"] {
         /// Keys in the embedded node.
@@ -272,6 +278,8 @@ label! {
         Auth = "auth",
         /// The app's user may not run the command, or not on these keys or channels.
         Denied = "denied",
+        /// Above one of the pool's `rate_limits`. Nothing was sent.
+        RateLimited = "rate_limited",
         /// Above `client_connections`; the connection ends.
         MaxClients = "max_clients",
         /// The shard is down: its connection is lost or refused, and is being tried again. Nothing was sent.

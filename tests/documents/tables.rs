@@ -18,6 +18,7 @@ pub(crate) fn keys() -> String {
         (Place::Server, "In an entry of `servers` that is a map:"),
         (Place::Auth, "Under `server_auth` and, but for `user`, under `client_auth`:"),
         (Place::User, "Under `users`, in a user:"),
+        (Place::Limit, "In an entry of `rate_limits`:"),
     ] {
         text += &format!("{title}\n\n| Key | Default | Meaning |\n| --- | --- | --- |\n");
         for key in KEYS.iter().filter(|key| key.place == place) {
