@@ -188,7 +188,7 @@ pub fn watch_apps(listener: &SockRef<'_>, after: Option<Duration>) -> io::Result
     let Some(after) = after else { return listener.set_keepalive(false) };
     // The kernel counts whole seconds, and at most 32767 of them.
     let after = after.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
-    let step = (after / PROBES).max(Duration::from_secs(1));
+    let step = after.checked_div(PROBES).unwrap_or(after).max(Duration::from_secs(1));
     listener.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(step).with_retries(PROBES))
 }
 

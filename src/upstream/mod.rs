@@ -18,8 +18,13 @@ pub mod config;
 #[expect(clippy::arithmetic_side_effects, reason = "positions in a buffer, and waits of seconds")]
 pub mod connection;
 mod contained;
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "what a configuration can say is far from the end of a span, and divisors are not 0"
+)]
 pub mod dial;
 mod handshake;
+#[expect(clippy::arithmetic_side_effects, reason = "constant spans of seconds")]
 mod keep;
 
 pub use config::*;
