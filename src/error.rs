@@ -34,6 +34,10 @@ impl Cause {
                 "Safe to retry, later and less often; the limit is the one of that name under `rate_limits`.",
             ),
             Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
+            Self::Memory => (
+                OUT_OF_MEMORY,
+                "What clients and servers make hotring hold has reached `max_memory`: raise it, or find out who does not read. Safe to retry later.",
+            ),
             Self::ShardDown => {
                 ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")
             }
@@ -71,6 +75,9 @@ pub const NOT_IN_TRANSACTION: &str =
 pub const NO_CHANNELS: &str = "ERR embedded nodes do not publish, so that nothing can be subscribed to. Name real servers in 'servers:' to use it";
 /// What Redis answers above `maxclients`.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
+/// For requests and connections while the memory budget is used up.
+pub const OUT_OF_MEMORY: &str =
+    "OOM command not allowed when hotring's memory budget ('max_memory') is used up; nothing was sent";
 /// What Redis answers before AUTH.
 pub const NO_AUTH: &str = "NOAUTH Authentication required.";
 /// What Redis answers to a wrong password.

@@ -8,6 +8,7 @@ pub mod reload;
 
 pub mod lines;
 pub mod live;
+pub mod memory;
 pub mod worker;
 
 pub mod config;

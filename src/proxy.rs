@@ -4,8 +4,10 @@ use crate::admin::{self, Backend, Explanation, Readiness};
 use crate::config::{self, Config, Pool, Workers};
 use crate::downstream::listener::{Bound, SocketFile, bind_unix};
 use crate::embedded::{self, Node};
+use crate::engine::budget::Budget;
 use crate::handover::{self, Taken};
 use crate::live::{Live, Place};
+use crate::memory;
 use crate::metrics::{BuildCounts, EmbeddedCounts, EmbeddedMetrics, Exporter, ProcessCounts, Reloaded};
 use crate::reload::{ReloadCounts, Watched, keep_what_needs_a_restart, report};
 use crate::resp::write;
@@ -109,6 +111,7 @@ struct Shared {
     exporter: Arc<Exporter>,
     desks: Vec<mpsc::Sender<Order>>,
     boards: Vec<Arc<Mutex<Vec<Vec<ShardView>>>>>,
+    budget: Arc<Budget>,
     stopping: AtomicBool,
     /// What was wrong with the last file that was not taken; empty if the last one was.
     refused: Mutex<String>,
@@ -170,6 +173,7 @@ impl Proxy {
         // The one draw of the process: everything that needs chance is seeded from it.
         let seed = RandomState::new().hash_one(std::process::id());
         let scripts = Arc::default();
+        let budget = Arc::new(Budget::new(live.config.max_memory.bytes(memory::limit), workers));
         let (mut desks, mut boards, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for (number, dealt) in receivers.into_iter().enumerate() {
             let (desk, orders) = mpsc::channel(QUESTIONS);
@@ -189,6 +193,7 @@ impl Proxy {
                 port,
                 seed,
                 scripts: Arc::clone(&scripts),
+                budget: Arc::clone(&budget),
             };
             let (started, is_started) = oneshot::channel();
             let ending = ending.clone();
@@ -216,6 +221,7 @@ impl Proxy {
             exporter,
             desks,
             boards,
+            budget,
             stopping: AtomicBool::new(false),
             refused: Mutex::default(),
             asks,
@@ -668,6 +674,8 @@ async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: CancellationTok
         let now = shared.live();
         if !live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &now)) {
             counts.config_loaded.0 = unix_micros();
+            shared.budget.set(now.config.max_memory.bytes(memory::limit));
+            counts.memory_limit.0 = shared.budget.most().unwrap_or(0);
             counts.config_hash.0 = u64::from(KeyHash::Fnv1a_64.hash(now.config.masked_yaml().as_bytes()));
             let mut before = std::mem::take(&mut books);
             for (_, pool) in now.listed() {

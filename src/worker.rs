@@ -11,11 +11,14 @@
 
 use crate::acl::Users;
 use crate::contain::{contain, contained};
+use crate::downstream::farewell::Farewell;
 use crate::downstream::listener::{Accepted, Bound, Listener};
 use crate::downstream::session::Session;
+use crate::engine::budget::Budget;
+use crate::engine::deadlines::Deadlines;
 use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig, Scripts};
-use crate::error::{Cause, MAX_CLIENTS};
+use crate::error::{Cause, MAX_CLIENTS, OUT_OF_MEMORY};
 use crate::hub::{Clock, Hub, Socket, give_up};
 use crate::lines::Lines;
 use crate::live::{Live, LivePool, shards};
@@ -75,6 +78,8 @@ pub struct Setup {
     pub seed: u64,
     /// The scripts that passed through.
     pub scripts: Arc<Scripts>,
+    /// What all workers may hold together.
+    pub budget: Arc<Budget>,
 }
 
 /// A worker's place at the table where connections are dealt.
@@ -224,6 +229,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         channels: matches!(upstream.servers, Servers::Static(_)),
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
+        deadlines: Deadlines::default(),
         slowlog: pool.slowlog,
         rate_limits: pool.rate_limits.clone(),
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
@@ -274,6 +280,7 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     let clock = Clock::start();
     let mut engine = engine(&setup.live, setup.number, setup.workers, setup.seed);
     engine.share(Arc::clone(&setup.scripts));
+    engine.budget_with(Arc::clone(&setup.budget), setup.number);
     engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
     let hub = Hub::new(engine, clock);
     let tally = Rc::new(RefCell::new(WorkerCounts::default()));
@@ -368,6 +375,7 @@ struct PoolBook {
     metrics: PoolMetrics,
     /// By their names, made when they are first seen.
     limits: BTreeMap<String, LimitMetrics>,
+    farewell: Farewell,
     /// For each shard its connections.
     shards: Vec<Vec<(LineId, BackendMetrics)>>,
     /// For each shard how often it was ejected, and whether it is out: what was told last.
@@ -396,6 +404,7 @@ impl Books {
                 name: pool.pool.name.as_str().into(),
                 metrics: exporter.pool(&pool.pool.name),
                 limits: BTreeMap::new(),
+                farewell: Farewell::default(),
                 shards: names.iter().map(|_| Vec::new()).collect(),
                 ejections: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
                 names,
@@ -484,7 +493,11 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
             return;
         };
         if limit > 0 && open.load(Ordering::Relaxed) >= limit {
-            turn_away(&table, pool, stream);
+            turn_away(&table, pool, stream, Cause::MaxClients, MAX_CLIENTS);
+            continue;
+        }
+        if table.hub.engine().budget().is_full() {
+            turn_away(&table, pool, stream, Cause::Memory, OUT_OF_MEMORY);
             continue;
         }
         // The fewest sessions; among equals the first.
@@ -505,13 +518,13 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
     }
 }
 
-/// Answers in Redis' words and closes.
-fn turn_away(table: &Table, pool: u16, stream: Socket) {
+/// Answers with an error and closes.
+fn turn_away(table: &Table, pool: u16, stream: Socket, cause: Cause, text: &str) {
     if let Some(counts) = table.hub.engine().pool_counts(pool) {
         counts.client_refused += 1;
-        counts.errors[Cause::MaxClients] += 1;
+        counts.errors[cause] += 1;
     }
-    let text = format!("-{MAX_CLIENTS}\r\n");
+    let text = format!("-{text}\r\n");
     if let Ok(accepted) = Accepted::detach(stream) {
         // A new socket takes these few bytes at once; an app that has gone does not miss them.
         let _ = match accepted {
@@ -583,6 +596,7 @@ async fn ticker(
             let mut tally = tally.borrow_mut();
             tally.requests += total - requests;
             tally.panics += hub.take_panics();
+            tally.memory.set(hub.engine().held());
             requests = total;
             books.worker.fold(&mut tally);
             let changes = hub.engine().changes();
@@ -597,12 +611,14 @@ async fn ticker(
 
 /// Publishes what was counted since the last time.
 fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
+    let now = hub.now();
     let mut engine = hub.engine();
     books.meet(&engine);
     let mut views = Vec::with_capacity(books.pools.len());
     for (number, book) in books.pools.iter_mut().enumerate() {
         let pool = number as u16;
         if let Some(counts) = engine.pool_counts(pool) {
+            book.farewell.note(&book.name, counts, now);
             book.metrics.fold(counts);
         }
         let (exporter, limits, name) = (&books.exporter, &mut book.limits, &book.name);

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["command", "error"],
     &["stages", "acl"],
     &["engine"],
-    &["hub", "contain"],
+    &["hub", "contain", "memory"],
     &["downstream", "upstream", "admin", "embedded"],
     &["config"],
     &["live"],

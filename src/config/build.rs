@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
-use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, Pool, Source, WATCH, Workers, servers};
+use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, servers};
 use crate::acl;
 use crate::downstream::config::{
     self as downstream, BACKLOG, CLIENT_TCPKEEPALIVE, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST,
@@ -35,6 +35,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
     Config {
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
         max_pause: value(file.max_pause, MAX_PAUSE),
+        max_memory: value(file.max_memory, MaxMemory::Auto),
         admin: admin.map(|admin| admin.value),
         watch: value(file.watch, Some(WATCH)),
         drain: Drain { delay: value(file.drain_delay, DRAIN.delay), timeout: value(file.drain_timeout, DRAIN.timeout) },

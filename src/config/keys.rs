@@ -76,6 +76,13 @@ pub const KEYS: &[Key] = &[
         "120us",
         "longest rest after a batch where that serves more replies per CPU; at most `1ms`, `off` never rests",
     ),
+    own(
+        Place::Top,
+        "max_memory",
+        "auto",
+        "bytes that clients and servers may make hotring hold, all workers together; `auto` is a half of what its control \
+         group or the machine has, `off` is no bound",
+    ),
     own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and `/explain`; `off` for none"),
     own(
         Place::Top,

@@ -31,7 +31,7 @@ pub use problems::{Problem, Problems};
 
 use crate::downstream;
 use crate::engine::{limits as rates, slow};
-use crate::units::{Address, Expected};
+use crate::units::{Address, Expected, Size};
 use crate::upstream;
 
 /// Where the admin listener is when a `proxy.yaml` says nothing.
@@ -46,6 +46,8 @@ pub struct Config {
     pub workers: Workers,
     /// Longest rest of the paced loop after a batch, at most 1 ms; zero never rests.
     pub max_pause: Duration,
+    /// What apps and servers may make the process hold.
+    pub max_memory: MaxMemory,
     /// Where metrics, health and explanations are served, if anywhere.
     pub admin: Option<Address>,
     /// How often the file is looked at for changes; `None` never.
@@ -92,6 +94,40 @@ impl fmt::Display for Workers {
         match self {
             Self::Count(count) => count.fmt(f),
             Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// What apps and servers may make the process hold, embedded nodes aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaxMemory {
+    /// A half of what the process may have: what waits may take twice its length while it grows.
+    #[default]
+    Auto,
+    /// No bound.
+    Off,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl MaxMemory {
+    /// In bytes; `limit` tells what the process may have. `None` is no bound.
+    #[must_use]
+    pub fn bytes(self, limit: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        match self {
+            Self::Auto => limit().map(|limit| limit / 2),
+            Self::Off => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl fmt::Display for MaxMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Off => f.write_str("off"),
+            Self::Bytes(bytes) => Size::from(*bytes).fmt(f),
         }
     }
 }

@@ -35,6 +35,7 @@ impl Text {
         let admin = config.admin.as_ref().map_or("off".to_owned(), |address| scalar(&address.to_string()));
         self.top("workers", config.workers.to_string());
         self.top("max_pause", Millis::from(config.max_pause).to_string());
+        self.top("max_memory", config.max_memory.to_string());
         if !self.all && config.admin.is_none() {
             self.line("# For metrics and health write admin: 127.0.0.1:9380");
         }

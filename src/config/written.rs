@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::keys::{self, Place};
 use super::problems::{Report, quoted};
 use super::yaml::{Kind as NodeKind, Node};
-use super::{Format, Kind, Level, Workers, nutcracker, servers};
+use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers};
 use crate::acl::Account;
 use crate::command::Described;
 use crate::engine::limits::Limit;
@@ -32,6 +32,7 @@ pub(super) struct FileWritten {
     pub(super) kind: Kind,
     pub(super) workers: Option<Written<Workers>>,
     pub(super) max_pause: Option<Written<Duration>>,
+    pub(super) max_memory: Option<Written<MaxMemory>>,
     /// `None` inside: `off`.
     pub(super) admin: Option<Written<Option<Address>>>,
     /// `None` inside: `off`.
@@ -132,6 +133,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         kind,
         workers: None,
         max_pause: None,
+        max_memory: None,
         admin: None,
         watch: None,
         drain_delay: None,
@@ -153,6 +155,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
     let Some(mut top) = Fields::open(root, String::new(), &keys::names(Place::Top), report) else { return nothing };
     let workers = top.value("workers", workers);
     let max_pause = top.value("max_pause", max_pause);
+    let max_memory = top.value("max_memory", max_memory);
     let admin = top.value("admin", admin);
     let watch = top.value("watch", watch);
     let (mut drain_delay, mut drain_timeout) = (None, None);
@@ -174,6 +177,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
     FileWritten {
         workers,
         max_pause,
+        max_memory,
         admin,
         watch,
         drain_delay,
@@ -538,6 +542,14 @@ fn watch(text: &str) -> Result<Option<Duration>, Expected> {
     }
     let span = text.parse::<Millis>().map(Duration::from).ok().filter(|span| *span >= Duration::from_millis(100));
     span.map(Some).ok_or_else(|| Expected::new("a duration of at least `100ms` such as `2s`, or `off`"))
+}
+
+fn max_memory(text: &str) -> Result<MaxMemory, Expected> {
+    match text {
+        "auto" => Ok(MaxMemory::Auto),
+        "off" => Ok(MaxMemory::Off),
+        _ => size(text, 1 << 20).map(MaxMemory::Bytes).map_err(|e| Expected::new(format!("{e}, or `auto`, or `off`"))),
+    }
 }
 
 fn admin(text: &str) -> Result<Option<Address>, Expected> {

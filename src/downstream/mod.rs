@@ -15,6 +15,7 @@
 )]
 
 pub mod config;
+pub mod farewell;
 pub mod listener;
 pub mod session;
 

@@ -168,6 +168,7 @@ impl<P> Session<P> {
             let rest = bytes.get(done.consumed..).unwrap_or_default();
             if done.then != Then::Close && !rest.is_empty() {
                 self.tail = rest.to_vec();
+                self.tell_tail();
             }
             self.expect(done.then);
         }
@@ -185,6 +186,9 @@ impl<P> Session<P> {
             _ => 0,
         };
         self.tail.truncate(have.saturating_add(count));
+        if count > 0 {
+            self.tell_tail();
+        }
         read
     }
 
@@ -193,10 +197,17 @@ impl<P> Session<P> {
         let done = self.hub.with(|engine, sockets| engine.submit(self.id, &self.tail, now, sockets));
         if done.consumed >= self.tail.len() || done.then == Then::Close {
             self.tail = Vec::new();
-        } else {
+            self.tell_tail();
+        } else if done.consumed > 0 {
             self.tail.drain(..done.consumed);
+            self.tell_tail();
         }
         self.expect(done.then);
+    }
+
+    /// Tells what the buffer of an incomplete request takes. Where that is too much, the session is paused.
+    fn tell_tail(&self) {
+        let _ = self.hub.with(|engine, _| engine.request_buffer(self.id, self.tail.capacity()));
     }
 
     fn expect(&mut self, then: Then) {

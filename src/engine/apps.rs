@@ -1,5 +1,6 @@
 //! The apps' half of the engine: sessions, their bytes in, their replies in turn.
 
+use super::deadlines::Watch;
 use super::line::Ticket;
 use super::port::{Port, Taken};
 use super::special::mode;
@@ -25,6 +26,12 @@ impl Engine {
         });
         let lane = (id / self.id_step.max(1) % u64::from(lanes)) as u16;
         let number = self.sessions.insert(Box::new(Session::new(self.generations, pool, lane, id, true))) as SessionId;
+        if self.watches.len() <= number as usize {
+            self.watches.resize(number as usize + 1, Watch::default());
+        }
+        if let Some(watch) = self.watches.get_mut(number as usize) {
+            *watch = Watch::new(self.now);
+        }
         self.be_nobody(number);
         number
     }
@@ -46,8 +53,13 @@ impl Engine {
         }
         session.took(session.output.len());
         session.release(&mut self.spare);
+        if let Some(watch) = self.watches.get_mut(id as usize) {
+            self.share.let_go(std::mem::take(watch).tail);
+        }
+        self.walk.forget(id);
         if self.sessions.is_empty() {
             self.sessions = Slab::new();
+            self.watches = Vec::new();
         }
     }
 
@@ -127,6 +139,9 @@ impl Engine {
                 let rest = bytes.get(consumed..).unwrap_or_default();
                 if rest.is_empty() {
                     return Submitted { consumed, then: Then::Read { need: 1 } };
+                }
+                if let Some(watch) = self.watches.get_mut(id as usize) {
+                    watch.seen(now);
                 }
                 consumed += self.stream(id, rest, port);
                 continue;

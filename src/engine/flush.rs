@@ -89,6 +89,12 @@ impl Engine {
             session.took(session.output.len());
         }
         pool.counts.client_output_bytes -= (session.sent() - before) as u64;
+        if session.sent() > before
+            && session.authenticated
+            && let Some(watch) = self.watches.get_mut(id as usize)
+        {
+            watch.seen(self.now);
+        }
         session.release(&mut self.spare);
         if session.killed || (session.closing && session.is_done()) {
             port.wake(id);
@@ -104,6 +110,8 @@ impl Engine {
     pub fn tick(&mut self, now: Micros, port: &mut impl Port) -> Vec<(LineId, Failure)> {
         self.now = now;
         self.age_own(port);
+        self.look_at_sessions();
+        self.weigh(port);
         for pool in &mut self.pools {
             pool.config.path.tick(now, &mut self.notices);
         }

@@ -209,6 +209,12 @@ impl Line {
         self.waiters.get_mut(usize::try_from(serial.checked_sub(self.base)?).ok()?)
     }
 
+    /// Bytes that are allocated for what waits to be sent, beyond what any connection keeps.
+    #[must_use]
+    pub(super) fn held(&self) -> usize {
+        self.outbox.capacity().saturating_sub(LARGEST_IDLE).max(self.queued())
+    }
+
     /// Bytes that wait to be sent.
     #[must_use]
     pub fn queued(&self) -> usize {

@@ -12,7 +12,9 @@
 
 mod apps;
 mod broadcast;
+pub mod budget;
 pub mod channels;
+pub mod deadlines;
 mod flush;
 pub mod limits;
 pub mod line;
@@ -90,6 +92,8 @@ pub struct PoolConfig {
     pub channels: bool,
     /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
+    /// How long its sessions may stand still.
+    pub deadlines: deadlines::Deadlines,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
     /// How much may be asked for.
@@ -175,6 +179,10 @@ pub enum Then {
 pub struct Engine {
     pools: Vec<Pool>,
     sessions: Slab<Box<Session>>,
+    /// By the sessions' numbers.
+    watches: Vec<deadlines::Watch>,
+    walk: deadlines::Walk,
+    share: budget::Share,
     lines: Vec<Line>,
     gathers: Slab<Gather>,
     attempts: Slab<scripts::Attempt>,
@@ -208,6 +216,9 @@ impl Engine {
         Self {
             pools: Vec::new(),
             sessions: Slab::new(),
+            watches: Vec::new(),
+            walk: deadlines::Walk::default(),
+            share: budget::Share::default(),
             lines: Vec::new(),
             gathers: Slab::new(),
             attempts: Slab::new(),

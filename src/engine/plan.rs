@@ -37,6 +37,8 @@ pub(super) enum Apart {
     Refused(Refusal, u16),
     /// Its keys live on several.
     SeveralShards,
+    /// The memory budget is used up.
+    NoRoom,
     /// Its keys cannot be told; the error as Redis words it.
     Malformed(&'static str),
 }
@@ -92,7 +94,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         let named = command::identify(request);
         let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
-        let long_way = session.mode & mode::LONG_WAY != 0;
+        let long_way = session.mode & mode::LONG_WAY != 0 || self.share.full;
         if (settled || long_way) && !self.may_begin(id, named.as_ref().copied(), request) {
             return false;
         }
@@ -137,6 +139,9 @@ impl Engine {
             }
             if mode & mode::LIMITED != 0 && !self.is_within_limits(id, spec, request) {
                 self.spoil(id, port);
+                return true;
+            }
+            if self.share.full && self.has_no_room(id, spec, request, port) {
                 return true;
             }
             if mode & mode::LISTENING != 0 {

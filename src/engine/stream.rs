@@ -85,6 +85,7 @@ impl Engine {
             session.mode |= mode::WAITING;
             return Begun::Wait;
         }
+        let home = if self.share.full { Err(Apart::NoRoom) } else { home };
         self.requests += 1;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Begun::Not };
         pool.counts.requests[spec.class] += 1;

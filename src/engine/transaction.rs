@@ -403,6 +403,7 @@ impl Engine {
             Apart::SeveralShards => {
                 self.answer_with(id, Some(Cause::CrossShard), |out| write::error(out, CROSS_SHARD.as_bytes()));
             }
+            Apart::NoRoom => self.no_room(id),
             Apart::Malformed(text) => self.syntax(id, text),
         }
     }

@@ -98,7 +98,7 @@ declare! {
         client_connections: Level = "hotring_client_connections", One;
         /// App connections accepted.
         client_connects: u64 = "hotring_client_connects_total", One;
-        /// App connections closed at once because `client_connections` were open.
+        /// App connections closed at once because `client_connections` were open or the memory budget was used up.
         client_refused: u64 = "hotring_client_refused_total", One;
         /// App connections the app closed.
         client_eof: u64 = "hotring_client_eof_total", One;
@@ -106,6 +106,8 @@ declare! {
         client_err: u64 = "hotring_client_err_total", One;
         /// App connections closed because the app did not read its replies and the output limit was reached.
         client_output_limit_kills: u64 = "hotring_client_output_limit_kills_total", One;
+        /// App connections that hotring closed for standing still or for holding too much, by why.
+        client_closed: Per<Closed, u64, { Closed::COUNT }> = "hotring_client_closed_total", One;
         /// Times a session was no longer read from for a while, by what was full.
         client_pauses: Per<Full, u64, { Full::COUNT }> = "hotring_client_pauses_total", One;
         /// Bytes of replies that apps have not read yet.
@@ -204,6 +206,8 @@ declare! {
         passes: u64 = "hotring_worker_passes_total", One;
         /// Time slept after flushes to let batches grow.
         paused: u64 = "hotring_worker_paused_seconds_total", Seconds;
+        /// Bytes that apps and shards make this worker hold; over all workers they are bounded by `max_memory`.
+        memory: Level = "hotring_worker_memory_bytes", Bytes;
         /// The pause after a flush that the worker has settled on now.
         pause: Level = "hotring_worker_pause_seconds", Seconds;
         /// Mistakes of hotring's own that cost a session, a connection to a shard or a request; the log has each. Please report them.
@@ -216,6 +220,8 @@ declare! {
         start_time: Setting = "hotring_start_time_seconds", Seconds;
         /// Worker threads.
         workers: Setting = "hotring_workers", One;
+        /// What all workers may hold together (`max_memory`); 0 is no bound.
+        memory_limit: Setting = "hotring_memory_limit_bytes", Bytes;
         /// When the running config was loaded, as a Unix time.
         config_loaded: Setting = "hotring_config_loaded_timestamp_seconds", Seconds;
         /// Configurations that were read while running.
@@ -282,6 +288,8 @@ label! {
         RateLimited = "rate_limited",
         /// Above `client_connections`; the connection ends.
         MaxClients = "max_clients",
+        /// The memory budget is used up. Nothing was sent.
+        Memory = "memory",
         /// The shard is down: its connection is lost or refused, and is being tried again. Nothing was sent.
         ShardDown = "shard_down",
         /// No shard is left in the ring: all are ejected. Nothing was sent.
@@ -306,5 +314,23 @@ label! {
         Window = "window",
         /// A backend's outbox.
         Outbox = "outbox",
+        /// Most of the memory budget, of which the session held more than its share.
+        Memory = "memory",
+    }
+}
+
+label! {
+    /// Why hotring closed an app's connection.
+    Closed "why" {
+        /// The memory budget was used up, and this session held most.
+        Memory = "memory",
+        /// It did not read its replies for too long.
+        Unread = "unread",
+        /// It asked for nothing for too long.
+        Idle = "idle",
+        /// It did not go on with a request for too long.
+        HalfSent = "half_sent",
+        /// It did not send a password in time.
+        NoAuth = "no_auth",
     }
 }

@@ -10,6 +10,7 @@ use crate::hub::{Hub, reason, trap};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -184,7 +185,7 @@ enum End {
 }
 
 async fn serve(hub: &Hub, plan: &Plan, opened: Opened) -> End {
-    let Opened { socket, mut at } = opened;
+    let Opened { socket, at } = opened;
     let now = hub.now();
     let wanted = hub.with(|engine, sockets| {
         let wanted = !engine.is_given_up(plan.line);
@@ -198,6 +199,13 @@ async fn serve(hub: &Hub, plan: &Plan, opened: Opened) -> End {
         return End::GivenUp;
     }
     let mut replies = Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 };
+    let end = exchange(hub, plan, at, &mut replies).await;
+    hub.engine().reply_buffer(replies.buffer.len(), BUFFER);
+    end
+}
+
+/// Takes replies until the connection ends; when its name leads elsewhere, in between on another one.
+async fn exchange(hub: &Hub, plan: &Plan, mut at: Option<SocketAddr>, replies: &mut Replies) -> End {
     if plan.own {
         let end = tokio::select! {
             biased;
@@ -235,7 +243,9 @@ async fn serve(hub: &Hub, plan: &Plan, opened: Opened) -> End {
             sockets.open_shard(plan.line, next.socket);
             engine.moved(plan.line, now);
         });
-        (at, replies) = (next.at, Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 });
+        hub.engine().reply_buffer(replies.buffer.len(), BUFFER);
+        *replies = Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 };
+        at = next.at;
     }
 }
 
@@ -299,6 +309,7 @@ impl Replies {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.buffer.len() > LARGEST_IDLE {
+                hub.engine().reply_buffer(self.buffer.len(), BUFFER);
                 self.buffer = vec![0; BUFFER];
             }
         } else if self.start + need > self.buffer.len() || self.end == self.buffer.len() {
@@ -308,6 +319,7 @@ impl Replies {
             // Grows as bytes arrive and not ahead of them, whatever length was announced.
             let wanted = need.max(BUFFER).min((2 * self.end).max(LARGEST_IDLE));
             if wanted > self.buffer.len() {
+                hub.engine().reply_buffer(self.buffer.len(), wanted);
                 self.buffer.resize(wanted, 0);
             }
         }

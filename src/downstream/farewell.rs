@@ -1,0 +1,49 @@
+//! Tells the log of sessions that hotring closed: seldom, and how many, since a thousand may be closed at once.
+
+use crate::metrics::{Closed, Label, PoolCounts};
+use crate::stages::Micros;
+
+/// Least time between two lines of a pool, in microseconds.
+const SELDOM: Micros = 10_000_000;
+
+/// What a pool has not told yet.
+#[derive(Debug, Default)]
+pub struct Farewell {
+    closed: [u64; Closed::COUNT],
+    full: u64,
+    next: Micros,
+}
+
+impl Farewell {
+    /// Takes what was counted since the last time, before it is folded; says it if it is time to.
+    pub fn note(&mut self, pool: &str, counts: &PoolCounts, now: Micros) {
+        for (closed, why) in self.closed.iter_mut().zip(Closed::ALL) {
+            *closed += counts.client_closed[*why];
+        }
+        self.full += counts.client_output_limit_kills;
+        if now < self.next || (self.full == 0 && self.closed.iter().all(|&count| count == 0)) {
+            return;
+        }
+        self.next = now + SELDOM;
+        let [memory, unread, idle, half_sent, no_auth] = std::mem::take(&mut self.closed);
+        let full = std::mem::take(&mut self.full);
+        if memory + unread + full > 0 {
+            tracing::warn!(
+                pool,
+                max_output = full,
+                max_output_soft = unread,
+                max_memory = memory,
+                "closed clients that did not read their replies or held too much, as many as each bound says"
+            );
+        }
+        if idle + half_sent + no_auth > 0 {
+            tracing::info!(
+                pool,
+                client_idle_timeout = idle,
+                request_timeout = half_sent,
+                auth_timeout = no_auth,
+                "closed clients that stood still, as many as each timeout says"
+            );
+        }
+    }
+}
