@@ -11,11 +11,13 @@
 
 use crate::acl::Users;
 use crate::contain::{contain, contained};
+use crate::config::Pool;
+use crate::downstream::config::Unread;
 use crate::downstream::farewell::Farewell;
 use crate::downstream::listener::{Accepted, Bound, Listener};
 use crate::downstream::session::Session;
 use crate::engine::budget::Budget;
-use crate::engine::deadlines::Deadlines;
+use crate::engine::deadlines::{Deadlines, Soft};
 use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig, Scripts};
 use crate::error::{Cause, MAX_CLIENTS, OUT_OF_MEMORY};
@@ -229,7 +231,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         channels: matches!(upstream.servers, Servers::Static(_)),
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
         timeout: upstream.timeout.map(|t| t.as_micros() as u64),
-        deadlines: Deadlines::default(),
+        deadlines: deadlines(pool),
         slowlog: pool.slowlog,
         rate_limits: pool.rate_limits.clone(),
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
@@ -239,6 +241,19 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
         },
+    }
+}
+
+fn deadlines(pool: &Pool) -> Deadlines {
+    let downstream = &pool.downstream;
+    let micros = |span: Duration| span.as_micros() as u64;
+    let soft = |unread: Unread| Soft { bytes: unread.bytes, span: micros(unread.span) };
+    Deadlines {
+        idle: downstream.client_idle_timeout.map(micros),
+        request: downstream.request_timeout.map(micros),
+        auth: downstream.auth_timeout.map(micros),
+        unread: downstream.max_output_soft.map(soft),
+        unread_pubsub: downstream.max_output_pubsub.map(soft),
     }
 }
 

@@ -230,6 +230,31 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Pool,
+        "max_output_soft",
+        "off",
+        "such as `8mb 60s`: a session that has had more bytes of unread replies for so long is closed",
+    ),
+    own(Place::Pool, "max_output_pubsub", "8mb 60s", "the same for sessions that are subscribed to channels; or `off`"),
+    own(
+        Place::Pool,
+        "client_idle_timeout",
+        "off",
+        "how long a session may ask for nothing before it is closed; not while it waits, is subscribed or within a transaction",
+    ),
+    own(
+        Place::Pool,
+        "request_timeout",
+        "60s",
+        "how long nothing may come of a request that is not whole yet before its session is closed; or `off`",
+    ),
+    own(
+        Place::Pool,
+        "auth_timeout",
+        "10s",
+        "how long a session may take to send its password, where one is demanded; or `off`",
+    ),
+    own(
+        Place::Pool,
         "max_request",
         "512mb",
         "bytes of one argument of a request; a whole request may have twice as many",

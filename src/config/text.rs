@@ -118,6 +118,11 @@ impl Text {
         self.key("client_tcpkeepalive", or_off(downstream.client_tcpkeepalive.map(Millis::from)));
         self.key("max_pipeline", downstream.max_pipeline);
         self.key("max_output", Size::from(downstream.max_output));
+        self.key("max_output_soft", or_off(downstream.max_output_soft));
+        self.key("max_output_pubsub", or_off(downstream.max_output_pubsub));
+        self.key("client_idle_timeout", or_off(downstream.client_idle_timeout.map(Millis::from)));
+        self.key("request_timeout", or_off(downstream.request_timeout.map(Millis::from)));
+        self.key("auth_timeout", or_off(downstream.auth_timeout.map(Millis::from)));
         self.key("max_request", Size::from(downstream.max_request));
         self.key("coalesce", pool.coalesce);
         let slower_than = pool.slowlog.slower_than.map_or("off".to_owned(), |span| Millis::from(span).to_string());

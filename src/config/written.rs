@@ -15,6 +15,7 @@ use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers};
 use crate::acl::Account;
 use crate::command::Described;
 use crate::engine::limits::Limit;
+use crate::downstream::config::Unread;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server};
@@ -87,6 +88,12 @@ pub(super) struct PoolWritten {
     pub(super) client_tcpkeepalive: Option<Written<Option<Duration>>>,
     pub(super) max_pipeline: Option<Written<u32>>,
     pub(super) max_output: Option<Written<u64>>,
+    /// `None` inside: `off`.
+    pub(super) max_output_soft: Option<Written<Option<Unread>>>,
+    pub(super) max_output_pubsub: Option<Written<Option<Unread>>>,
+    pub(super) client_idle_timeout: Option<Written<Option<Duration>>>,
+    pub(super) request_timeout: Option<Written<Option<Duration>>>,
+    pub(super) auth_timeout: Option<Written<Option<Duration>>>,
     pub(super) max_request: Option<Written<u64>>,
     pub(super) coalesce: Option<Written<bool>>,
     /// `None` inside: `off`.
@@ -261,6 +268,11 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         client_tcpkeepalive: pool.value("client_tcpkeepalive", |text| time_or_off(text, "5m")),
         max_pipeline: pool.value("max_pipeline", |text| number(text, 1, 1_000_000)),
         max_output: pool.value("max_output", |text| size(text, 1 << 16)),
+        max_output_soft: pool.value("max_output_soft", unread),
+        max_output_pubsub: pool.value("max_output_pubsub", unread),
+        client_idle_timeout: pool.value("client_idle_timeout", standing),
+        request_timeout: pool.value("request_timeout", standing),
+        auth_timeout: pool.value("auth_timeout", standing),
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),
         coalesce: pool.value("coalesce", flag),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
@@ -568,6 +580,26 @@ fn patience(text: &str) -> Result<Option<Duration>, Expected> {
             Err(e) => Err(e),
         },
     }
+}
+
+/// `off`, `0`, which is off in Redis, or a time.
+fn standing(text: &str) -> Result<Option<Duration>, Expected> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let span = text.parse::<Millis>().map_err(|_| Expected::new("a duration such as `60s`, or `off`"))?;
+    Ok(Some(span.into()).filter(|span: &Duration| !span.is_zero()))
+}
+
+fn unread(text: &str) -> Result<Option<Unread>, Expected> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let (bytes, span) = text.split_once(' ').unwrap_or_default();
+    let bytes = size(bytes, 1 << 10).ok();
+    let span = some_time(span).ok();
+    let both = bytes.zip(span).map(|(bytes, span)| Unread { bytes, span });
+    both.map(Some).ok_or_else(|| Expected::new("a size of at least 1kb and a duration such as `8mb 60s`, or `off`"))
 }
 
 fn slower_than(text: &str) -> Result<Option<Duration>, Expected> {

@@ -3,7 +3,8 @@
 //! Promises: plain values, already checked when they come from a file. Does not promise that an address can be bound.
 
 use crate::acl::Account;
-use crate::units::{Address, Secret};
+use crate::units::{Address, Millis, Secret, Size};
+use std::fmt;
 use std::time::Duration;
 
 /// `backlog` where nothing is said, as twemproxy has it.
@@ -16,6 +17,28 @@ pub const MAX_PIPELINE: u32 = 1024;
 pub const MAX_OUTPUT: u64 = 64 << 20;
 /// `max_request` where nothing is said, in bytes; Redis' own `proto-max-bulk-len`.
 pub const MAX_REQUEST: u64 = 512 << 20;
+
+/// `max_output_pubsub` where nothing is said, Redis' own `client-output-buffer-limit pubsub`.
+pub const MAX_OUTPUT_PUBSUB: Unread = Unread { bytes: 8 << 20, span: Duration::from_secs(60) };
+/// `request_timeout` where nothing is said: longer than any network makes a packet wait, and short against an attack.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// `auth_timeout` where nothing is said: a client sends its password as the first thing.
+pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// So many bytes of unread replies, for so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Bytes.
+    pub bytes: u64,
+    /// How long a session may have more than that.
+    pub span: Duration,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Size::from(self.bytes), Millis::from(self.span))
+    }
+}
 
 /// The app side of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +58,16 @@ pub struct Config {
     /// Bytes of replies that may wait for one session: above a quarter of it (1 MiB at the most) no more requests are read,
     /// and a session that has all of it waiting when a further reply comes is closed. One reply alone never closes it.
     pub max_output: u64,
+    /// With more unread than this for so long a session is closed; `None`: none is.
+    pub max_output_soft: Option<Unread>,
+    /// The same for sessions that listen to channels.
+    pub max_output_pubsub: Option<Unread>,
+    /// How long a session may ask for nothing; `None` is for ever.
+    pub client_idle_timeout: Option<Duration>,
+    /// How long nothing may come of a request that has begun; `None` is for ever.
+    pub request_timeout: Option<Duration>,
+    /// How long a session may take to send a password, where one is demanded; `None` is for ever.
+    pub auth_timeout: Option<Duration>,
     /// Bytes one request may have.
     pub max_request: u64,
     /// What apps must `AUTH` with; `None` asks for nothing.
