@@ -234,7 +234,7 @@ pub const KEYS: &[Key] = &[
         "off",
         "such as `8mb 60s`: a session that has had more bytes of unread replies for so long is closed",
     ),
-    own(Place::Pool, "max_output_pubsub", "8mb 60s", "the same for sessions that are subscribed to channels; or `off`"),
+    own(Place::Pool, "max_output_pubsub", "8mb 1m", "the same for sessions that are subscribed to channels; or `off`"),
     own(
         Place::Pool,
         "client_idle_timeout",
@@ -244,7 +244,7 @@ pub const KEYS: &[Key] = &[
     own(
         Place::Pool,
         "request_timeout",
-        "60s",
+        "1m",
         "how long nothing may come of a request that is not whole yet before its session is closed; or `off`",
     ),
     own(
