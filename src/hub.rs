@@ -592,6 +592,12 @@ impl Socket {
     }
 }
 
+/// Wakes the task that is polled behind all others that are ready or have something to read by now. Waking it by itself would
+/// do the first only: as long as any task is ready, the runtime asks the kernel for news at every 61st only.
+pub fn let_others(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
 /// The reason of an I/O error in a few words, the same for the same cause.
 #[must_use]
 pub fn reason(error: &io::Error) -> &'static str {

@@ -5,7 +5,7 @@
 
 use crate::contain::contain;
 use crate::engine::{SessionId, Then};
-use crate::hub::{Hub, Socket, trap};
+use crate::hub::{Hub, Socket, let_others, trap};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,6 +33,8 @@ pub struct Session<P> {
     need: usize,
     id: SessionId,
     eof: bool,
+    /// It has had its turn, and there may be more in `tail`.
+    again: bool,
     broken: bool,
     panicked: bool,
     _place: P,
@@ -47,7 +49,7 @@ impl<P> Session<P> {
             id
         });
         // `broken` until it has ended well: a panic ends it, too.
-        Self { hub, tail: Vec::new(), need: 1, id, eof: false, broken: true, panicked: false, _place: place }
+        Self { hub, tail: Vec::new(), need: 1, id, eof: false, again: false, broken: true, panicked: false, _place: place }
     }
 }
 
@@ -117,6 +119,9 @@ impl<P> Session<P> {
             }
             if !watched && !self.tail.is_empty() && self.tail.len() >= self.need {
                 self.submit_tail();
+                if self.again {
+                    break;
+                }
                 continue;
             }
             if self.eof {
@@ -135,8 +140,11 @@ impl<P> Session<P> {
                 // What it asked behind a command that waits is still to be carried out.
                 self.eof = true;
             }
+            if self.again {
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        let_others(cx);
         Poll::Pending
     }
 
@@ -213,7 +221,8 @@ impl<P> Session<P> {
     fn expect(&mut self, then: Then) {
         self.need = match then {
             Then::Read { need } => need,
-            Then::Pause | Then::Close => 0,
+            Then::Yield | Then::Pause | Then::Close => 0,
         };
+        self.again = then == Then::Yield;
     }
 }

@@ -13,6 +13,9 @@ use crate::resp::{Limits, Request, Scan, request, scan, write};
 use crate::stages::Micros;
 use slab::Slab;
 
+/// Requests that a session is served before others have their turn: 64 KiB, which are read at once, can be thousands.
+const A_TURN: u32 = 512;
+
 impl Engine {
     /// An app connected.
     pub fn open(&mut self, pool: u16) -> SessionId {
@@ -113,10 +116,10 @@ impl Engine {
         }
     }
 
-    /// Bytes of an app: carries out every whole request in them.
+    /// Bytes of an app: carries out every whole request in them, up to a turn's.
     pub fn submit(&mut self, id: SessionId, bytes: &[u8], now: Micros, port: &mut impl Port) -> Submitted {
         self.now = now;
-        let mut consumed = 0;
+        let (mut consumed, mut turn) = (0, A_TURN);
         loop {
             let Some(session) = self.sessions.get_mut(id as usize) else {
                 return Submitted { consumed: bytes.len(), then: Then::Close };
@@ -126,6 +129,9 @@ impl Engine {
             };
             if session.closing || session.killed {
                 return Submitted { consumed: bytes.len(), then: Then::Close };
+            }
+            if turn == 0 && consumed < bytes.len() {
+                return Submitted { consumed, then: Then::Yield };
             }
             let streaming = session.mode & mode::STREAMING != 0;
             if session.paused || (!streaming && session.is_full(&pool.config.bounds)) {
@@ -155,6 +161,7 @@ impl Engine {
                         return Submitted { consumed, then: Then::Pause };
                     }
                     consumed += request.wire().len();
+                    turn -= 1;
                     self.take_answers(port);
                 }
                 Ok(Scan::Incomplete { need }) if need >= long => match self.begin_stream(id, rest, port) {
@@ -169,6 +176,7 @@ impl Engine {
                         return Submitted { consumed, then: Then::Pause };
                     }
                     consumed += len;
+                    turn -= 1;
                     self.take_answers(port);
                 }
                 Err(error) => self.protocol_error(id, error),

@@ -169,6 +169,8 @@ pub enum Then {
         /// Bytes from the first unused one.
         need: usize,
     },
+    /// Let others have their turn, then come again with the unused bytes: a whole request may begin there.
+    Yield,
     /// Do not read before the port's `wake`; keep the unused bytes.
     Pause,
     /// Read no more.

@@ -6,7 +6,7 @@ use crate::chance::splitmix;
 use crate::engine::LineId;
 use crate::engine::line::Dialect;
 use crate::error::{Cause, Failure};
-use crate::hub::{Hub, reason, trap};
+use crate::hub::{Hub, let_others, reason, trap};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -283,7 +283,7 @@ impl Replies {
                 failure.cause == Cause::Lost && hub.with(|engine, sockets| engine.closed(self.line, now, sockets));
             return Poll::Ready(if quiet { End::Closed } else { End::Failed(failure) });
         }
-        cx.waker().wake_by_ref();
+        let_others(cx);
         Poll::Pending
     }
 

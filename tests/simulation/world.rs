@@ -352,11 +352,16 @@ impl World {
         bytes.drain(..done.consumed);
         app.taken += done.consumed as u64;
         app.need = 0;
+        let mut again = None;
         match done.then {
             Then::Read { need } => {
                 assert!(need > bytes.len(), "the session asks for {need} bytes and has {}", bytes.len());
                 app.need = need;
                 app.tail = bytes;
+            }
+            Then::Yield => {
+                assert!(!bytes.is_empty());
+                again = Some(bytes);
             }
             Then::Pause => {
                 app.tail = bytes;
@@ -370,6 +375,9 @@ impl World {
         self.meet();
         self.homes(index);
         self.judge();
+        if let Some(bytes) = again {
+            self.submit(index, bytes);
+        }
     }
 
     /// Notes where the requests that the engine has just taken go, and how it looks there.
