@@ -10,8 +10,8 @@
 //! ```
 
 use crate::acl::Users;
-use crate::contain::{contain, contained};
 use crate::config::Pool;
+use crate::contain::{contain, contained};
 use crate::downstream::config::Unread;
 use crate::downstream::farewell::Farewell;
 use crate::downstream::listener::{Accepted, Bound, Listener};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/engine.rs"]
+#[allow(unreachable_pub, dead_code, reason = "shared with the benchmarks")]
 mod inner;
 
 use hotring::engine::line::{Owner, State};

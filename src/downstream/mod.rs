@@ -15,6 +15,7 @@
 )]
 
 pub mod config;
+#[expect(clippy::arithmetic_side_effects, reason = "counts and times that do not overflow in a process' life")]
 pub mod farewell;
 pub mod listener;
 pub mod session;

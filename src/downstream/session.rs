@@ -49,7 +49,17 @@ impl<P> Session<P> {
             id
         });
         // `broken` until it has ended well: a panic ends it, too.
-        Self { hub, tail: Vec::new(), need: 1, id, eof: false, again: false, broken: true, panicked: false, _place: place }
+        Self {
+            hub,
+            tail: Vec::new(),
+            need: 1,
+            id,
+            eof: false,
+            again: false,
+            broken: true,
+            panicked: false,
+            _place: place,
+        }
     }
 }
 
