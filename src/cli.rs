@@ -3,7 +3,7 @@
 //! Exit codes, after `sysexits.h`: 0 done, 64 bad arguments or bad configuration, 71 the system refused (an address in use,
 //! no thread), 78 no configuration file.
 
-use crate::config::{self, Config, Format, Level, Problems};
+use crate::config::{self, Config, Format, Level, Problems, Workers};
 use crate::engine::Engine;
 use crate::live::{self, Live};
 use crate::proxy::{Proxy, Signal};
@@ -227,7 +227,15 @@ fn run(arguments: &Run) -> Outcome {
         }
     };
     start_logging(&config);
-    raise_descriptor_limit();
+    let limit = raise_descriptor_limit();
+    let needed = descriptors(&config);
+    if let Some(limit) = limit.filter(|&limit| limit < needed) {
+        tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files is below what `client_connections` and the servers need"
+        );
+    }
     for warning in warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -327,13 +335,36 @@ fn watch_signals(sender: mpsc::Sender<Signal>) {
 
 /// Asks for as many descriptors as the system allows this process: each app is one, and the usual soft limit of 1024 is
 /// there for programs that use `select(2)`.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+    getrlimit(Resource::Nofile).current
+}
+
+/// Descriptors for all clients that may come and for the shared connections to the servers; 0 where any number of clients
+/// may come. Connections of sessions' own are not counted: hardly ever are there as many as there may be.
+fn descriptors(config: &Config) -> u64 {
+    /// The process' own: listeners, runtimes, the log.
+    const OWN: u64 = 64;
+    let workers = match config.workers {
+        Workers::Count(count) => u64::from(count.get()),
+        Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from) as u64,
+    };
+    let clients: Option<u64> =
+        config.pools.iter().map(|p| Some(p.downstream.client_connections.into()).filter(|&n: &u64| n > 0)).sum();
+    let servers: u64 = config
+        .pools
+        .iter()
+        .map(|pool| match &pool.upstream.servers {
+            Servers::Embedded { .. } => 0,
+            Servers::Static(servers) => servers.len() as u64 * u64::from(pool.upstream.server_connections) * workers,
+        })
+        .sum();
+    clients.map_or(0, |clients| clients + servers + OWN)
 }
 
 fn start_logging(config: &Config) {

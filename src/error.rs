@@ -33,7 +33,9 @@ impl Cause {
                 "ERR rate limited: the limit '…' of this pool is reached; nothing was sent, slow down",
                 "Safe to retry, later and less often; the limit is the one of that name under `rate_limits`.",
             ),
-            Self::MaxClients => (MAX_CLIENTS, "`client_connections` is reached; the connection is closed."),
+            Self::MaxClients => {
+                (MAX_CLIENTS, "`client_connections` is reached, or no descriptor is left; the connection is closed.")
+            }
             Self::Memory => (
                 OUT_OF_MEMORY,
                 "What clients and servers make hotring hold has reached `max_memory`: raise it, or find out who does not read. Safe to retry later.",

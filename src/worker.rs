@@ -14,7 +14,8 @@ use crate::config::Pool;
 use crate::contain::{contain, contained};
 use crate::downstream::config::Unread;
 use crate::downstream::farewell::Farewell;
-use crate::downstream::listener::{Accepted, Bound, Listener};
+use crate::downstream::listener::{Accepted, Bound, Came, Listener};
+use crate::downstream::reserve::Reserve;
 use crate::downstream::session::Session;
 use crate::engine::budget::Budget;
 use crate::engine::deadlines::{Deadlines, Soft};
@@ -315,6 +316,7 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         seats: std::mem::take(&mut setup.seats).into(),
         live: Rc::clone(&live),
         shutdown: setup.shutdown.clone(),
+        reserve: Rc::default(),
         open: HashMap::new(),
     };
     let mut desk = Desk { hub: Rc::clone(&hub), lines, live, doors, seed: setup.seed };
@@ -453,6 +455,7 @@ struct Doors {
     seats: Rc<[Seat]>,
     live: Rc<RefCell<Arc<Live>>>,
     shutdown: CancellationToken,
+    reserve: Rc<Reserve>,
     /// By number: what closes them, and whose they are.
     open: HashMap<u64, (CancellationToken, Rc<Cell<u16>>)>,
 }
@@ -468,6 +471,7 @@ impl Doors {
             seats: Rc::clone(&self.seats),
             live: Rc::clone(&self.live),
             pool: Rc::clone(&pool),
+            reserve: Rc::clone(&self.reserve),
         };
         spawn_needed(&self.hub, "a listener", accept(table, listener, closing.clone()));
         self.open.insert(listening.number, (closing, pool));
@@ -488,6 +492,7 @@ struct Table {
     seats: Rc<[Seat]>,
     live: Rc<RefCell<Arc<Live>>>,
     pool: Rc<Cell<u16>>,
+    reserve: Rc<Reserve>,
 }
 
 async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
@@ -495,7 +500,15 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
         let stream = tokio::select! {
             biased;
             () = closing.cancelled() => return,
-            stream = listener.accept() => stream,
+            came = listener.accept(&table.reserve) => match came {
+                Came::App(stream) => stream,
+                Came::Beyond(stream) => {
+                    table.reserve.complain(table.hub.now());
+                    turn_away(&table, table.pool.get(), stream, Cause::MaxClients, MAX_CLIENTS);
+                    table.reserve.keep();
+                    continue;
+                }
+            },
         };
         let pool = table.pool.get();
         let Some((limit, open)) = table

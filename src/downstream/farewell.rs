@@ -18,16 +18,16 @@ impl Farewell {
     /// Takes what was counted since the last time, before it is folded; says it if it is time to.
     pub fn note(&mut self, pool: &str, counts: &PoolCounts, now: Micros) {
         for (closed, why) in self.closed.iter_mut().zip(Closed::ALL) {
-            *closed += counts.client_closed[*why];
+            *closed = closed.saturating_add(counts.client_closed[*why]);
         }
-        self.full += counts.client_output_limit_kills;
+        self.full = self.full.saturating_add(counts.client_output_limit_kills);
         if now < self.next || (self.full == 0 && self.closed.iter().all(|&count| count == 0)) {
             return;
         }
-        self.next = now + SELDOM;
+        self.next = now.saturating_add(SELDOM);
         let [memory, unread, idle, half_sent, no_auth] = std::mem::take(&mut self.closed);
         let full = std::mem::take(&mut self.full);
-        if memory + unread + full > 0 {
+        if [memory, unread, full] != [0; 3] {
             tracing::warn!(
                 pool,
                 max_output = full,
@@ -36,7 +36,7 @@ impl Farewell {
                 "closed clients that did not read their replies or held too much, as many as each bound says"
             );
         }
-        if idle + half_sent + no_auth > 0 {
+        if [idle, half_sent, no_auth] != [0; 3] {
             tracing::info!(
                 pool,
                 client_idle_timeout = idle,

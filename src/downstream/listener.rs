@@ -1,10 +1,12 @@
 //! Listening sockets: bound before the workers start, accepted from by the first worker, dealt evenly to all.
 
 use super::Config;
+use super::reserve::Reserve;
 use crate::hub::Socket as Connected;
 use crate::units::Address;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -12,6 +14,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -222,33 +225,60 @@ pub enum Accepted {
     Unix(std::os::unix::net::UnixStream),
 }
 
+/// What has come.
+pub enum Came {
+    /// An app.
+    App(Connected),
+    /// One more than there are descriptors for: to be told so and closed, and then the reserve is to be kept again.
+    Beyond(Connected),
+}
+
 impl Listener {
-    /// The next connection. Rests and tries again when there are no descriptors left, or the app has gone already.
-    pub async fn accept(&self) -> Connected {
+    /// The next connection. Rests and tries again when the system has nothing left for one, or the app has gone already.
+    pub async fn accept(&self, reserve: &Reserve) -> Came {
+        let mut told = false;
         loop {
-            let accepted = match self {
-                Self::Tcp(listener) => listener.accept().await.map(|(socket, _)| {
-                    // Small replies must not wait for each other. An app that is gone already will be seen by its reader.
-                    let _ = socket.set_nodelay(true);
-                    Connected::Tcp(socket)
-                }),
-                Self::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Connected::Unix(socket)),
+            let error = match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(stream) => return Came::App(stream),
+                Err(error) => error,
             };
-            match accepted {
-                Ok(stream) => return stream,
-                Err(error) if out_of_resources(&error) => {
-                    tracing::warn!(error = %error, "cannot accept for now");
-                    tokio::time::sleep(REST).await;
+            if is_out_of_descriptors(&error) && reserve.spend() {
+                // At once: another thread may take what has just become free.
+                if let Poll::Ready(Ok(stream)) = poll_fn(|cx| Poll::Ready(self.poll_accept(cx))).await {
+                    return Came::Beyond(stream);
                 }
-                // The connection was gone before it was accepted.
-                Err(_) => {}
+                reserve.keep();
+            }
+            // Else the connection was gone before it was accepted.
+            if is_out_of_resources(&error) {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(error = %error, "cannot accept for now");
+                }
+                tokio::time::sleep(REST).await;
+                reserve.keep();
             }
         }
     }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connected>> {
+        Poll::Ready(match self {
+            Self::Tcp(listener) => ready!(listener.poll_accept(cx)).map(|(socket, _)| {
+                // Small replies must not wait for each other. An app that is gone already will be seen by its reader.
+                let _ = socket.set_nodelay(true);
+                Connected::Tcp(socket)
+            }),
+            Self::Unix(listener, _) => ready!(listener.poll_accept(cx)).map(|(socket, _)| Connected::Unix(socket)),
+        })
+    }
+}
+
+/// EMFILE, ENFILE.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23))
 }
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: trying again at once would only burn CPU.
-fn out_of_resources(error: &io::Error) -> bool {
+fn is_out_of_resources(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
 }
 

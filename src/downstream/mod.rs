@@ -18,6 +18,7 @@ pub mod config;
 #[expect(clippy::arithmetic_side_effects, reason = "counts and times that do not overflow in a process' life")]
 pub mod farewell;
 pub mod listener;
+pub mod reserve;
 pub mod session;
 
 pub use config::{BACKLOG, Config, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST};

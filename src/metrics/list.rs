@@ -98,7 +98,7 @@ declare! {
         client_connections: Level = "hotring_client_connections", One;
         /// App connections accepted.
         client_connects: u64 = "hotring_client_connects_total", One;
-        /// App connections closed at once because `client_connections` were open or the memory budget was used up.
+        /// App connections closed at once because `client_connections` were open, no descriptor was left or the memory budget was used up.
         client_refused: u64 = "hotring_client_refused_total", One;
         /// App connections the app closed.
         client_eof: u64 = "hotring_client_eof_total", One;
