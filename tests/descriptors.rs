@@ -35,6 +35,7 @@ impl Limited {
                 return Self { child, addresses };
             }
         }
+        let _ = child.wait();
         panic!("it ended at its start");
     }
 

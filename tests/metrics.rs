@@ -35,6 +35,7 @@ fn declared_and_rendered_are_the_same() {
     let held = (
         exporter.pool("p"),
         exporter.backend("p", "b"),
+        exporter.limit("p", "l"),
         exporter.embedded("p", "b"),
         exporter.worker(0),
         exporter.process(),
@@ -71,7 +72,7 @@ fn names_follow_the_rules() {
         assert_eq!(stem.ends_with("_bytes"), metric.unit == Unit::Bytes, "{name}");
         assert!(!["_sum", "_count", "_bucket", "_info_total"].iter().any(|end| name.ends_with(end)), "{name}");
         for label in metric.labels() {
-            let known = ["pool", "backend", "worker", "version", "class", "cause", "full", "result"];
+            let known = ["pool", "backend", "worker", "version", "class", "cause", "full", "result", "why", "limit"];
             assert!(known.contains(&label), "{name} has a label {label}");
         }
         let help = metric.help;

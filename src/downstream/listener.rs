@@ -336,7 +336,8 @@ mod tests {
         let _app = std::net::TcpStream::connect(bound.address()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
-            let Connected::Tcp(socket) = bound.start().unwrap().accept().await else { panic!("TCP is TCP") };
+            let came = bound.start().unwrap().accept(&Reserve::default()).await;
+            let Came::App(Connected::Tcp(socket)) = came else { panic!("TCP is TCP") };
             let socket = SockRef::from(&socket);
             let (time, step) = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
             (socket.keepalive().unwrap(), time, step, socket.tcp_keepalive_retries().unwrap())

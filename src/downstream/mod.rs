@@ -15,7 +15,6 @@
 )]
 
 pub mod config;
-#[expect(clippy::arithmetic_side_effects, reason = "counts and times that do not overflow in a process' life")]
 pub mod farewell;
 pub mod listener;
 pub mod reserve;
