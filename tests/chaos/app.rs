@@ -57,7 +57,7 @@ impl App {
         let shards: Vec<Shard> = (0..servers).map(|n| Shard { name: format!("s{n}"), weight: 1 }).collect();
         let ring = Ring::new(&shards, &[], KeyHash::Fnv1a_64, Distribution::Ketama, None);
         let home = |key: &str| usize::from(ring.shard_at(ring.position(key.as_bytes()), 0).unwrap());
-        let mut names = (0u64..).map(|n| format!("{n}:app{number}"));
+        let mut names = (0u64..).map(|n| format!("{n}:{}:app{number}", shared.seed));
         let keys = (0..servers)
             .map(|shard| {
                 let mut name = || names.find(|name| home(name) == shard).unwrap();
@@ -120,7 +120,11 @@ impl App {
         let servers = self.keys.len() as u64;
         let shard = self.draw(servers) as usize;
         // One in sixty is about the large values.
-        let register = if self.draw(60) == 0 { REGISTERS - 1 } else { self.draw(REGISTERS as u64 - 1) as usize };
+        let register = if self.shared.large && self.draw(60) == 0 {
+            REGISTERS - 1
+        } else {
+            self.draw(REGISTERS as u64 - 1) as usize
+        };
         let counter = self.draw(COUNTERS as u64) as usize;
         match self.draw(100) {
             0..=29 => Op::Set(shard, register, self.next(shard, register)),

@@ -28,7 +28,7 @@ pub(crate) enum Fate {
 }
 
 /// A key that is only ever SET, to 1, 2, 3 ...
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Register {
     /// The last number that was given away.
     pub(crate) last: u64,
@@ -49,20 +49,22 @@ impl Register {
 
     /// Was read: asked in one generation of its shard, answered in another or the same.
     pub(crate) fn read(&mut self, number: u64, (asked, answered): (u64, u64)) -> Result<(), Fault> {
+        let mut judged = Ok(());
         if number != self.known {
             if let Some(at) = self.may.iter().position(|&may| may == number) {
                 self.may.remove(at);
             } else if number != 0 || self.generation == answered {
-                return Err(if number > self.known { Fault::Wrong } else { Fault::Lost });
+                judged = Err(if number > self.known { Fault::Wrong } else { Fault::Lost });
             }
         }
+        // A fault is told once.
         (self.known, self.generation) = (number, asked);
-        Ok(())
+        judged
     }
 }
 
 /// A key that is only ever INCRemented.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counter {
     known: u64,
     /// How often more it may have been, or may still be.
@@ -87,13 +89,14 @@ impl Counter {
 
     fn is_at(&mut self, value: u64, mine: u64, (asked, answered): (u64, u64)) -> Result<(), Fault> {
         let least = self.known + mine;
+        let mut judged = Ok(());
         if (least..=least + self.may).contains(&value) {
             self.may -= value - least;
         } else if self.generation == answered || !(mine..=mine + self.may).contains(&value) {
-            return Err(if value < least { Fault::Lost } else { Fault::Twice });
+            judged = Err(if value < least { Fault::Lost } else { Fault::Twice });
         }
         (self.known, self.generation) = (value, asked);
-        Ok(())
+        judged
     }
 }
 
@@ -153,16 +156,16 @@ fn a_register_knows_what_is_lost_and_what_is_late() {
     let mut one = Register::default();
     assert_eq!(one.read(0, (0, 0)), Ok(()));
     one.wrote(1, Fate::Done, 0);
-    assert_eq!(one.read(0, (0, 0)), Err(Fault::Lost));
-    assert_eq!(one.read(2, (0, 0)), Err(Fault::Wrong));
+    assert_eq!(one.clone().read(0, (0, 0)), Err(Fault::Lost));
+    assert_eq!(one.clone().read(2, (0, 0)), Err(Fault::Wrong));
     one.wrote(2, Fate::MayHaveRun, 0);
     one.wrote(3, Fate::Not, 0);
     one.wrote(4, Fate::Done, 0);
     assert_eq!(one.read(4, (0, 0)), Ok(()));
-    assert_eq!(one.read(3, (0, 0)), Err(Fault::Lost), "it was not sent");
+    assert_eq!(one.clone().read(3, (0, 0)), Err(Fault::Lost), "it was not sent");
     assert_eq!(one.read(2, (0, 0)), Ok(()), "late");
     one.wrote(5, Fate::Done, 0);
-    assert_eq!(one.read(2, (0, 0)), Err(Fault::Lost), "a second time");
+    assert_eq!(one.clone().read(2, (0, 0)), Err(Fault::Lost), "a second time");
     assert_eq!(one.read(0, (0, 2)), Ok(()), "emptied");
     assert_eq!(one.read(5, (2, 2)), Err(Fault::Wrong), "nothing comes back");
 }
@@ -171,13 +174,13 @@ fn a_register_knows_what_is_lost_and_what_is_late() {
 fn a_counter_knows_what_was_done_twice() {
     let mut one = Counter::default();
     assert_eq!(one.counted(1, (0, 0)), Ok(()));
-    assert_eq!(one.counted(3, (0, 0)), Err(Fault::Twice));
+    assert_eq!(one.clone().counted(3, (0, 0)), Err(Fault::Twice));
     one.missed(Fate::Not);
-    assert_eq!(one.counted(3, (0, 0)), Err(Fault::Twice));
+    assert_eq!(one.clone().counted(3, (0, 0)), Err(Fault::Twice));
     one.missed(Fate::MayHaveRun);
     assert_eq!(one.counted(3, (0, 0)), Ok(()));
-    assert_eq!(one.counted(5, (0, 0)), Err(Fault::Twice), "it came once");
-    assert_eq!(one.read(2, (0, 0)), Err(Fault::Lost));
+    assert_eq!(one.clone().counted(5, (0, 0)), Err(Fault::Twice), "it came once");
+    assert_eq!(one.clone().read(2, (0, 0)), Err(Fault::Lost));
     assert_eq!(one.read(0, (0, 1)), Ok(()));
     assert_eq!(one.counted(1, (2, 2)), Ok(()));
 }

@@ -1,13 +1,16 @@
 //! hotring as its own process, and what the system knows of it.
 
-use crate::support::Client;
+use crate::support::{Client, FOREVER};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 pub(crate) struct Process {
     child: Child,
     address: String,
+    admin: String,
     /// Kept open, for whatever is said there.
     _output: BufReader<ChildStdout>,
 }
@@ -21,21 +24,27 @@ impl Process {
     /// Any hotring, with a config of one pool that listens on TCP.
     pub(crate) fn of(binary: &str, config: &str) -> Self {
         let mut command = Command::new(binary);
+        // The allocator gives back what is freed, so that what a process has is what it uses. On its own it keeps more and more
+        // of it, the larger what is freed, and a leak cannot be told from its habits before it has none left to take up.
+        command.envs([("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")]);
         command.args(["-c", config]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{binary}: {error}"));
         let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut address = String::new();
+        let (mut address, mut admin) = (String::new(), String::new());
         loop {
             let mut line = String::new();
             assert!(output.read_line(&mut line).unwrap() > 0, "it ended at its start");
             if let Some(pool) = line.trim_start().strip_prefix("pool ") {
                 pool.split_whitespace().nth(1).unwrap().clone_into(&mut address);
             }
+            if let Some(at) = line.trim_start().strip_prefix("admin ") {
+                at.split_whitespace().next().unwrap().clone_into(&mut admin);
+            }
             if line.starts_with("try: ") {
                 break;
             }
         }
-        Self { child, address, _output: output }
+        Self { child, address, admin, _output: output }
     }
 
     /// Where its pool listens.
@@ -45,6 +54,17 @@ impl Process {
 
     pub(crate) fn app(&self) -> Client {
         Client::connect(&self.address)
+    }
+
+    /// What `/metrics` says, by series.
+    pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
+        let mut socket = TcpStream::connect(&self.admin).unwrap();
+        socket.set_read_timeout(Some(FOREVER)).unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).unwrap();
+        let samples = page.lines().filter(|line| line.starts_with("hotring_")).filter_map(|line| line.rsplit_once(' '));
+        samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

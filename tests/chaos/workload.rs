@@ -21,12 +21,15 @@ pub(crate) struct Plan {
     pub(crate) rest: Duration,
     /// Transactions and blocking commands, too, and only errors that hotring may give. Without it any proxy will do.
     pub(crate) deep: bool,
+    /// Values of up to 2 MiB now and then.
+    pub(crate) large: bool,
     /// Keep when each request was asked and how long it took.
     pub(crate) record: bool,
 }
 
 /// What a test asks for when nothing else is said.
-pub(crate) const USUAL: Plan = Plan { apps: 6, seed: 1, rest: Duration::from_micros(300), deep: true, record: false };
+pub(crate) const USUAL: Plan =
+    Plan { apps: 6, seed: 1, rest: Duration::from_micros(300), deep: true, large: true, record: false };
 
 /// A request about one shard.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) seed: u64,
     pub(crate) rest: Duration,
     pub(crate) deep: bool,
+    pub(crate) large: bool,
     pub(crate) record: bool,
     pub(crate) began: Instant,
     counts: Mutex<Counts>,
@@ -134,6 +138,7 @@ impl Workload {
             seed: plan.seed,
             rest: plan.rest,
             deep: plan.deep,
+            large: plan.large,
             record: plan.record,
             began: now(),
             counts: Mutex::new(counts),

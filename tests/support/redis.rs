@@ -75,6 +75,13 @@ impl Redis {
         assert!(self.is_ready(), "redis-server ended at its start");
     }
 
+    /// Removes what it has written, so that it begins empty; for one that is not running.
+    pub(crate) fn forget(&self) {
+        assert!(self.process.is_none(), "it would write on");
+        let _ = std::fs::remove_dir_all(self._dir.0.join("appendonlydir"));
+        let _ = std::fs::remove_file(self._dir.0.join("appendonly.aof"));
+    }
+
     /// Lets it stand still: its socket takes bytes, nobody answers.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
