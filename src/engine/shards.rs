@@ -45,9 +45,13 @@ impl Engine {
             };
             let reply = rest.get(..length).unwrap_or_default();
             consumed += length;
-            // RESP3's pushes come at any time and answer nothing. None was asked for, so they are for nobody.
-            if reply.first() == Some(&b'>') && line.dialect.resp3 {
-                continue;
+            // RESP3's pushes come at any time and answer nothing. None was asked for, so they are for nobody; and where RESP2
+            // is spoken there are none.
+            if reply.first() == Some(&b'>') {
+                if line.dialect.resp3 {
+                    continue;
+                }
+                return Err(None);
             }
             // A flight none of whose bytes have left cannot have been answered; its waiter must stay to be told.
             if line.base >= line.left {
