@@ -13,7 +13,7 @@ use chaos::{DURABLE, Link, Plan, Process, Stand, USUAL, Workload};
 use rustix::process::Signal;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::{Cut, Scratch, Way, pool, shards, wire};
+use support::{Cut, Hotring, Redis, Relay, Scratch, Way, eventually, pool, shards, wire};
 
 const ALL: [usize; 3] = [0, 1, 2];
 const OTHERS: [usize; 2] = [0, 2];
@@ -228,6 +228,36 @@ fn apps_that_leave_in_crowds_are_not_missed() {
     let refused = "ERR all 64 dedicated connections to shard ";
     counts.is_clean();
     assert!(counts.closed == 0 && counts.errors.keys().all(|text| text.starts_with(refused)), "{counts:#?}");
+}
+
+/// Else who waits for jobs behind a network that has lost its connection would wait for ever.
+#[test]
+fn a_command_that_blocks_does_not_outlast_its_own_time() {
+    let redis = Redis::start(&[]);
+    let relay = Relay::to(redis.address());
+    let hotring = Hotring::over(&[relay.address()], &["timeout: 100ms", "connect_timeout: 200ms"]);
+    let mut patient = hotring.app();
+    patient.send(&wire(&["BLPOP", "list", "0"]));
+    for asked in [
+        &["BLPOP", "list", "0.3"][..],
+        &["BLMPOP", "0.3", "1", "list", "LEFT"],
+        &["XREAD", "BLOCK", "300", "STREAMS", "stream", "$"],
+        &["WAIT", "1", "300"],
+    ] {
+        let mut app = hotring.app();
+        // Ended by the server, a long time after a common request would have been given up.
+        let said = String::from_utf8(app.call(asked)).unwrap();
+        assert!(["*-1\r\n", ":0\r\n"].contains(&said.as_str()), "{asked:?}: {said}");
+        app.send(&wire(asked));
+        eventually("it waits", || redis.client().ask("INFO clients").contains("blocked_clients:2\r\n"));
+        relay.hold(Way::ToProxy);
+        let text = "-ERR shard s0 timed out (no answer within the pool's timeout); the command may have run\r\n";
+        assert_eq!(app.text(), text, "{asked:?}");
+        relay.heal();
+        eventually("it is over", || redis.client().ask("INFO clients").contains("blocked_clients:1\r\n"));
+    }
+    assert_eq!(redis.client().ask("LPUSH list element"), ":1\r\n");
+    assert_eq!(patient.text(), "*2\r\n$4\r\nlist\r\n$7\r\nelement\r\n");
 }
 
 /// Who is told to end answers all it has read. What it has not answered it has not passed on.

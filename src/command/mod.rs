@@ -13,6 +13,7 @@ mod key;
 mod more;
 mod table;
 mod tag;
+mod wait;
 mod words;
 
 use crate::resp::Request;
@@ -24,6 +25,7 @@ pub use key::{Counted, Movable, Words, each_key, integer, keys};
 pub use more::{Described, teach};
 pub use table::{all, flag, lookup};
 pub use tag::Tag;
+pub use wait::own_wait;
 pub use words::{unknown, wrong_arity};
 
 /// What there is to know of one command or subcommand.

@@ -7,6 +7,10 @@ use super::{Engine, LONGEST_TIMEOUT, LineId, SessionId};
 use crate::error::{Cause, Failure};
 use crate::stages::{Event, Micros};
 
+/// What a server is given at least, in microseconds, to tell that a command has waited for as long as it wanted to: it may have
+/// popped an element, and no timeout for common requests should throw that away.
+const LEAST_PATIENCE: Micros = 1_000_000;
+
 impl Engine {
     /// Whether there is something to flush.
     #[must_use]
@@ -121,10 +125,18 @@ impl Engine {
         self.see_off(&mut overdue, port);
         for (id, line) in self.lines.iter().enumerate() {
             let Some(pool) = self.pools.get(usize::from(line.pool)) else { continue };
-            if line.patient || line.arriving {
+            if line.arriving {
                 continue;
             }
-            let (Some(timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
+            let (Some(mut timeout), Some(front)) = (pool.config.timeout, line.waiters.front()) else { continue };
+            if line.patient {
+                // Its server ends the wait; the timeout is for one that does not, or that can no longer be heard.
+                let Some(waits) = line.waits.filter(|&waits| waits < LONGEST_TIMEOUT) else { continue };
+                timeout = timeout.max(LEAST_PATIENCE) + waits;
+                if timeout > LONGEST_TIMEOUT {
+                    continue;
+                }
+            }
             if u64::from((now as u32).wrapping_sub(if line.passing > 0 { line.heard } else { front.at }))
                 > timeout.min(LONGEST_TIMEOUT)
             {

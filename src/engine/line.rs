@@ -5,6 +5,7 @@ use crate::command::Tag;
 use crate::error::Failure;
 use crate::metrics::BackendCounts;
 use crate::resp::ReplyResume;
+use crate::stages::Micros;
 use std::collections::VecDeque;
 
 /// Which reply a flight fills. A session that is gone has another generation; its replies are dropped.
@@ -97,8 +98,10 @@ pub struct Line {
     pub dialect: Dialect,
     /// Whose it is.
     pub owner: Owner,
-    /// A command on it may wait as long as it likes: no timeout.
+    /// A command on it waits for something to happen: no timeout before its own time is over.
     pub patient: bool,
+    /// That time, in microseconds; `None` where it waits without end.
+    pub waits: Option<Micros>,
     /// Its newest request is still arriving.
     pub arriving: bool,
     /// It is to change to another socket as soon as nothing is under way ([`super::Engine::hold`]).
@@ -149,6 +152,7 @@ impl Line {
             dialect,
             owner: Owner::Shared,
             patient: false,
+            waits: None,
             arriving: false,
             moving: false,
             passing: 0,

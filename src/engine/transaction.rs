@@ -16,6 +16,7 @@ use super::{Engine, SessionId};
 use crate::command::{self, Fault, Keys, Local, Need, Spec, Treatment, flag};
 use crate::error::{self, CROSS_SHARD, Cause};
 use crate::resp::{Limits, Request, Resume, Scan, scan, write};
+use crate::stages::Micros;
 
 /// Most bytes of commands that are held back until a transaction has a shard; beyond, it gets the first one.
 const MOST_HELD: usize = 64 * 1024;
@@ -90,7 +91,7 @@ impl Engine {
                 match self.home(id, spec, request) {
                     Ok(Some(shard)) if shard == pin.shard => {
                         if blocks {
-                            self.set_blocked(id, pin, spec);
+                            self.set_blocked(id, pin, spec, command::own_wait(spec.name, request));
                         }
                         self.send_own(id, pin, spec, request.wire(), port);
                         true
@@ -352,14 +353,14 @@ impl Engine {
             session.mode |= mode::PINNED;
             session.special().pin = Some(pin);
         }
-        self.set_blocked(id, pin, spec);
+        self.set_blocked(id, pin, spec, command::own_wait(spec.name, request));
         self.send_own(id, pin, spec, request.wire(), port);
     }
 
-    fn set_blocked(&mut self, id: SessionId, pin: Pin, spec: &'static Spec) {
+    fn set_blocked(&mut self, id: SessionId, pin: Pin, spec: &'static Spec, waits: Option<Micros>) {
         self.blocked += 1;
         if let Some(line) = self.lines.get_mut(pin.line as usize) {
-            line.patient = true;
+            (line.patient, line.waits) = (true, waits);
         }
         if let Some(special) = self.special(id) {
             (special.blocked, special.waits_in) = (true, spec.name);
