@@ -230,6 +230,75 @@ fn apps_that_leave_in_crowds_are_not_missed() {
     assert!(counts.closed == 0 && counts.errors.keys().all(|text| text.starts_with(refused)), "{counts:#?}");
 }
 
+/// The addresses of all servers change, again and again, in the midst of everything.
+#[test]
+fn servers_that_move_under_load_are_followed() {
+    let (_redis, at) = shards(3);
+    let relays: Vec<[Relay; 2]> = at.iter().map(|server| [Relay::to(server), Relay::to(server)]).collect();
+    let dir = Scratch::new();
+    let write = |round: usize| {
+        let servers: Vec<&str> = relays.iter().map(|two| two[round % 2].address()).collect();
+        let timeout = format!("timeout: {}s", 5 + round % 2);
+        let text = pool(&servers, &["^log: {level: off}", &timeout]);
+        dir.write("proxy.yaml", &text.replace("admin: off", "admin: 127.0.0.1:0"))
+    };
+    let hotring = Process::start(&write(0));
+    let work = Workload::start(hotring.address(), 3, Plan { seed: 18, ..USUAL });
+    work.goes_on(&ALL, 100);
+    for round in 1..=10 {
+        let before = relays[0][round % 2].visits();
+        // What is under way on the old connection must not be overtaken on the new one.
+        let old = &relays[round % 3][(round + 1) % 2];
+        old.delay(Way::ToServer, Duration::from_millis(100));
+        work.goes_on(&ALL, 1);
+        write(round);
+        hotring.signal(Signal::HUP);
+        eventually("the new address is used", || {
+            work.goes_on(&ALL, 1);
+            relays[0][round % 2].visits() > before
+        });
+        old.heal();
+        work.goes_on(&ALL, 50);
+    }
+    let (counts, _) = work.finish();
+    counts.only(&[]);
+    assert!(counts.errors.is_empty(), "{:#?}", counts.errors);
+}
+
+#[test]
+fn what_one_app_asks_stays_in_order_while_its_server_moves() {
+    let redis = Redis::start(&[]);
+    let relays = [Relay::to(redis.address()), Relay::to(redis.address())];
+    let dir = Scratch::new();
+    let write = |round: usize| dir.write("proxy.yaml", &pool(&[relays[round % 2].address()], &["^log: {level: off}"]));
+    let hotring = Process::start(&write(0));
+    let (mut app, mut other) = (hotring.app(), hotring.app());
+    let mut asked = 0;
+    for round in 1..=10 {
+        let visits = relays[round % 2].visits();
+        relays[(round + 1) % 2].delay(Way::ToServer, Duration::from_millis(100));
+        let mut push = || {
+            app.send(&wire(&["RPUSH", "list", &asked.to_string()]));
+            asked += 1;
+        };
+        (0..20).for_each(|_| push());
+        write(round);
+        hotring.signal(Signal::HUP);
+        eventually("the new address is used", || {
+            push();
+            assert_eq!(other.ask("GET other"), "$-1\r\n");
+            relays[round % 2].visits() > visits
+        });
+        (0..20).for_each(|_| push());
+        relays[(round + 1) % 2].heal();
+    }
+    for number in 1..=asked {
+        assert_eq!(app.text(), format!(":{number}\r\n"));
+    }
+    let list: String = (0..asked).map(|n| format!("${}\r\n{n}\r\n", n.to_string().len())).collect();
+    assert_eq!(app.ask("LRANGE list 0 -1"), format!("*{asked}\r\n{list}"));
+}
+
 /// Else who waits for jobs behind a network that has lost its connection would wait for ever.
 #[test]
 fn a_command_that_blocks_does_not_outlast_its_own_time() {

@@ -268,6 +268,8 @@ fn after_all_of_it_the_process_is_as_it_was() {
     // Where the last of what it frees lies, and so what the system counts, is chance: a long run tells more.
     let most = if seconds >= 300 { before / 20 } else { before / 5 };
     assert!(after <= before + most, "seed {seed}: {before} KiB before, {after} KiB after");
+    let reloads = stand.hotring.metrics().get("hotring_config_reloads_total{result=\"taken\"}").copied();
+    assert!(reloads.is_some_and(|times| times > 0.0), "{reloads:?}: the config never changed");
     let mut app: Client = stand.hotring.app();
     assert_eq!(app.ask("PING"), "+PONG\r\n");
 }
