@@ -155,3 +155,32 @@ fn no_stage_names_another() {
         }
     }
 }
+
+/// What reads the bytes of apps and shards; the lints at its top hold for all its submodules.
+const MEETS_THE_NETWORK: &[&str] = &[
+    "src/resp/mod.rs",
+    "src/stages/mod.rs",
+    "src/engine/mod.rs",
+    "src/hub.rs",
+    "src/downstream/mod.rs",
+    "src/upstream/mod.rs",
+];
+
+#[test]
+fn what_meets_the_network_is_held_free_of_panics() {
+    for path in MEETS_THE_NETWORK {
+        let text = fs::read_to_string(path).unwrap();
+        let lints = text.split("#![cfg_attr(").nth(1).and_then(|rest| rest.split(")]").next()).unwrap_or_default();
+        for lint in [
+            "unwrap_used",
+            "expect_used",
+            "indexing_slicing",
+            "string_slice",
+            "arithmetic_side_effects",
+            "panic",
+            "unreachable",
+        ] {
+            assert!(lints.contains(&format!("clippy::{lint}")), "{path} does without {lint}");
+        }
+    }
+}

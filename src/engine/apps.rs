@@ -1,5 +1,10 @@
 //! The apps' half of the engine: sessions, their bytes in, their replies in turn.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "counters of 64 bits, and positions within the bytes that were given"
+)]
+
 use super::deadlines::Watch;
 use super::line::Ticket;
 use super::port::{Port, Taken};

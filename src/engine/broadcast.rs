@@ -6,6 +6,11 @@
 //! Does not: undo what other shards have done when one fails (FLUSHALL), or see all shards at one moment: each answers for
 //! the time at which the request reaches it.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "counters of 64 bits, and numbers of shards and connections, which the config bounds"
+)]
+
 use super::line::{Ticket, Waiter};
 use super::merge::Gather;
 use super::plan::Apart;

@@ -20,6 +20,8 @@
 //! Whatever is not read for this reason and holds an incomplete request is closed after `request_timeout`, so that what is
 //! held does not stand in its own way for ever.
 
+#![expect(clippy::arithmetic_side_effects, reason = "sums of what is in memory, and counters of 64 bits")]
+
 use super::apps::mark;
 use super::deadlines::Why;
 use super::line::Line;

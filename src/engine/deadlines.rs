@@ -6,6 +6,8 @@
 //!
 //! Promises: who waits for hotring or for a shard is never closed here, only who lets hotring wait.
 
+#![expect(clippy::arithmetic_side_effects, reason = "numbers of sessions, and times that are no longer than a round")]
+
 use super::apps::mark;
 use super::special::mode;
 use super::window::Session;

@@ -1,5 +1,7 @@
 //! What leaves the engine, once for each pass of the worker, and its upkeep.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::line::{Owner, State};
 use super::port::{Port, Taken};
 use super::special::mode;

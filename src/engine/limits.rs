@@ -6,6 +6,8 @@
 //!
 //! Each worker has its own buckets, which give its even share: nothing that a request touches is shared between threads.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::plan::keys_of;
 use super::special::mode;
 use super::{Engine, SessionId};

@@ -1,5 +1,7 @@
 //! A connection to a shard, as the engine sees it: what is to be sent on it, and who waits for its replies.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and positions within the outbox")]
+
 use super::{LineId, SessionId};
 use crate::command::Tag;
 use crate::error::Failure;

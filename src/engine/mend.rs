@@ -1,5 +1,7 @@
 //! What is looked after when a panic has left the engine half done.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::line::{Ticket, Waiter};
 use super::port::Port;
 use super::{Engine, LineId, SessionId};

@@ -132,7 +132,7 @@ impl Gather {
                 }
                 Merge::AnyOk => {
                     if reply.first() == Some(&b'+') {
-                        self.sum += 1;
+                        self.sum = self.sum.saturating_add(1);
                     } else {
                         self.misfit();
                     }

@@ -10,6 +10,20 @@
 //!
 //! One engine belongs to one worker and is never shared. It does not allocate for a request that is answered in order.
 
+// What comes from a network must not end a session by a panic; tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
+
 mod apps;
 mod broadcast;
 pub mod budget;

@@ -8,6 +8,8 @@
 //! Bounded by `dedicated_connections` for each shard and worker. When all are in use, a request that needs one is refused at once:
 //! a queue here would hold transactions behind commands that may block for ever. Those unused for [`REST`] are closed.
 
+#![expect(clippy::arithmetic_side_effects, reason = "numbers of connections, which the config bounds")]
+
 use super::line::{Dialect, Line, Owner, State, Ticket, Waiter};
 use super::port::Port;
 use super::special::{Pin, mode};

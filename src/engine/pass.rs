@@ -7,6 +7,8 @@
 //! Held until they are whole, as all others: replies in arrays, of split requests, that several share, that come before
 //! their turn, or that go to a session which listens to channels or does not want some replies.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::apps::{kill, mark, offer};
 use super::line::{Owner, Ticket, Waiter};
 use super::port::Port;
@@ -37,7 +39,8 @@ impl Engine {
             return false;
         }
         line.resume = crate::resp::ReplyResume::default();
-        line.passing = (need - bytes.len()) as u64;
+        debug_assert!(need > bytes.len(), "a reply that is all there is not passed on");
+        line.passing = need.saturating_sub(bytes.len()) as u64;
         line.passed = bytes.len() as u64;
         line.heard = self.now as u32;
         let pool = line.pool;
@@ -50,8 +53,8 @@ impl Engine {
     pub(super) fn pass_more(&mut self, id: LineId, bytes: &[u8], port: &mut impl Port) -> usize {
         let Some(line) = self.lines.get_mut(id as usize) else { return bytes.len() };
         let count = usize::try_from(line.passing).unwrap_or(usize::MAX).min(bytes.len());
-        line.passing -= count as u64;
-        line.passed += count as u64;
+        line.passing = line.passing.saturating_sub(count as u64);
+        line.passed = line.passed.saturating_add(count as u64);
         line.heard = self.now as u32;
         let (pool, number, over, total) = (line.pool, line.number, line.passing == 0, line.passed);
         let Some(waiter) = line.waiters.front().copied() else { return count };

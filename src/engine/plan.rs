@@ -1,5 +1,10 @@
 //! From a request to flights: which legs it has, what the stages make of each, and what goes into which outbox.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "counters of 64 bits, and places within a request that was scanned"
+)]
+
 use super::line::{Ticket, Waiter};
 use super::merge::Gather;
 use super::port::{Port, Taken};

@@ -10,6 +10,8 @@
 //! where there are to be fewer.
 //! Does not move keys: a key whose home changes is looked for at the new one from then on.
 
+#![expect(clippy::arithmetic_side_effects, reason = "numbers of connections, which the config bounds")]
+
 use super::line::{Line, Owner, State};
 use super::port::Port;
 use super::{Engine, LineId, Pool, PoolConfig, SessionId};

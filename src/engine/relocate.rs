@@ -3,6 +3,8 @@
 //! What was sent is answered on the old one, what was not goes to the new one, and nobody notices. A subscription is asked
 //! for anew, as after a connection that was lost; what is published between the two is missed.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::line::{Owner, State};
 use super::port::Port;
 use super::{Engine, LineId};

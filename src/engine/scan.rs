@@ -58,12 +58,12 @@ impl Turn {
     /// What an app's cursor says: whose turn it is, and that shard's own cursor.
     fn of(cursor: u64, shards: u16) -> Option<(Self, u64)> {
         let shard = cursor.checked_rem(u64::from(shards))? as u16;
-        Some((Self { shard, shards }, cursor / u64::from(shards)))
+        Some((Self { shard, shards }, cursor.checked_div(u64::from(shards))?))
     }
 
     /// The app's cursor behind a shard's reply with this one; `None` when it does not fit 64 bits.
     fn after(self, cursor: u64) -> Option<u64> {
-        match (cursor, self.shard + 1) {
+        match (cursor, self.shard.saturating_add(1)) {
             (0, next) if next >= self.shards => Some(0),
             (0, next) => Some(u64::from(next)),
             _ => cursor.checked_mul(u64::from(self.shards))?.checked_add(u64::from(self.shard)),

@@ -76,14 +76,15 @@ impl Known {
         if self.bodies.contains_key(&name) {
             return;
         }
-        while self.order.len() >= MOST || self.bytes + body.len() > MOST_BYTES {
+        while self.order.len() >= MOST || self.bytes.saturating_add(body.len()) > MOST_BYTES {
             let Some(oldest) = self.order.pop_front() else { break };
             if let Some(body) = self.bodies.remove(&oldest) {
-                self.bytes -= body.len();
+                debug_assert!(self.bytes >= body.len(), "more forgotten than was kept");
+                self.bytes = self.bytes.saturating_sub(body.len());
                 self.names.remove(&body);
             }
         }
-        self.bytes += body.len();
+        self.bytes = self.bytes.saturating_add(body.len());
         self.order.push_back(name);
         self.names.insert(Arc::clone(&body), name);
         self.bodies.insert(name, body);
@@ -93,7 +94,7 @@ impl Known {
 /// 20 bytes from 40 digits in upper or lower case, as Redis takes them.
 fn from_hex(text: &[u8]) -> Option<Name> {
     let mut name = Name::default();
-    if text.len() != 2 * name.len() {
+    if text.len() != name.len().saturating_mul(2) {
         return None;
     }
     for (byte, digits) in name.iter_mut().zip(text.chunks(2)) {

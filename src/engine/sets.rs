@@ -5,6 +5,8 @@
 //! the protocol, nobody is ever put on another's database, and RESP2 costs what it would cost alone. There are at most
 //! twice as many sets as `databases`; each may open as many connections as the first, each when it is first used.
 
+#![expect(clippy::arithmetic_side_effects, reason = "numbers of connections, which the config bounds")]
+
 use super::line::{Dialect, Line};
 use super::{Engine, LineId, Pool, SessionId};
 

@@ -1,5 +1,10 @@
 //! The shards' half of the engine: their bytes in, and what becomes of their connections.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "counters of 64 bits, and positions within the bytes that were given"
+)]
+
 use super::apps::{kill, mark};
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;

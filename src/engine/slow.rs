@@ -7,6 +7,8 @@
 //! How long a request took is told from when it was read to when its reply was there, all that it waited for in between with
 //! it. What may wait as long as it likes (BLPOP, an upload) and what hotring answers by itself is never slow.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and times")]
+
 use super::line::Ticket;
 use super::port::Port;
 use super::{Engine, LONGEST_TIMEOUT, LineId};

@@ -8,6 +8,8 @@
 //! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
 //! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::line::Waiter;
 use super::plan::Apart;
 use super::port::Port;
@@ -99,7 +101,7 @@ impl Engine {
         session.resume = crate::resp::Resume::default();
         session.special().stream = Some(Stream {
             line: pin.map(|pin| pin.line),
-            left: front.expected - bytes.len() as u64,
+            left: front.expected.saturating_sub(bytes.len() as u64),
             more: front.more,
             header: Vec::new(),
             total: bytes.len() as u64,
@@ -173,28 +175,28 @@ impl Engine {
             }
             if stream.left > 0 {
                 let count = usize::try_from(stream.left).unwrap_or(usize::MAX).min(rest.len());
-                stream.left -= count as u64;
-                stream.total += count as u64;
+                stream.left = stream.left.saturating_sub(count as u64);
+                stream.total = stream.total.saturating_add(count as u64);
                 pool.counts.request_bytes += count as u64;
-                used += count;
+                used = used.saturating_add(count);
                 if let Some(line) = line {
                     self.append(line, id, rest.get(..count).unwrap_or_default(), port);
                 }
                 continue;
             }
-            let end = rest.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n').map(|at| at + 1);
+            let end = rest.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n').map(|at| at.saturating_add(1));
             let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             stream.header.extend_from_slice(part);
-            used += part.len();
+            used = used.saturating_add(part.len());
             if end.is_none() && stream.header.len() < LONGEST_HEADER {
                 continue;
             }
             let header = std::mem::take(&mut stream.header);
             match request::argument(&header, &limits) {
-                Ok(length) if stream.total + length + 2 <= limits.request => {
-                    stream.left = length + 2;
-                    stream.more -= 1;
-                    stream.total += header.len() as u64;
+                Ok(length) if stream.total.saturating_add(length).saturating_add(2) <= limits.request => {
+                    stream.left = length.saturating_add(2);
+                    stream.more = stream.more.saturating_sub(1);
+                    stream.total = stream.total.saturating_add(header.len() as u64);
                     if let Some(line) = line {
                         self.append(line, id, &header, port);
                     }

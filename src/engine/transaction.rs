@@ -9,6 +9,8 @@
 //!
 //! Before its first key a transaction has no shard: MULTI is answered here, and commands without keys are held back.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and sizes of what is in memory")]
+
 use super::plan::Apart;
 use super::port::Port;
 use super::special::{Pin, Special, mode};

@@ -1,5 +1,7 @@
 //! A session's window: one slot for each open request, filled in any order, emptied in the order of the requests.
 
+#![expect(clippy::arithmetic_side_effects, reason = "slots and bytes of one session, which its bounds limit")]
+
 use super::special::{Special, mode};
 use crate::resp::Resume;
 use std::collections::VecDeque;
@@ -185,7 +187,7 @@ impl Session {
             self.head = self.head.wrapping_add(1);
             let Some(early) = &mut self.early else { return };
             let Some(Some(reply)) = early.pop_front() else { return };
-            self.held -= reply.len() as u32;
+            self.let_go(reply.len());
             self.append(&reply, spare);
             spare.put(reply);
         }
@@ -195,14 +197,14 @@ impl Session {
     pub fn hold(&mut self, bytes: usize) -> u64 {
         let before = self.held;
         self.held = self.held.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        u64::from(self.held - before)
+        u64::from(self.held.abs_diff(before))
     }
 
     /// Counts them no more. Returns how many were.
     pub fn let_go(&mut self, bytes: usize) -> u64 {
         let before = self.held;
         self.held = self.held.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
-        u64::from(before - self.held)
+        u64::from(before.abs_diff(self.held))
     }
 
     /// Open requests that have no reply yet.
@@ -228,14 +230,15 @@ impl Session {
         if distance == 0 || distance >= self.open {
             return;
         }
-        let index = distance as usize - 1;
+        let index = (distance as usize).saturating_sub(1);
         let early = self.early.get_or_insert_with(|| spare.places.pop().unwrap_or_default());
         if early.len() <= index {
-            early.resize_with(index + 1, || None);
+            early.resize_with(index.saturating_add(1), || None);
         }
         if let Some(place) = early.get_mut(index) {
-            self.held += reply.len() as u32;
+            let held = reply.len();
             *place = Some(reply);
+            self.hold(held);
         }
     }
 

@@ -11,6 +11,8 @@
 //!
 //! Bounded: an app that does not read is ended as by its replies (`max_output`); an ear is read as fast as it is sent to.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and sizes of what is in memory")]
+
 mod homes;
 
 use super::apps::{kill, mark};

@@ -48,7 +48,7 @@ fn sections(engine: &Engine, asked: &Asked<'_>) -> [(&'static str, String); 7] {
                 usize::BITS,
                 about.process,
                 about.port,
-                about.epoch + engine.now,
+                about.epoch.saturating_add(engine.now),
                 uptime / 86_400,
             ),
         ),

@@ -142,7 +142,7 @@ fn simple(engine: &mut Engine, local: Local, asked: &mut Asked<'_>) {
             encode(&role, &mut asked.out);
         }
         Local::Time => {
-            let now = engine.about.epoch + engine.now;
+            let now = engine.about.epoch.saturating_add(engine.now);
             write::array(&mut asked.out, 2);
             for part in [now / 1_000_000, now % 1_000_000] {
                 write::bulk(&mut asked.out, part.to_string().as_bytes());
