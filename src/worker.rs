@@ -228,6 +228,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         },
         resp3: upstream.resp3,
         own: upstream.dedicated_connections as usize,
+        aside: upstream.slow_commands.iter().filter_map(|name| crate::command::lookup(name.as_bytes())).collect(),
         long: crate::engine::stream::LONG,
         channels: matches!(upstream.servers, Servers::Static(_)),
         outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),

@@ -12,6 +12,7 @@ use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, servers};
 use crate::acl;
+use crate::command::{self, Described, Treatment};
 use crate::downstream::config::{
     self as downstream, BACKLOG, CLIENT_TCPKEEPALIVE, MAX_OUTPUT, MAX_PIPELINE, MAX_REQUEST,
 };
@@ -32,6 +33,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         None => None,
     };
     check_listeners(admin.as_ref(), &file.pools, report);
+    check_slow_commands(&file.commands, &file.pools, report);
     Config {
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
         max_pause: value(file.max_pause, MAX_PAUSE),
@@ -139,6 +141,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             user,
             password: server_password,
             db,
+            slow_commands: written.slow_commands.into_iter().map(|name| name.value).collect(),
             dedicated_connections,
             // Apps of a pool that has a database of its own are on that one, as with twemproxy.
             databases: if db == 0 { value(written.databases, u32::from(upstream::DATABASES)) as u16 } else { 1 },
@@ -185,6 +188,24 @@ fn check_listeners(admin: Option<&Written<Address>>, pools: &[PoolWritten], repo
                 }
                 None => seen.push((&listen.value, listen.at, &pool.key)),
             }
+        }
+    }
+}
+
+/// Only what goes as it is to one shard, or to all, can be carried on a connection of its own.
+fn check_slow_commands(commands: &[Described], pools: &[PoolWritten], report: &mut Report) {
+    for pool in pools {
+        for name in &pool.slow_commands {
+            let taught = commands.iter().any(|command| command.name.eq_ignore_ascii_case(&name.value));
+            let spec = command::lookup(name.value.as_bytes());
+            let said = match spec.map(|spec| spec.treatment) {
+                _ if taught => continue,
+                Some(Treatment::Forward | Treatment::Broadcast(_)) => continue,
+                Some(Treatment::Own(_)) => "has a dedicated connection anyway",
+                Some(_) => "is not carried as it is to a server",
+                None => "is no command that hotring knows",
+            };
+            report.add(name.at, format!("{}.slow_commands", pool.key), format!("{} {said}", quoted(&name.value)));
         }
     }
 }

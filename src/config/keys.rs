@@ -209,6 +209,13 @@ pub const KEYS: &[Key] = &[
         "256",
         "most connections to each server, for each worker, that sessions have for themselves: transactions, blocking commands",
     ),
+    own(
+        Place::Pool,
+        "slow_commands",
+        "",
+        "a list of commands that take long, such as `[KEYS, EVAL]`: carried on a dedicated connection, so that nobody's \
+         requests wait behind them",
+    ),
     own(Place::Pool, "databases", "16", "databases that apps may SELECT; with a `redis_db` other than 0 only that one"),
     own(Place::Pool, "resp3", "true", "let apps speak RESP3 (HELLO 3); `false` for servers older than Redis 6"),
     own(Place::Pool, "max_outbox", "8mb", "bytes waiting for one server connection before its sessions are paused"),

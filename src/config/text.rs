@@ -108,6 +108,9 @@ impl Text {
         self.key("server_failure_limit", upstream.server_failure_limit);
         self.key("admin_commands", if downstream.admin_commands { "allow" } else { "refuse" });
         self.key("dedicated_connections", upstream.dedicated_connections);
+        if !upstream.slow_commands.is_empty() {
+            self.line(&format!("    slow_commands: [{}]", upstream.slow_commands.join(", ")));
+        }
         self.key("databases", upstream.databases);
         self.key("resp3", upstream.resp3);
         self.key("max_outbox", Size::from(upstream.max_outbox));

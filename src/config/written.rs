@@ -78,6 +78,7 @@ pub(super) struct PoolWritten {
     pub(super) server_failure_limit: Option<Written<u32>>,
     pub(super) admin_commands: Option<Written<bool>>,
     pub(super) dedicated_connections: Option<Written<u32>>,
+    pub(super) slow_commands: Vec<Written<String>>,
     pub(super) databases: Option<Written<u32>>,
     pub(super) resp3: Option<Written<bool>>,
     pub(super) max_outbox: Option<Written<u64>>,
@@ -259,6 +260,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
             _ => Err(Expected::new("`allow` or `refuse`")),
         }),
         dedicated_connections: pool.value("dedicated_connections", |text| number(text, 0, 65_536)),
+        slow_commands: pool.slow_commands(),
         databases: pool.value("databases", |text| number(text, 1, 1024)),
         resp3: pool.value("resp3", flag),
         max_outbox: pool.value("max_outbox", |text| size(text, 1 << 16)),
@@ -386,6 +388,27 @@ impl<'n, 'r> Fields<'n, 'r> {
                 items.iter().enumerate().filter_map(item).collect()
             }
             _ => scalar(node, &key, self.report, parse).into_iter().collect(),
+        }
+    }
+
+    /// Whether there are such commands is asked when the modules' are known.
+    fn slow_commands(&mut self) -> Vec<Written<String>> {
+        let Some(node) = self.get("slow_commands") else { return Vec::new() };
+        let key = join(&self.key, "slow_commands");
+        let name = |text: &str| {
+            let named = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+            if named {
+                Ok(text.to_ascii_lowercase())
+            } else {
+                Err(Expected::new("a list of commands such as `[KEYS, EVAL]`"))
+            }
+        };
+        match &node.kind {
+            NodeKind::List(items) => {
+                let item = |(i, node)| scalar(node, &format!("{key}[{i}]"), self.report, name);
+                items.iter().enumerate().filter_map(item).collect()
+            }
+            _ => scalar(node, &key, self.report, name).into_iter().collect(),
         }
     }
 

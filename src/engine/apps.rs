@@ -41,6 +41,7 @@ impl Engine {
             *watch = Watch::new(self.now);
         }
         self.be_nobody(number);
+        self.mark_aside(number);
         number
     }
 

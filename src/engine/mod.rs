@@ -25,6 +25,7 @@
 )]
 
 mod apps;
+mod aside;
 mod broadcast;
 pub mod budget;
 pub mod channels;
@@ -106,6 +107,8 @@ pub struct PoolConfig {
     pub channels: bool,
     /// How long a reply may take, in microseconds; at most [`LONGEST_TIMEOUT`].
     pub timeout: Option<Micros>,
+    /// Commands that are carried on a connection of the session's own since they take long.
+    pub aside: Vec<&'static Spec>,
     /// How long its sessions may stand still.
     pub deadlines: deadlines::Deadlines,
     /// Which requests SLOWLOG tells of.

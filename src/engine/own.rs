@@ -193,9 +193,17 @@ impl Engine {
         }
         let unheard = std::mem::take(&mut line.arriving);
         let Some(session) = self.sessions.get_mut(owner as usize).filter(|s| s.generation == generation) else {
-            return;
+            // One of several that a session had which has ended.
+            return self.give_back(id);
         };
         let Some(special) = &mut session.special else { return };
+        if special.pin.is_none_or(|pin| pin.line != id) {
+            // One of several that carry a command for all shards.
+            if session.open_slots() == 0 {
+                session.unpin_if_plain();
+            }
+            return self.give_back(id);
+        }
         special.blocked = false;
         if special.leaving || !(special.multi || special.watching) {
             // A watch that was lost before is not made good by another command.
@@ -214,7 +222,7 @@ impl Engine {
 
     /// Takes a session's own connection along to the protocol and the database that the session has changed to since it has
     /// it: what the shard remembers, it remembers for the connection.
-    fn follow(&mut self, id: SessionId, on: LineId, port: &mut impl Port) {
+    pub(super) fn follow(&mut self, id: SessionId, on: LineId, port: &mut impl Port) {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let Some(wanted) = self.pools.get(usize::from(session.pool)).map(|pool| pool.dialect(session.base)) else {
             return;

@@ -158,6 +158,12 @@ impl Engine {
                 }
             }
         }
+        if mode & (mode::ASIDE | mode::PINNED) == mode::ASIDE
+            && let Ok(spec) = named
+            && self.aside(id, spec, request, port)
+        {
+            return true;
+        }
         mode & mode::PINNED != 0 && self.pinned(id, named, request, port)
     }
 

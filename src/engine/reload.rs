@@ -109,6 +109,10 @@ impl Engine {
         for shard in left {
             self.retire(number, shard, port);
         }
+        let sessions = self.sessions.iter().filter(|(_, session)| session.pool == number);
+        for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
+            self.mark_aside(id);
+        }
         self.meet_users(number, port);
         self.renew_limits(number);
     }
@@ -212,6 +216,7 @@ impl Engine {
         let ids: Vec<SessionId> =
             self.sessions.iter().filter(|(_, s)| s.pool == number).map(|(id, _)| id as SessionId).collect();
         for id in ids {
+            self.mark_aside(id);
             let Some(pool) = self.pools.get(usize::from(number)) else { return };
             let Some(session) = self.sessions.get(id as usize) else { continue };
             if !session.authenticated {

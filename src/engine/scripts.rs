@@ -178,10 +178,15 @@ impl Engine {
             let mut wire = self.spare.take();
             attempt.write(&mut wire);
             let serial = self.send(attempt.line, last, &wire, port);
-            let number = self.lines.get(attempt.line as usize).map_or(0, |line| line.number);
+            // On a connection of the session's own it concerns no stage.
+            let line = self.lines.get(attempt.line as usize).filter(|line| line.owner == Owner::Shared);
+            let number = line.map(|line| line.number);
             // No key is told: nobody who asks from now on may share a read that was made before this.
-            let leg = Leg { line: number, shard: attempt.shard, alone: false, ..Leg::new(attempt.spec, b"", &wire) };
-            self.sent(pool, &leg, serial);
+            if let Some(number) = number {
+                let leg =
+                    Leg { line: number, shard: attempt.shard, alone: false, ..Leg::new(attempt.spec, b"", &wire) };
+                self.sent(pool, &leg, serial);
+            }
             self.spare.put(wire);
         } else {
             self.land(id, pool, &last, reply, port);
@@ -203,7 +208,8 @@ impl Engine {
             }
             ours
         });
-        waits && !asked_more && line.state == State::Up && line.owner == Owner::Shared
+        let own = line.owner == Owner::Session(ticket.session, ticket.generation);
+        waits && !asked_more && line.state == State::Up && (own || line.owner == Owner::Shared)
     }
 }
 

@@ -30,8 +30,11 @@ pub mod mode {
     /// A long request of it is passed on while it arrives.
     pub const STREAMING: u8 = 1 << 5;
 
+    /// Its pool has commands that are carried aside.
+    pub const ASIDE: u8 = 1 << 7;
+
     /// The bits that make a request take the long way.
-    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED | LIMITED;
+    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE;
 }
 
 /// Which replies are not wanted (CLIENT REPLY).

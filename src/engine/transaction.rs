@@ -35,15 +35,18 @@ impl Engine {
         named: Result<&'static Spec, &Fault>,
         request: &Request<'_>,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        let Some(session) = self.sessions.get(id as usize) else { return true };
         if session.open_slots() == 0 {
             return true;
         }
+        let aside = session.mode & mode::ASIDE != 0 && named.is_ok_and(|spec| self.is_aside(session.pool, spec));
+        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         // Within a transaction everything goes the same way.
         let within = session.special.as_ref().is_some_and(|s| s.multi && !s.leaving && !s.blocked);
-        let turns = named.is_ok_and(|spec| {
-            spec.flags & flag::SETTLED != 0 && !matches!(command::treatment(spec, request), Treatment::Forward)
-        });
+        let turns = aside
+            || named.is_ok_and(|spec| {
+                spec.flags & flag::SETTLED != 0 && !matches!(command::treatment(spec, request), Treatment::Forward)
+            });
         let subscribing = session.special.as_ref().is_some_and(|s| s.subscribing);
         let waits = subscribing || if session.mode & mode::PINNED != 0 { !within } else { turns };
         if waits {

@@ -75,6 +75,8 @@ pub struct Config {
     pub resp3: bool,
     /// Most connections to each server, for each worker, that sessions have for themselves: transactions, blocking commands.
     pub dedicated_connections: u32,
+    /// Commands that are carried on such a connection since they take long, in lower case.
+    pub slow_commands: Vec<String>,
     /// Bytes that may wait to be sent on one connection before the sessions that fill it are paused.
     pub max_outbox: u64,
 }

@@ -354,6 +354,7 @@ pub(super) mod tests {
             databases: crate::upstream::DATABASES,
             resp3: true,
             dedicated_connections: crate::upstream::DEDICATED_CONNECTIONS,
+            slow_commands: Vec::new(),
             max_outbox: crate::upstream::MAX_OUTBOX,
         }
     }

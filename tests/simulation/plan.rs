@@ -129,6 +129,7 @@ impl Plan {
             outbox: self.outbox,
             timeout: self.timeout,
             rate_limits: Vec::new(),
+            aside: Vec::new(),
             deadlines: Default::default(),
             slowlog: hotring::engine::slow::Config { slower_than: Some(Duration::from_micros(50)), max_len: 3 },
             users: Arc::new(

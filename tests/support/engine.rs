@@ -85,6 +85,7 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         outbox: 16 << 20,
         timeout: None,
         rate_limits: Vec::new(),
+        aside: Vec::new(),
         deadlines: Default::default(),
         slowlog: Default::default(),
         users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("no users are well formed")),
