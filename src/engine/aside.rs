@@ -9,6 +9,7 @@
 //! A command for all shards is carried so to each of them. Where no connection is to be had it goes on the shared one, as
 //! without this: better late than refused. What is split by its keys always does.
 
+#![expect(clippy::arithmetic_side_effects, reason = "a count of what happened does not overflow in a process' life")]
 use super::line::Waiter;
 use super::merge::Gather;
 use super::port::Port;
