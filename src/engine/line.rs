@@ -122,6 +122,10 @@ pub struct Line {
     pub outbox: Vec<u8>,
     /// How many bytes of `outbox` have left.
     pub out_at: usize,
+    /// Where in `outbox` the first flight begins none of whose bytes have left.
+    pub(super) whole_from: usize,
+    /// Flights below this serial stood in the outbox of a connection that was lost before.
+    pub(super) retried: u64,
     /// Who waits, in the order of the wire.
     pub waiters: VecDeque<Waiter>,
     /// The serial of the front of `waiters`.
@@ -164,6 +168,8 @@ impl Line {
             state: State::Idle,
             outbox: Vec::new(),
             out_at: 0,
+            whole_from: 0,
+            retried: 0,
             waiters: VecDeque::new(),
             base: 0,
             left: 0,
@@ -242,6 +248,7 @@ impl Line {
             self.outbox.drain(..self.out_at);
             self.out_at = 0;
         }
+        self.whole_from = self.outbox.len();
     }
 
     /// Sends nothing more for now if it is about to move and no request is half sent.
@@ -270,7 +277,7 @@ impl Line {
         self.base += all.len() as u64;
         self.left = self.base;
         self.outbox = Vec::new();
-        self.out_at = 0;
+        (self.out_at, self.whole_from) = (0, 0);
         self.blocked = false;
         self.passing = 0;
         self.moving = false;

@@ -42,6 +42,7 @@ mod plan;
 pub mod port;
 pub mod reload;
 mod relocate;
+mod retry;
 mod scan;
 mod scripts;
 mod sets;

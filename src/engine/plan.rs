@@ -508,18 +508,21 @@ impl Engine {
     pub(super) fn append(&mut self, on: LineId, id: SessionId, bytes: &[u8], port: &mut impl Port) {
         let Some(line) = self.lines.get_mut(on as usize) else { return };
         line.counts.server_request_bytes += bytes.len() as u64;
-        let mut rest = bytes;
+        let (mut rest, mut begun) = (bytes, false);
         if line.is_clear() && (bytes.len() >= DIRECT || port.is_in_process(on)) {
             let taken = port.to_shard(on, bytes);
             if let Taken::Some(n) | Taken::Full(n) = taken
                 && n > 0
             {
                 line.left = line.next_serial();
-                rest = bytes.get(n..).unwrap_or_default();
+                (rest, begun) = (bytes.get(n..).unwrap_or_default(), true);
             }
             line.blocked = matches!(taken, Taken::Full(_));
         }
         line.outbox.extend_from_slice(rest);
+        if begun {
+            line.whole_from = line.outbox.len();
+        }
         line.mark(on, &mut self.dirty_lines);
         let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         if line.queued() > pool.config.outbox

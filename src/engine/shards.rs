@@ -9,6 +9,7 @@ use super::apps::{kill, mark};
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
 use super::port::Port;
+use super::retry::Unsent;
 use super::slow::{Late, ReplySeen};
 use super::{Engine, LineId, SessionId};
 use crate::command::Tag;
@@ -274,6 +275,7 @@ impl Engine {
             Cause::Timeout => line.counts.server_timedout += 1,
             _ => line.counts.server_err += 1,
         }
+        let unsent = Unsent::of(line, &failure);
         let retired = line.retired;
         line.state = if retired && line.owner == Owner::Shared { State::Idle } else { State::Down(failure) };
         let passing = line.passing > 0;
@@ -291,6 +293,9 @@ impl Engine {
         if passing && !lost.is_empty() {
             let (waiter, _) = lost.remove(0);
             self.break_off_reply(pool, waiter.ticket);
+        }
+        if let Some(unsent) = unsent {
+            lost = self.keep_reads(id, &unsent, lost);
         }
         let mut reply = self.spare.take();
         for (waiter, sent) in lost {

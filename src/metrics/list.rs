@@ -132,6 +132,8 @@ declare! {
         fragments: u64 = "hotring_fragments_total", One;
         /// Requests answered with the reply to an equal request that was on its way already.
         joined_requests: u64 = "hotring_joined_requests_total", One;
+        /// Reads none of whose bytes had left when their connection was lost, and that were sent on the next one.
+        retried_reads: u64 = "hotring_retried_reads_total", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.
