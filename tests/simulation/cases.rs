@@ -55,7 +55,7 @@ fn an_answer_before_the_question_costs_nobody_his_own() {
     let (mut engine, mut wires) = engine(pool(1, 1, false), 1);
     submit(&mut engine, &mut wires, 0, "GET key");
     assert!(engine.receive(0, b"+OK\r\n", 0, &mut wires).is_err());
-    let garbage = hotring::error::Failure { cause: hotring::error::Cause::Garbage, reason: "no reply" };
+    let garbage = Failure { cause: Cause::Garbage, reason: "no reply" };
     engine.fail(0, garbage, 0, &mut wires);
     engine.flush(&mut wires);
     assert_eq!(text(&wires.apps[0]), "-ERR shard s0 broke the protocol (no reply); nothing was sent\r\n");
