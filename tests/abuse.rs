@@ -173,6 +173,41 @@ fn liar(lie: Vec<u8>, more: Option<Vec<u8>>) -> Fake {
     })
 }
 
+#[test]
+fn more_clients_than_there_may_be_files() {
+    let (_redis, at) = shards(3);
+    let dir = Scratch::new();
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", "preconnect: true"]));
+    let hotring = Process::with_files(&config, 60);
+    let mut first = hotring.app();
+    let keys: Vec<String> = (0..3).map(|shard| key_on(shard, 3)).collect();
+    let mut works = |n: usize| {
+        for key in &keys {
+            assert_eq!(first.ask(&format!("SET {key} {n}")), "+OK\r\n");
+        }
+        // What needs a connection of its own may get none, and says so.
+        let said = [first.ask("MULTI"), first.ask(&format!("GET {}", keys[0])), first.ask("EXEC")];
+        assert!(said[0] == "+OK\r\n" && (said[2].starts_with('*') || said[2].starts_with("-EXECABORT ")), "{said:?}");
+    };
+    works(0);
+    for round in 1..4 {
+        // The kernel accepts them, hotring cannot.
+        let crowd: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(hotring.address()).unwrap()).collect();
+        eventually("all files are in use", || {
+            works(round);
+            hotring.files() >= 60
+        });
+        (0..20).for_each(|n| works(n));
+        drop(crowd);
+        eventually("they are free again", || {
+            works(round);
+            hotring.files() < 40
+        });
+        // Whoever comes now is served.
+        serves(&hotring, 3);
+    }
+}
+
 /// What it is, what is said, and what is said again and again behind it.
 type Lie = (&'static str, Vec<u8>, Option<Vec<u8>>);
 

@@ -23,12 +23,22 @@ impl Process {
 
     /// Any hotring, with a config of one pool that listens on TCP.
     pub(crate) fn of(binary: &str, config: &str) -> Self {
-        let mut command = Command::new(binary);
+        Self::run(Command::new(binary), config)
+    }
+
+    /// The hotring of this build where so many files are the most it can have.
+    pub(crate) fn with_files(config: &str, files: usize) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_hotring")]);
+        Self::run(command, config)
+    }
+
+    fn run(mut command: Command, config: &str) -> Self {
         // The allocator gives back what is freed, so that what a process has is what it uses. On its own it keeps more and more
         // of it, the larger what is freed, and a leak cannot be told from its habits before it has none left to take up.
         command.envs([("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")]);
         command.args(["-c", config]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{binary}: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let (mut address, mut admin) = (String::new(), String::new());
         loop {
