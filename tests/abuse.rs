@@ -197,7 +197,7 @@ fn more_clients_than_there_may_be_files() {
             works(round);
             hotring.files() >= 60
         });
-        (0..20).for_each(|n| works(n));
+        (0..20).for_each(&mut works);
         drop(crowd);
         eventually("they are free again", || {
             works(round);
