@@ -353,3 +353,26 @@ fn a_proxy_that_is_told_to_end_under_load_owes_nobody_anything() {
     assert!(counts.errors.is_empty(), "{:#?}", counts.errors);
     assert!(counts.closed > 0);
 }
+
+#[test]
+fn a_proxy_that_hands_over_refuses_nobody() {
+    let (_redis, at) = shards(3);
+    let dir = Scratch::new();
+    let handover = format!("^handover: {}", dir.file("handover.sock"));
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", &handover]));
+    let mut hotring = Process::start(&config);
+    let work = Workload::start(hotring.address(), 3, Plan { seed: 19, apps: 12, ..USUAL });
+    work.shared.drains.store(true, Ordering::Release);
+    for _ in 0..5 {
+        work.goes_on(&ALL, 200);
+        let next = Process::start(&config);
+        assert_eq!(next.address(), hotring.address());
+        assert_eq!(hotring.end(), Some(0));
+        hotring = next;
+    }
+    work.goes_on(&ALL, 100);
+    let (counts, _) = work.finish();
+    counts.is_clean();
+    assert!(counts.errors.is_empty() && counts.refused == 0, "{:#?}", counts);
+    assert!(counts.closed > 0);
+}

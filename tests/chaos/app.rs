@@ -107,6 +107,7 @@ impl App {
         let address = self.shared.address.lock().unwrap().clone();
         self.link = Link::to(&address).ok();
         if self.link.is_none() {
+            self.shared.refused();
             self.shared.wait(PATIENCE);
         }
         self.link.is_some()

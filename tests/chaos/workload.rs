@@ -47,8 +47,9 @@ pub(crate) struct Counts {
     /// Requests about one shard that went well, and those that got an error.
     pub(crate) done: Vec<u64>,
     pub(crate) failed: Vec<u64>,
-    /// Connections that apps lost.
+    /// Requests on connections that ended, and connections that were refused.
     pub(crate) closed: u64,
+    pub(crate) refused: u64,
     /// Error texts, and how often each was seen.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: BTreeMap<Fault, u64>,
@@ -93,6 +94,10 @@ impl Shared {
                 counts.failed[shard] += 1;
             }
         });
+    }
+
+    pub(crate) fn refused(&self) {
+        self.count(|counts| counts.refused += 1);
     }
 
     pub(crate) fn closed(&self) {
