@@ -227,7 +227,9 @@ fn apps_that_leave_in_crowds_are_not_missed() {
     let (counts, _) = stand.work.finish();
     let refused = "ERR all 64 dedicated connections to shard ";
     counts.is_clean();
-    assert!(counts.closed == 0 && counts.errors.keys().all(|text| text.starts_with(refused)), "{counts:#?}");
+    // A transaction of which a command finds no connection is refused as a whole.
+    let excused = |text: &String| text.starts_with(refused) || text.starts_with("EXECABORT ");
+    assert!(counts.closed == 0 && counts.errors.keys().all(excused), "{counts:#?}");
 }
 
 /// The addresses of all servers change, again and again, in the midst of everything.
