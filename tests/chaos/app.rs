@@ -223,6 +223,7 @@ impl App {
                     Gone::Hung => self.shared.tell(Fault::Hung, format!("{asked}: no reply")),
                     Gone::Garbage(text) => self.shared.tell(Fault::Wrong, format!("{asked}: {text}")),
                     Gone::Closed => self.shared.closed(),
+                    Gone::BrokenOff => {}
                 }
                 // An element that came for a command that blocks just as its proxy ended is nobody's.
                 let told_all = *gone == Gone::Closed && asked != "BLPOP" && self.shared.drains.load(Ordering::Acquire);

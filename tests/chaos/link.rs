@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Well above any timeout of a proxy in these tests. Who waits this long hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Replies of this length and longer are passed on while they arrive.
+const LONG: usize = 1 << 20;
+
 /// A reply, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
@@ -22,6 +25,8 @@ pub(crate) enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     Closed,
+    /// Ended within a reply that is so long that it is passed on while it arrives: what has come cannot be taken back.
+    BrokenOff,
     Hung,
     /// It is not Redis' protocol.
     Garbage(String),
@@ -68,7 +73,10 @@ impl Link {
             "$" => match usize::try_from(number()?) {
                 Ok(length) => {
                     let mut text = vec![0; length + 2];
-                    self.socket.read_exact(&mut text).map_err(gone)?;
+                    if let Err(error) = self.socket.read_exact(&mut text) {
+                        let gone = gone(error);
+                        return Err(if gone == Gone::Closed && length >= LONG { Gone::BrokenOff } else { gone });
+                    }
                     if text.split_off(length) != b"\r\n" {
                         return Err(garbage());
                     }
