@@ -101,6 +101,9 @@ pub const NO_DATABASE: &str = "it has no such database";
 /// The reason of a shard that refuses anything else of a handshake.
 pub const NO_HANDSHAKE: &str = "it refused the handshake";
 
+/// The reason of a connection that was not tried, since too many others were.
+pub const NO_TURN: &str = "more connections are wanted than `reconnect_rate` allows";
+
 impl Failure {
     /// Whether it may tell of the protocol or the database that was asked for, and not of the shard.
     #[must_use]

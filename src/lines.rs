@@ -3,13 +3,15 @@
 
 use crate::embedded::Connection;
 use crate::engine::LineId;
-use crate::engine::line::Owner;
+use crate::engine::line::{Dialect, Owner};
 use crate::hub::Hub;
 use crate::live::{Live, Place};
 use crate::upstream::connection::{self, Target};
 use crate::upstream::dial::{Gate, Names, Resolver, System};
+use crate::upstream::probe::Lobby;
 use crate::upstream::{self, Server, Servers};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -23,6 +25,8 @@ pub struct Lines {
     names: Rc<Names>,
     seed: u64,
     wall_clock: fn() -> u64,
+    /// For each pool and shard where its connections wait for it.
+    lobbies: RefCell<BTreeMap<(usize, usize), Rc<Lobby>>>,
 }
 
 /// Shared by all connections of a shard, and replaced with the configuration.
@@ -46,7 +50,7 @@ impl Lines {
     ) -> Self {
         let names = Names::new(resolver);
         let (targets, first) = (RefCell::default(), RefCell::new(Arc::clone(&live)));
-        let lines = Self { hub, live: first, targets, names, seed, wall_clock };
+        let lines = Self { hub, live: first, targets, names, seed, wall_clock, lobbies: RefCell::default() };
         lines.renew(live);
         lines
     }
@@ -79,6 +83,8 @@ impl Lines {
             }
         }
         *self.live.borrow_mut() = live;
+        // They may be asked more or less often now.
+        self.lobbies.borrow().values().for_each(|lobby| lobby.knock());
     }
 
     /// Starts the task of a connection. `wanted` tells that something waits for it already.
@@ -116,6 +122,7 @@ impl Lines {
                     own: !shared,
                     keep: owner != Owner::Shared,
                     seed: self.seed ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                    lobby: Some(self.lobby(pool, shard, target)),
                 };
                 let hub = Rc::clone(&self.hub);
                 if shared {
@@ -131,6 +138,24 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// Where the connections to a shard wait for it; made, with its prober, for the first of them.
+    fn lobby(&self, pool: usize, shard: usize, target: &Aim) -> Rc<Lobby> {
+        let mut lobbies = self.lobbies.borrow_mut();
+        let made = || {
+            let plan = connection::Plan {
+                line: LineId::MAX,
+                target: Rc::clone(target),
+                dialect: Dialect::default(),
+                own: true,
+                keep: false,
+                seed: self.seed,
+                lobby: None,
+            };
+            Lobby::new(&self.hub, pool as u16, shard as u16, plan)
+        };
+        Rc::clone(lobbies.entry((pool, shard)).or_insert_with(made))
     }
 
     /// Starts the tasks of connections as they come to be wanted.

@@ -12,6 +12,7 @@ use crate::metrics::{BuildCounts, EmbeddedCounts, EmbeddedMetrics, Exporter, Pro
 use crate::reload::{ReloadCounts, Watched, keep_what_needs_a_restart, report};
 use crate::resp::write;
 use crate::ring::KeyHash;
+use crate::stages::ShardState;
 use crate::units::Address;
 use crate::worker::{self, Listening, Order, Question, Reload, Seat, Setup, ShardView};
 use std::fmt;
@@ -798,10 +799,15 @@ impl admin::Source for Shared {
                     |board: &Vec<Vec<ShardView>>| board.get(usize::from(number))?.get(usize::from(shard)).copied();
                 let views: Vec<ShardView> = boards.iter().filter_map(view).collect();
                 let connections = views.iter().map(|v| v.connections).sum();
-                let state = if views.iter().any(|v| v.ejected) {
+                let any = |state| views.iter().any(|v| v.state == state);
+                let state = if any(ShardState::Ejected) {
                     "ejected"
+                } else if any(ShardState::HalfOpen) {
+                    "half-open"
                 } else if !views.is_empty() && views.iter().all(|v| v.down) {
                     "down"
+                } else if any(ShardState::Suspect) {
+                    "suspect"
                 } else if connections == 0 {
                     "idle"
                 } else {

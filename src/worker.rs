@@ -25,10 +25,10 @@ use crate::error::{Cause, MAX_CLIENTS, OUT_OF_MEMORY};
 use crate::hub::{Clock, Hub, Socket, give_up};
 use crate::lines::Lines;
 use crate::live::{Live, LivePool, shards};
-use crate::metrics::{BackendMetrics, Exporter, LimitMetrics, PoolMetrics, WorkerCounts, WorkerMetrics};
+use crate::metrics::{BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
-use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, ShardState};
+use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, SPAN, ShardState, Way};
 use crate::upstream::Servers;
 use crate::upstream::dial::LOOK_UPS;
 use std::cell::{Cell, RefCell};
@@ -159,8 +159,8 @@ pub struct Question {
 /// A shard as one worker sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ShardView {
-    /// Whether it is out of the ring.
-    pub ejected: bool,
+    /// How it does.
+    pub state: ShardState,
     /// Whether all connections to it are down.
     pub down: bool,
     /// Open connections.
@@ -202,9 +202,15 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         pins: pins(live),
     };
     let health = HealthConfig {
-        eject: upstream.auto_eject_hosts,
+        way: if upstream.auto_eject_hosts { Way::Rehash } else { Way::Error },
         failure_limit: upstream.server_failure_limit,
+        span: SPAN,
         retry_timeout: upstream.server_retry_timeout.as_micros() as u64,
+        probe_interval: match upstream.servers {
+            Servers::Embedded { .. } => None,
+            Servers::Static(_) => upstream.probe_interval.map(|interval| interval.as_micros() as u64),
+        },
+        seed,
     };
     let bulk = match upstream.servers {
         // An embedded node takes no longer argument than Redis does: it could not say where the next request begins.
@@ -396,8 +402,8 @@ struct PoolBook {
     farewell: Farewell,
     /// For each shard its connections.
     shards: Vec<Vec<(LineId, BackendMetrics)>>,
-    /// For each shard how often it was ejected, and whether it is out: what was told last.
-    ejections: Vec<(u64, bool)>,
+    /// For each shard what was told last.
+    told: Vec<Told>,
     /// The names of the shards, for the log.
     names: Vec<String>,
 }
@@ -416,7 +422,7 @@ impl Books {
         let before = std::mem::take(&mut self.pools);
         let exporter = &self.exporter;
         let book = |(number, pool): (usize, &LivePool)| {
-            let told = |shard: usize| before.get(number).and_then(|book| book.ejections.get(shard)).copied();
+            let told = |shard: usize| before.get(number).and_then(|book| book.told.get(shard)).copied();
             let names: Vec<String> = pool.shards.iter().map(|shard| shard.name.clone()).collect();
             PoolBook {
                 name: pool.pool.name.as_str().into(),
@@ -424,7 +430,7 @@ impl Books {
                 limits: BTreeMap::new(),
                 farewell: Farewell::default(),
                 shards: names.iter().map(|_| Vec::new()).collect(),
-                ejections: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
+                told: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
                 names,
             }
         };
@@ -483,6 +489,35 @@ impl Doors {
         if let Some((closing, _)) = self.open.remove(&number) {
             closing.cancel();
         }
+    }
+}
+
+/// What the log was told of a shard last.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    state: ShardState,
+    ejections: u64,
+}
+
+impl Told {
+    /// Writes what has changed since, each change once. Returns how often it was ejected since.
+    fn look(&mut self, pool: &str, name: &str, health: &Health, shard: u16) -> u64 {
+        let now = Self { state: health.state(shard), ejections: health.ejections(shard) };
+        let before = std::mem::replace(self, now);
+        let (state, failures, reason) = (self.state, health.failures(shard), health.reason(shard));
+        let anew = self.ejections.saturating_sub(before.ejections);
+        // Out and back between two looks are both told.
+        if anew > 0 {
+            tracing::warn!(pool, shard = name, failures, reason, "ejected");
+        }
+        if !state.is_out() && (before.state.is_out() || anew > 0) {
+            tracing::info!(pool, shard = name, "well again: no longer ejected");
+        } else if state == ShardState::Suspect && before.state == ShardState::Up {
+            tracing::warn!(pool, shard = name, failures, reason, "suspect");
+        } else if state == ShardState::Up && before.state == ShardState::Suspect {
+            tracing::info!(pool, shard = name, "well again");
+        }
+        anew
     }
 }
 
@@ -657,33 +692,23 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         let mut pool_view = Vec::with_capacity(book.shards.len());
         for (index, lines) in book.shards.iter_mut().enumerate() {
             let shard = index as u16;
-            let (state, ejections, failures) = engine.path(pool).map_or((ShardState::Up, 0, 0), |path| {
-                (path.health.state(shard), path.health.ejections(shard), path.health.failures(shard))
-            });
-            let mut view = ShardView {
-                ejected: state == ShardState::Ejected,
-                down: state != ShardState::Up,
-                ..ShardView::default()
-            };
+            let mut view = ShardView::default();
             let mut ejected_anew = 0;
-            if let Some(told) = book.ejections.get_mut(index) {
-                let (pool, shard) = (&book.name, book.names.get(index).map_or("", String::as_str));
-                ejected_anew = ejections - told.0;
-                // Out and back between two looks are both told.
-                if ejected_anew > 0 {
-                    tracing::warn!(%pool, shard, failures, "ejected");
-                }
-                if !view.ejected && (told.1 || ejected_anew > 0) {
-                    tracing::info!(%pool, shard, "back in the ring");
-                }
-                *told = (ejections, view.ejected);
+            if let (Some(path), Some(told)) = (engine.path(pool), book.told.get_mut(index)) {
+                let health = &path.health;
+                (view.state, view.down) = (health.state(shard), health.is_down(shard));
+                let name = book.names.get(index).map_or("", String::as_str);
+                ejected_anew = told.look(&book.name, name, health, shard);
             }
             for (lane, (line, metrics)) in lines.iter_mut().enumerate() {
                 let Some(line) = engine.line_mut(*line) else { continue };
                 let counts = line.measure();
                 if lane == 0 {
                     // A shard's own, and not its connections': told with the first.
-                    counts.server_ejected.set(u64::from(view.ejected));
+                    counts.server_ejected.set(u64::from(view.state.is_out()));
+                    for state in <ShardState as Label>::ALL {
+                        counts.server_state[*state].set(u64::from(view.state == *state));
+                    }
                     counts.server_ejects += ejected_anew;
                 }
                 view.connections += counts.server_connections.get();

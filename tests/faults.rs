@@ -169,7 +169,7 @@ fn a_reply_that_nobody_asked_for_reaches_nobody() {
             visit.send(&reply);
         }
     });
-    let hotring = Hotring::over(&[liar.address()], &[]);
+    let hotring = Hotring::over(&[liar.address()], &["probe_interval: off"]);
     let mut app = hotring.app();
     let (mut right, mut n) = (0, 0);
     eventually("it stops lying", || {
@@ -269,7 +269,7 @@ fn a_server_that_finishes_loading_is_used() {
         visit.send(b"+PONG\r\n");
         while visit.request().is_some_and(|_| visit.send(b"+OK\r\n")) {}
     });
-    let hotring = Hotring::over(&[loading.address()], &[]);
+    let hotring = Hotring::over(&[loading.address()], &["probe_interval: off"]);
     let mut app = hotring.app();
     let said = app.ask("SET k v");
     assert_eq!(said, "-ERR shard s0 cannot be reached (still loading its data); nothing was sent\r\n");

@@ -195,8 +195,20 @@ pub const KEYS: &[Key] = &[
          is left out; `off` leaves it to the kernel",
     ),
     twemproxy("auto_eject_hosts", "false", "take a failing server out of the ring for `server_retry_timeout`"),
-    twemproxy("server_retry_timeout", "30s", "how long an ejected server stays out"),
+    twemproxy("server_retry_timeout", "30s", "how long the keys of an ejected server stay elsewhere at least"),
     twemproxy("server_failure_limit", "2", "failures in a row that eject a server"),
+    own(
+        Place::Pool,
+        "probe_interval",
+        "1s",
+        "how often each worker asks a server that it uses whether it is well, while no replies tell; `off` never asks",
+    ),
+    own(
+        Place::Pool,
+        "probe_timeout",
+        "",
+        "longest wait for the answer; unset it is `timeout`, or `1s` where that is `off`",
+    ),
     own(
         Place::Pool,
         "admin_commands",

@@ -106,6 +106,13 @@ impl Text {
         self.key("auto_eject_hosts", upstream.auto_eject_hosts);
         self.key("server_retry_timeout", Millis::from(upstream.server_retry_timeout));
         self.key("server_failure_limit", upstream.server_failure_limit);
+        self.key(
+            "probe_interval",
+            upstream.probe_interval.map_or("off".to_owned(), |span| Millis::from(span).to_string()),
+        );
+        if let Some(span) = upstream.probe_timeout {
+            self.key("probe_timeout", Millis::from(span));
+        }
         self.key("admin_commands", if downstream.admin_commands { "allow" } else { "refuse" });
         self.key("dedicated_connections", upstream.dedicated_connections);
         if !upstream.slow_commands.is_empty() {

@@ -76,6 +76,9 @@ pub(super) struct PoolWritten {
     pub(super) auto_eject_hosts: Option<Written<bool>>,
     pub(super) server_retry_timeout: Option<Written<Duration>>,
     pub(super) server_failure_limit: Option<Written<u32>>,
+    /// `None` inside: `off`.
+    pub(super) probe_interval: Option<Written<Option<Duration>>>,
+    pub(super) probe_timeout: Option<Written<Duration>>,
     pub(super) admin_commands: Option<Written<bool>>,
     pub(super) dedicated_connections: Option<Written<u32>>,
     pub(super) slow_commands: Vec<Written<String>>,
@@ -254,6 +257,8 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_retry_timeout: pool.value("server_retry_timeout", |text| text.parse().map(|m: Millis| m.into())),
         // twemproxy takes 0 and ejects at the first failure, as with 1.
         server_failure_limit: pool.value("server_failure_limit", |text| number(text, u32::from(!nutcracker), INTEGER)),
+        probe_interval: pool.value("probe_interval", patience),
+        probe_timeout: pool.value("probe_timeout", some_time),
         admin_commands: pool.value("admin_commands", |text| match text {
             "allow" => Ok(true),
             "refuse" => Ok(false),

@@ -378,6 +378,18 @@ impl Engine {
         self.pools.get(usize::from(pool)).map(|p| &p.config.path)
     }
 
+    /// When a probe of a shard is due; `None` for one that is not probed, or not one of the pool's shards any more.
+    #[must_use]
+    pub fn probe_at(&self, pool: u16, shard: u16) -> Option<Micros> {
+        let path = self.path(pool)?;
+        path.health.probe_at(shard).filter(|_| path.route.shards().contains(&shard))
+    }
+
+    /// A pool's stages, to be told of what the shell knows.
+    pub fn path_mut(&mut self, pool: u16) -> Option<&mut Path> {
+        self.pools.get_mut(usize::from(pool)).map(|p| &mut p.config.path)
+    }
+
     /// What would become of a request, stage by stage and key by key; changes nothing.
     ///
     /// # Errors

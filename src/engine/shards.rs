@@ -74,10 +74,10 @@ impl Engine {
             self.in_flight = self.in_flight.saturating_sub(1);
             let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
             let parts = line.retired && shared && line.waiters.is_empty();
+            let shard = line.shard;
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
-                if shared {
-                    pool.config.path.observe(&Event::Replied(number), now, &mut self.notices);
-                }
+                let event = if shared { Event::Replied(number) } else { Event::Answered(shard) };
+                pool.config.path.observe(&event, now, &mut self.notices);
                 if reply.first() == Some(&b'-') {
                     pool.counts.shard_errors += 1;
                 }
@@ -212,6 +212,24 @@ impl Engine {
         }
     }
 
+    /// A connection that failed is being opened again: what is sent on it from now on waits for that.
+    pub fn reopening(&mut self, id: LineId) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        // The ear has its own way of asking again.
+        if line.owner == Owner::Shared {
+            line.state = State::Opening;
+            let (pool, number) = (line.pool, line.number);
+            self.tell(pool, &Event::Reopening(number));
+        }
+    }
+
+    /// A probe of a shard was answered, or why not.
+    pub fn probed(&mut self, pool: u16, shard: u16, missed: Option<Failure>, now: Micros, port: &mut impl Port) {
+        self.now = now;
+        self.tell(pool, &Event::Probed(shard, missed));
+        self.follow_homes(port);
+    }
+
     /// A connection is open and its shard has answered the handshake.
     pub fn connected(&mut self, id: LineId, now: Micros) {
         self.now = now;
@@ -286,9 +304,17 @@ impl Engine {
         match owner {
             Owner::Shared if retired => {}
             Owner::Shared => self.tell(pool, &Event::Failed(number, failure)),
-            Owner::Ear => self.ear_lost(id, failure),
+            Owner::Ear => {
+                if !retired {
+                    self.tell(pool, &Event::Lost(shard, failure));
+                }
+                self.ear_lost(id, failure);
+            }
             // Before anyone is answered: whoever has it must not think that the shard still remembers.
-            Owner::Free | Owner::Session(..) => self.own_lost(id),
+            Owner::Free | Owner::Session(..) => {
+                self.tell(pool, &Event::Lost(shard, failure));
+                self.own_lost(id);
+            }
         }
         if passing && !lost.is_empty() {
             let (waiter, _) = lost.remove(0);

@@ -160,8 +160,10 @@ declare! {
         server_moves: u64 = "hotring_server_moves_total", One;
         /// Times the backend was ejected.
         server_ejects: u64 = "hotring_server_ejects_total", One;
-        /// How many workers have the backend ejected now; 0 is healthy.
+        /// How many workers have the backend ejected now.
         server_ejected: Level = "hotring_server_ejected", One;
+        /// How many workers see the backend in this state.
+        server_state: Per<ServerState, Level, { ServerState::COUNT }> = "hotring_server_state", One;
         /// Commands sent to the backend, the proxy's own included.
         server_requests: u64 = "hotring_server_requests_total", One;
         /// Bytes of commands sent to the backend.
@@ -306,6 +308,22 @@ label! {
         Garbage = "garbage",
         /// All connections that sessions may have for themselves are in use.
         Exhausted = "exhausted",
+    }
+}
+
+label! {
+    /// How a backend does.
+    #[derive(Default)]
+    ServerState "state" {
+        /// Nothing is known against it.
+        #[default]
+        Up = "up",
+        /// It failed, not often enough to be ejected.
+        Suspect = "suspect",
+        /// Its keys get what `when_ejected` says.
+        Ejected = "ejected",
+        /// So they do, but the next probe that it answers brings it back.
+        HalfOpen = "half_open",
     }
 }
 

@@ -30,7 +30,7 @@ mod health;
 mod route;
 
 pub use coalesce::Coalesce;
-pub use health::{Config as HealthConfig, Health, State as ShardState};
+pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way};
 pub use route::{Placement, Route};
 
 use crate::command::Spec;
@@ -148,6 +148,14 @@ pub enum Event<'a> {
     Failed(Line, Failure),
     /// The shard ended an idle connection; nothing was lost.
     Closed(Line),
+    /// A connection that failed is being opened again, since its shard is said to be well: what is sent on it waits.
+    Reopening(Line),
+    /// A connection to this shard failed that has no number here: one that a session has for itself, or the ear.
+    Lost(u16, Failure),
+    /// A reply came on such a connection.
+    Answered(u16),
+    /// A probe of this shard was answered, or why not.
+    Probed(u16, Option<Failure>),
     /// A shard left the ring; told by `health`.
     Ejected(u16),
     /// A shard is back in the ring; told by `health`.

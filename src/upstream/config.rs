@@ -23,6 +23,10 @@ pub const SERVER_CONNECTIONS: u32 = 1;
 pub const SERVER_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// `server_failure_limit` where nothing is said.
 pub const SERVER_FAILURE_LIMIT: u32 = 2;
+/// `probe_interval` where nothing is said.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// `probe_timeout` where neither it nor `timeout` is said.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// `max_outbox` where nothing is said, in bytes.
 pub const MAX_OUTBOX: u64 = 8 << 20;
 /// `databases` where nothing is said, as in redis.conf.
@@ -47,10 +51,14 @@ pub struct Config {
     pub preconnect: bool,
     /// Take a server out of the ring after `server_failure_limit` failures in a row.
     pub auto_eject_hosts: bool,
-    /// How long an ejected server stays out before it is tried again.
+    /// How long the keys of an ejected server stay elsewhere at least, where they went elsewhere.
     pub server_retry_timeout: Duration,
     /// Failures in a row that eject a server, at least 1.
     pub server_failure_limit: u32,
+    /// How often a server is asked whether it is well, while no replies tell; `None` is not at all.
+    pub probe_interval: Option<Duration>,
+    /// How long it may take to answer that; see [`Config::probe_within`].
+    pub probe_timeout: Option<Duration>,
     /// `SO_KEEPALIVE` on connections to servers.
     pub tcpkeepalive: bool,
     /// `TCP_USER_TIMEOUT` on connections to servers: how long sent bytes may stay unacknowledged; `None` leaves it to the
@@ -79,6 +87,14 @@ pub struct Config {
     pub slow_commands: Vec<String>,
     /// Bytes that may wait to be sent on one connection before the sessions that fill it are paused.
     pub max_outbox: u64,
+}
+
+impl Config {
+    /// How long a server may take to answer a probe: as long as any other request, where nothing else is said.
+    #[must_use]
+    pub fn probe_within(&self) -> Duration {
+        self.probe_timeout.or(self.timeout).unwrap_or(PROBE_TIMEOUT)
+    }
 }
 
 /// Where a pool's keys live.

@@ -1,6 +1,7 @@
 //! One connection to a shard: opened when wanted, read until it ends, opened again with growing patience.
 
 use super::dial::{self, Gate, Name, Opened};
+use super::probe::Lobby;
 use super::{Config, Server};
 use crate::chance::splitmix;
 use crate::engine::LineId;
@@ -52,9 +53,26 @@ pub struct Plan {
     pub keep: bool,
     /// Makes the waits of many sidecars differ.
     pub seed: u64,
+    /// Where it waits for its shard to be well; the prober's own does not.
+    pub lobby: Option<Rc<Lobby>>,
 }
 
 impl Plan {
+    /// Tells the shard's prober that something has changed.
+    fn knock(&self) {
+        if let Some(lobby) = &self.lobby {
+            lobby.knock();
+        }
+    }
+
+    /// Waits until the shard is well, as its prober says.
+    async fn wait(&self, hub: &Hub) {
+        self.knock();
+        if let Some(lobby) = &self.lobby {
+            lobby.wait(|| may_open(hub, self.line)).await;
+        }
+    }
+
     /// Where it leads to now.
     pub(super) fn target(&self) -> Rc<Target> {
         Rc::clone(&self.target.borrow())
@@ -74,7 +92,11 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
             }
         }
         let Target { pool, server, config, .. } = &*plan.target();
-        hub.engine().opening(plan.line);
+        if down && probed(&hub, plan.line) {
+            hub.with(|engine, _| engine.reopening(plan.line));
+        } else {
+            hub.engine().opening(plan.line);
+        }
         let failure = match dial::open(&hub, &plan).await {
             Ok(opened) => {
                 if down {
@@ -102,6 +124,7 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
                     End::GivenUp => {
                         tracing::warn!(%pool, shard = %server.name, address = %server.address, "timed out");
                         down = true;
+                        plan.wait(&hub).await;
                         continue;
                     }
                 }
@@ -114,8 +137,31 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
         down = true;
         let now = hub.now();
         hub.with(|engine, sockets| engine.fail(plan.line, failure, now, sockets));
-        tokio::time::sleep(patience.next()).await;
+        plan.knock();
+        let first = patience.is_fresh();
+        let wait = patience.next();
+        let is_probed = probed(&hub, plan.line) && !failure.is_of_dialect();
+        // Its shard may answer the prober and break every connection that is asked for more.
+        if !(is_probed && first) {
+            tokio::time::sleep(wait).await;
+        }
+        if is_probed {
+            plan.wait(&hub).await;
+        }
     }
+}
+
+/// Whether a connection's shard is probed.
+fn probed(hub: &Hub, id: LineId) -> bool {
+    let engine = hub.engine();
+    engine.line(id).and_then(|line| engine.path(line.pool)).is_some_and(|path| path.health.probes())
+}
+
+/// Whether a connection may be opened, as the prober of its shard says; where there is none, it may try.
+fn may_open(hub: &Hub, id: LineId) -> bool {
+    let engine = hub.engine();
+    let Some(line) = engine.line(id) else { return true };
+    line.retired || engine.path(line.pool).is_none_or(|path| !path.health.probes() || path.health.is_well(line.shard))
 }
 
 /// Serves a connection that one session at a time has for itself: opened once, since whatever made it worth having is gone
@@ -139,6 +185,7 @@ pub async fn run_own(hub: Rc<Hub>, plan: Plan) {
         }
         engine.ended(plan.line);
     });
+    plan.knock();
 }
 
 /// Waits between attempts: doubling from 20 ms to 2 s, each between half and all of it, so that many sidecars that lost the
@@ -163,6 +210,11 @@ impl Patience {
         if time >= (self.next * 10).min(Self::LAST) {
             self.next = Self::FIRST;
         }
+    }
+
+    /// Whether nothing broke soon, so far.
+    fn is_fresh(&self) -> bool {
+        self.next == Self::FIRST
     }
 
     fn next(&mut self) -> Duration {
@@ -198,6 +250,7 @@ async fn serve(hub: &Hub, plan: &Plan, opened: Opened) -> End {
     if !wanted {
         return End::GivenUp;
     }
+    plan.knock();
     let mut replies = Replies { line: plan.line, buffer: vec![0; BUFFER], start: 0, end: 0 };
     let end = exchange(hub, plan, at, &mut replies).await;
     hub.engine().reply_buffer(replies.buffer.len(), BUFFER);
@@ -343,6 +396,8 @@ pub(super) mod tests {
             auto_eject_hosts: false,
             server_retry_timeout: crate::upstream::SERVER_RETRY_TIMEOUT,
             server_failure_limit: 2,
+            probe_interval: None,
+            probe_timeout: None,
             tcpkeepalive: false,
             tcp_user_timeout: None,
             dns_refresh: Some(crate::upstream::DNS_REFRESH),

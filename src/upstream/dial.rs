@@ -12,6 +12,7 @@ use super::{Config, keep};
 use crate::bucket::Bucket;
 use crate::chance::splitmix;
 use crate::engine::port::Taken;
+use crate::error::NO_TURN;
 use crate::hub::{Clock, Hub, Socket, reason};
 use crate::units::Address;
 use std::cell::{Cell, RefCell};
@@ -35,7 +36,6 @@ const UNKNOWN_HOST: &str = "its name cannot be resolved";
 /// What is said where the resolver says nothing in time.
 const SLOW_RESOLVER: &str = "its name was not resolved within connect_timeout";
 const SLOW: &str = "no answer within connect_timeout";
-const NO_TURN: &str = "more connections are wanted than `reconnect_rate` allows";
 
 /// The addresses of a host, to come. Their ports mean nothing.
 pub type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>;
@@ -238,7 +238,7 @@ pub(super) async fn open(hub: &Hub, plan: &Plan) -> Result<Opened, &'static str>
     dial(plan, &target, patience.max(LEAST)).await
 }
 
-async fn dial(plan: &Plan, target: &Target, patience: Duration) -> Result<Opened, &'static str> {
+pub(super) async fn dial(plan: &Plan, target: &Target, patience: Duration) -> Result<Opened, &'static str> {
     let (host, port) = match &target.server.address {
         Address::Unix { path, .. } => {
             let attempt = async {

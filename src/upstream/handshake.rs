@@ -77,8 +77,9 @@ fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
         "MASTERDOWN" => Some("a replica without its master"),
         "NOAUTH" => Some("it wants a password"),
         "WRONGPASS" => Some("it refused the password"),
-        // An ACL that does not grant PING still serves what it grants.
-        "NOPERM" if is_ping => None,
+        // It answers. An ACL that does not grant PING still serves what it grants; one that is busy with a script or cannot
+        // save says so to whoever asks for what it cannot do now.
+        "NOPERM" | "BUSY" | "MISCONF" | "READONLY" | "OOM" if is_ping => None,
         "NOPROTO" => Some(NO_RESP3),
         _ if text.contains("unknown command") => Some(NO_RESP3),
         _ if text.contains("max number of clients") => Some("it has reached its maxclients"),

@@ -26,6 +26,7 @@ pub mod dial;
 mod handshake;
 #[expect(clippy::arithmetic_side_effects, reason = "constant spans of seconds")]
 mod keep;
+pub mod probe;
 
 pub use config::*;
 pub use contained::{node, run, run_own};

@@ -7,7 +7,7 @@ use hotring::engine::PoolConfig;
 use hotring::engine::window::Bounds;
 use hotring::resp::Limits;
 use hotring::ring::{Distribution, KeyHash, Shard};
-use hotring::stages::{Coalesce, Health, HealthConfig, Micros, Path, Placement, Route};
+use hotring::stages::{Coalesce, Health, HealthConfig, Micros, Path, Placement, Route, Way};
 use hotring::units::Secret;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,14 @@ impl Plan {
             distribution: if number == 0 { Distribution::Ketama } else { Distribution::Modula },
             hash_tag: Some(*b"{}"),
         };
-        let health = HealthConfig { eject: self.eject, failure_limit: 2, retry_timeout: 1_000 };
+        let health = HealthConfig {
+            way: if self.eject { Way::Rehash } else { Way::Error },
+            failure_limit: 2,
+            span: 5,
+            retry_timeout: 1_000,
+            probe_interval: None,
+            seed: 7,
+        };
         let (shards, lanes) = (self.shards as u16, self.lanes);
         PoolConfig {
             admin: false,

@@ -5,7 +5,6 @@ use super::world::World;
 use hotring::engine::SessionId;
 use hotring::error::Cause;
 use hotring::metrics::{Full, Label};
-use hotring::stages::ShardState;
 
 impl World {
     /// No more faults, no more requests: everything comes to rest, and nothing is left.
@@ -62,7 +61,8 @@ impl World {
             let path = self.engine.path(pool).expect("a pool");
             assert_eq!(self.engine.own_connections(pool), 0, "{}", self.state());
             assert_eq!(path.coalesce.waiting(), 0, "reads that can be joined are left");
-            let well = (0..self.plan.shards as u16).all(|shard| path.health.state(shard) == ShardState::Up);
+            let well = (0..self.plan.shards as u16)
+                .all(|shard| !path.health.state(shard).is_out() && !path.health.is_down(shard));
             let shares = path.route.ring().shares();
             assert!(well && shares.iter().all(|share| *share > 0.0), "a shard does not come back\n{}", self.state());
             let counts = self.engine.pool_counts(pool).expect("a pool");

@@ -9,7 +9,7 @@ use super::truth::{DATABASES, Moment, Truth};
 use super::wire;
 use hotring::engine::line::{Dialect, Line, Owner, State};
 use hotring::engine::{Engine, Then};
-use hotring::stages::{Micros, ShardState};
+use hotring::stages::Micros;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -405,7 +405,7 @@ impl World {
             };
             let path = self.engine.path(pool as u16).expect("a pool");
             if !matches!(pending.wish, Wish::Script(..)) {
-                let ejected = shards.iter().flatten().any(|&shard| path.health.state(shard) == ShardState::Ejected);
+                let ejected = shards.iter().flatten().any(|&shard| path.health.state(shard).is_out());
                 assert!(!ejected, "an ejected shard is in the ring");
             }
             pending.taken = Some(self.truth.moment);
@@ -434,8 +434,7 @@ impl World {
             let mut homes = own_homes.chain(shards.iter().flatten().map(|shard| base + usize::from(*shard)));
             pending.crowded = own && homes.any(|node| live(node) >= most);
             // What is for the first shard and not for a key's sake is refused while that is ejected, too.
-            let ejected =
-                matches!(pending.wish, Wish::Script(..)) && path.health.state(numbers[0]) == ShardState::Ejected;
+            let ejected = matches!(pending.wish, Wish::Script(..)) && path.health.state(numbers[0]).is_out();
             pending.down = ejected || pending.lines.iter().any(|&line| is_down(line));
             self.streams += u64::from(pending.start + pending.length > app.taken);
             app.asked += 1;

@@ -5,7 +5,7 @@ use hotring::engine::window::Bounds;
 use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
 use hotring::resp::Limits;
 use hotring::ring::{Distribution, KeyHash, Shard};
-use hotring::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route};
+use hotring::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, SPAN, Way};
 
 /// Sockets that take everything, unless told otherwise.
 #[derive(Default)]
@@ -68,7 +68,14 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         distribution: Distribution::Ketama,
         hash_tag: None,
     };
-    let health = HealthConfig { eject: false, failure_limit: 2, retry_timeout: 30_000_000 };
+    let health = HealthConfig {
+        way: Way::Error,
+        failure_limit: 2,
+        span: SPAN,
+        retry_timeout: 30_000_000,
+        probe_interval: None,
+        seed: 7,
+    };
     PoolConfig {
         databases: 16,
         admin: false,
