@@ -29,8 +29,8 @@ use crate::metrics::{BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics,
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
 use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, SPAN, ShardState, Way};
-use crate::upstream::Servers;
 use crate::upstream::dial::LOOK_UPS;
+use crate::upstream::{Servers, WhenEjected};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -202,7 +202,11 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         pins: pins(live),
     };
     let health = HealthConfig {
-        way: if upstream.auto_eject_hosts { Way::Rehash } else { Way::Error },
+        way: match upstream.ejected() {
+            WhenEjected::Error => Way::Error,
+            WhenEjected::Miss => Way::Miss,
+            WhenEjected::Rehash => Way::Rehash,
+        },
         failure_limit: upstream.server_failure_limit,
         span: SPAN,
         retry_timeout: upstream.server_retry_timeout.as_micros() as u64,

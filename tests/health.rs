@@ -260,3 +260,181 @@ fn errors_of_a_server_pass_and_change_nothing() {
         assert_eq!(ejects(&hotring, "s0"), 0.0);
     }
 }
+
+/// A request for each form that is answered for; `K` is the key.
+const MISSES: &[&str] = &[
+    "GET K",
+    "DUMP K",
+    "STRLEN K",
+    "GETRANGE K 0 -1",
+    "SUBSTR K 1 2",
+    "GETBIT K 7",
+    "BITCOUNT K",
+    "BITCOUNT K 0 -1",
+    "BITCOUNT K 0 -1 BIT",
+    "BITPOS K 0",
+    "BITPOS K 1",
+    "TYPE K",
+    "TTL K",
+    "PTTL K",
+    "EXPIRETIME K",
+    "PEXPIRETIME K",
+    "HGET K f",
+    "HMGET K f g",
+    "HGETALL K",
+    "HKEYS K",
+    "HVALS K",
+    "HLEN K",
+    "HEXISTS K f",
+    "HSTRLEN K f",
+    "HRANDFIELD K",
+    "HRANDFIELD K -3",
+    "HSCAN K 0",
+    "HSCAN K 0 MATCH a* COUNT 10",
+    "HSCAN K 17",
+    "LLEN K",
+    "LINDEX K -1",
+    "LRANGE K 0 -1",
+    "LPOS K e",
+    "SCARD K",
+    "SMEMBERS K",
+    "SISMEMBER K m",
+    "SMISMEMBER K m n",
+    "SRANDMEMBER K",
+    "SRANDMEMBER K 2",
+    "SSCAN K 0 COUNT 5",
+    "ZCARD K",
+    "ZSCORE K m",
+    "ZMSCORE K m n",
+    "ZRANK K m",
+    "ZREVRANK K m",
+    "ZCOUNT K -inf (5",
+    "ZRANGE K 0 -1",
+    "ZRANGE K 0 -1 WITHSCORES",
+    "ZREVRANGE K 0 9",
+    "ZREVRANGE K 0 9 withscores",
+    "ZRANGEBYSCORE K 1 +inf",
+    "ZRANGEBYSCORE K -1 inf WITHSCORES",
+    "ZREVRANGEBYSCORE K (7 -7",
+    "ZRANDMEMBER K",
+    "ZRANDMEMBER K 2",
+    "ZSCAN K 0",
+    "GEOPOS K a b",
+    "GEOHASH K a b",
+    "GEODIST K a b",
+    "XLEN K",
+    "XRANGE K - +",
+    "XREVRANGE K + -",
+    "EXISTS K",
+    "EXISTS K K",
+    "TOUCH K",
+    "MGET K",
+    "MGET K K K",
+];
+
+/// Three servers, of which the second is down and ejected; `way` is what its keys get.
+fn without_the_second(keys: &[&str]) -> (Vec<Redis>, Hotring) {
+    let (mut redis, at) = shards(3);
+    let keys = [&["preconnect: true", "probe_interval: 50ms", "server_retry_timeout: 100ms"], keys].concat();
+    let hotring = Hotring::with_admin(&pool(&at, &keys));
+    eventually("all are up", || ["s0", "s1", "s2"].iter().all(|name| state(&hotring, name) == "up"));
+    redis[1].kill();
+    eventually("it is ejected", || state(&hotring, "s1") == "ejected");
+    (redis, hotring)
+}
+
+#[test]
+fn what_is_missing_is_told_as_a_server_tells_it() {
+    let (redis, hotring) = without_the_second(&["when_ejected: miss"]);
+    let key = key_on(1, 3);
+    let answered = hotring::stages::missing::ANSWERED;
+    for name in answered {
+        assert!(MISSES.iter().any(|miss| miss.split(' ').next().unwrap().eq_ignore_ascii_case(name)), "{name}");
+    }
+    for protocol in ["2", "3"] {
+        let (mut app, mut direct) = (hotring.app(), redis[0].client());
+        app.ask(&format!("HELLO {protocol}"));
+        direct.ask(&format!("HELLO {protocol}"));
+        for miss in MISSES {
+            let request = miss.replace(" K", &format!(" {key}"));
+            assert_eq!(app.ask(&request), direct.ask(&request), "{request} in RESP{protocol}");
+        }
+    }
+    let counted = 2 * MISSES.len() as f64;
+    eventually("they are counted", || hotring.metric("hotring_missed_total{pool=\"main\"}") >= counted);
+}
+
+#[test]
+fn what_is_no_plain_read_is_refused_though_reads_miss() {
+    let (mut redis, hotring) = without_the_second(&["when_ejected: miss"]);
+    let mut app = hotring.app();
+    let (a, b, c) = (key_on(0, 3), key_on(1, 3), key_on(2, 3));
+    assert_eq!(app.ask(&format!("MSET {a} 1 {c} 3")), "+OK\r\n");
+    assert_eq!(app.ask(&format!("MGET {a} {b} {c} {b}")), "*4\r\n$1\r\n1\r\n$-1\r\n$1\r\n3\r\n$-1\r\n");
+    assert_eq!(app.ask(&format!("EXISTS {a} {b} {c}")), ":2\r\n");
+    let refused = |said: &str| said.starts_with("-ERR shard s1 is down (") && said.ends_with("; nothing was sent\r\n");
+    for request in [
+        "SET K v",
+        "DEL K",
+        "UNLINK K",
+        "INCR K",
+        "GETDEL K",
+        "GETEX K",
+        "EXPIRE K 10",
+        "MSET K 1",
+        "EVAL return 1 K",
+        "EVAL_RO x 1 K",
+        "SORT K",
+        "LRANGE K a b",
+        "LRANGE K 01 2",
+        "BITPOS K 2",
+        "HSCAN K x",
+        "ZRANGE K 0 -1 REV",
+        "SINTER K K",
+        "LPOS K e RANK 0",
+        "GETBIT K -1",
+        "ZCOUNT K a b",
+        "WATCH K",
+        "BLPOP K 1",
+        "DBSIZE",
+    ] {
+        let said = app.ask(&request.replace(" K", &format!(" {b}")));
+        assert!(refused(&said), "{request}: {said}");
+    }
+    let said = app.ask(&format!("MSET {a} x {b} x"));
+    assert!(refused(&said), "{said}");
+    assert_eq!(app.ask(&format!("GET {a}")), "$1\r\n1\r\n", "nothing of it was sent");
+    assert_eq!(app.ask("MULTI"), "+OK\r\n");
+    let said = app.ask(&format!("GET {b}"));
+    assert!(refused(&said), "{said}");
+    assert!(app.ask("EXEC").starts_with("-EXECABORT"));
+    // Replies keep their order.
+    app.send(&[wire(&["GET", &a]), wire(&["GET", &b]), wire(&["GET", &c])].concat());
+    assert_eq!([app.text(), app.text(), app.text()], ["$1\r\n1\r\n", "$-1\r\n", "$1\r\n3\r\n"]);
+    let (_, told) = hotring.page(&format!("/explain?key={b}"));
+    assert!(told.contains("answer a read as if its key did not exist"), "{told}");
+    redis[1].restart();
+    eventually("it is back", || app.ask(&format!("SET {b} v")) == "+OK\r\n");
+    assert_eq!(app.ask(&format!("GET {b}")), "$1\r\nv\r\n");
+}
+
+#[test]
+fn each_way_is_chosen_by_its_key() {
+    let key = key_on(1, 3);
+    for (keys, served) in [
+        (&[][..], false),
+        (&["when_ejected: error"], false),
+        (&["auto_eject_hosts: true", "when_ejected: error"], false),
+        (&["auto_eject_hosts: true"], true),
+        (&["when_ejected: rehash"], true),
+    ] {
+        let (mut redis, hotring) = without_the_second(keys);
+        let mut app = hotring.app();
+        let said = app.ask(&format!("SET {key} elsewhere"));
+        assert_eq!(said == "+OK\r\n", served, "{keys:?}: {said}");
+        assert!(served || said.starts_with("-ERR shard s1 is down ("), "{keys:?}: {said}");
+        redis[1].restart();
+        redis[1].client().ask(&format!("SET {key} home"));
+        eventually("its keys are at home again", || app.ask(&format!("GET {key}")) == "$4\r\nhome\r\n");
+    }
+}

@@ -136,6 +136,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             auto_eject_hosts: value(written.auto_eject_hosts, false),
             server_retry_timeout: value(written.server_retry_timeout, upstream::SERVER_RETRY_TIMEOUT),
             server_failure_limit: value(written.server_failure_limit, upstream::SERVER_FAILURE_LIMIT).max(1),
+            when_ejected: written.when_ejected.map(|written| written.value),
             probe_interval: value(written.probe_interval, Some(upstream::PROBE_INTERVAL)),
             probe_timeout: written.probe_timeout.map(|written| written.value),
             tcpkeepalive: value(written.tcpkeepalive, false),

@@ -199,6 +199,14 @@ pub const KEYS: &[Key] = &[
     twemproxy("server_failure_limit", "2", "failures in a row that eject a server"),
     own(
         Place::Pool,
+        "when_ejected",
+        "",
+        "what the keys of an ejected server get: `error` at once; `miss`, where reads are answered as if there were no such \
+         key; `rehash`, the other servers, and when it returns it may serve values from before. Unset it is `rehash` with \
+         `auto_eject_hosts`, `error` without",
+    ),
+    own(
+        Place::Pool,
         "probe_interval",
         "1s",
         "how often each worker asks a server that it uses whether it is well, while no replies tell; `off` never asks",

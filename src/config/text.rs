@@ -106,6 +106,9 @@ impl Text {
         self.key("auto_eject_hosts", upstream.auto_eject_hosts);
         self.key("server_retry_timeout", Millis::from(upstream.server_retry_timeout));
         self.key("server_failure_limit", upstream.server_failure_limit);
+        if let Some(way) = &upstream.when_ejected {
+            self.key("when_ejected", way);
+        }
         self.key(
             "probe_interval",
             upstream.probe_interval.map_or("off".to_owned(), |span| Millis::from(span).to_string()),

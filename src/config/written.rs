@@ -18,7 +18,7 @@ use crate::downstream::config::Unread;
 use crate::engine::limits::Limit;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
-use crate::upstream::config::{Eviction, Server};
+use crate::upstream::config::{Eviction, Server, WhenEjected};
 
 /// A value and the node it was read from.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ pub(super) struct PoolWritten {
     pub(super) auto_eject_hosts: Option<Written<bool>>,
     pub(super) server_retry_timeout: Option<Written<Duration>>,
     pub(super) server_failure_limit: Option<Written<u32>>,
+    pub(super) when_ejected: Option<Written<WhenEjected>>,
     /// `None` inside: `off`.
     pub(super) probe_interval: Option<Written<Option<Duration>>>,
     pub(super) probe_timeout: Option<Written<Duration>>,
@@ -257,6 +258,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_retry_timeout: pool.value("server_retry_timeout", |text| text.parse().map(|m: Millis| m.into())),
         // twemproxy takes 0 and ejects at the first failure, as with 1.
         server_failure_limit: pool.value("server_failure_limit", |text| number(text, u32::from(!nutcracker), INTEGER)),
+        when_ejected: pool.value("when_ejected", str::parse),
         probe_interval: pool.value("probe_interval", patience),
         probe_timeout: pool.value("probe_timeout", some_time),
         admin_commands: pool.value("admin_commands", |text| match text {

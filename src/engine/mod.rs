@@ -36,6 +36,7 @@ pub mod line;
 mod local;
 mod mend;
 mod merge;
+mod missing;
 mod own;
 mod pass;
 mod plan;
@@ -403,7 +404,7 @@ impl Engine {
 fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
     match refusal {
         Refusal::NoShard => error::no_shard(out),
-        Refusal::Down(failure) => failure.write(shard, false, out),
+        Refusal::Down(failure) | Refusal::Missing(failure) => failure.write(shard, false, out),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatme
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
-use crate::stages::{Event, Flight, Leg, Micros, Refusal, Verdict};
+use crate::stages::{Event, Flight, Leg, Micros, Refusal, Verdict, missing};
 
 /// Lists used while a request with several keys is planned; kept so that planning allocates nothing.
 #[derive(Default)]
@@ -80,12 +80,14 @@ struct Piece {
     part: u16,
 }
 
-struct Part {
+pub(super) struct Part {
     line: u32,
     /// The same, as the engine counts them.
-    on: LineId,
+    pub(super) on: LineId,
     shard: u16,
-    legs: u32,
+    pub(super) legs: u32,
+    /// It goes to no shard: its keys are told not to exist.
+    missing: bool,
     /// The flight's bytes.
     flight: Vec<u8>,
     /// Its number on the connection.
@@ -238,7 +240,10 @@ impl Engine {
                 self.sent(number, &leg, serial);
             }
             Verdict::Join(flight) => self.join(id, &leg, flight, request, port),
-            Verdict::Refuse(reason) => self.refused(id, reason, leg.shard),
+            Verdict::Refuse(reason) => {
+                let shard = leg.shard;
+                self.turned_away(id, spec, request, reason, shard);
+            }
         }
     }
 
@@ -324,7 +329,7 @@ impl Engine {
         }
         let mut plan = std::mem::take(&mut self.plan);
         plan.reset();
-        match self.partition(id, spec, step, request, &mut plan) {
+        match self.partition(id, spec, (merge, step), request, &mut plan) {
             Err((reason, shard)) => self.refused(id, reason, shard),
             Ok(()) => self.depart(id, spec, merge, request, &mut plan, port),
         }
@@ -336,7 +341,7 @@ impl Engine {
         &self,
         id: SessionId,
         spec: &'static Spec,
-        step: usize,
+        (merge, step): (Merge, usize),
         request: &Request<'_>,
         plan: &mut Scratch,
     ) -> Result<(), (Refusal, u16)> {
@@ -355,7 +360,10 @@ impl Engine {
             let end = args.at();
             let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
             leg.alone = false;
-            if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
+            let refused = refusal(pool.config.path.decide(&mut leg, self.now));
+            if let Some(reason) = refused
+                && !(matches!(reason, Refusal::Missing(_)) && missing::part(spec, merge, 0, false, &mut Vec::new()))
+            {
                 return Err((reason, leg.shard));
             }
             let line = leg.line as usize;
@@ -370,6 +378,7 @@ impl Engine {
                     on: 0,
                     shard: leg.shard,
                     legs: 0,
+                    missing: refused.is_some(),
                     flight: Vec::new(),
                     serial: 0,
                 });
@@ -418,27 +427,34 @@ impl Engine {
             }
         }
         if let [part] = plan.parts.as_mut_slice() {
+            if part.missing {
+                return self.miss_part(id, (spec, merge), part, &waiter, port);
+            }
             part.serial = self.send(part.on, waiter, wire, port);
         } else {
             let values = if matches!(merge, Merge::AllOk) { 2 } else { 1 };
-            for part in &mut plan.parts {
+            for part in plan.parts.iter_mut().filter(|part| !part.missing) {
                 part.flight = self.spare.take();
                 write::array(&mut part.flight, 1 + part.legs as usize * values);
                 write::bulk(&mut part.flight, request.name());
             }
             for leg in &plan.legs {
-                if let Some(part) = plan.parts.get_mut(usize::from(leg.part)) {
+                if let Some(part) = plan.parts.get_mut(usize::from(leg.part)).filter(|part| !part.missing) {
                     part.flight.extend_from_slice(wire.get(leg.start as usize..leg.end as usize).unwrap_or_default());
                 }
             }
             for (index, part) in plan.parts.iter_mut().enumerate() {
                 waiter.part = index as u16;
+                if part.missing {
+                    self.miss_part(id, (spec, merge), part, &waiter, port);
+                    continue;
+                }
                 part.serial = self.send(part.on, waiter, &part.flight, port);
                 self.spare.put(std::mem::take(&mut part.flight));
             }
         }
         for piece in &plan.legs {
-            let Some(part) = plan.parts.get(usize::from(piece.part)) else { continue };
+            let Some(part) = plan.parts.get(usize::from(piece.part)).filter(|part| !part.missing) else { continue };
             let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
             let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
             self.sent(number, &leg, part.serial);

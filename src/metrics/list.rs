@@ -134,6 +134,8 @@ declare! {
         joined_requests: u64 = "hotring_joined_requests_total", One;
         /// Reads none of whose bytes had left when their connection was lost, and that were sent on the next one.
         retried_reads: u64 = "hotring_retried_reads_total", One;
+        /// Reads answered as if their keys did not exist, since their backend is ejected; parts of split ones count each.
+        missed: u64 = "hotring_missed_total", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.

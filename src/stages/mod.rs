@@ -30,7 +30,7 @@ mod health;
 mod route;
 
 pub use coalesce::Coalesce;
-pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way};
+pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way, missing};
 pub use route::{Placement, Route};
 
 use crate::command::Spec;
@@ -107,6 +107,8 @@ pub enum Refusal {
     NoShard,
     /// The leg's shard is down.
     Down(Failure),
+    /// The leg's shard is ejected, and a read of one key may be answered as if that did not exist; all else is refused.
+    Missing(Failure),
 }
 
 impl Refusal {
@@ -115,7 +117,7 @@ impl Refusal {
     pub fn cause(self) -> Cause {
         match self {
             Self::NoShard => Cause::NoShard,
-            Self::Down(failure) => failure.cause,
+            Self::Down(failure) | Self::Missing(failure) => failure.cause,
         }
     }
 }
@@ -126,6 +128,9 @@ impl fmt::Display for Verdict {
             Self::Next => f.write_str("next"),
             Self::Join(_) => f.write_str("join the identical read that is about to leave"),
             Self::Refuse(Refusal::NoShard) => f.write_str("refuse: no shard is left in the ring"),
+            Self::Refuse(Refusal::Missing(failure)) => {
+                write!(f, "answer a read as if its key did not exist, refuse all else ({})", failure.reason)
+            }
             Self::Refuse(Refusal::Down(failure)) => write!(f, "refuse: the shard is down ({})", failure.reason),
         }
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::ring::{Distribution, KeyHash};
-use crate::units::{Address, Secret};
+use crate::units::{Address, Expected, Secret};
 
 /// `timeout` where a `proxy.yaml` says nothing. A `nutcracker.yml` that says nothing waits for ever, as twemproxy does.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,6 +55,8 @@ pub struct Config {
     pub server_retry_timeout: Duration,
     /// Failures in a row that eject a server, at least 1.
     pub server_failure_limit: u32,
+    /// What the keys of an ejected server get; `None` leaves it to `auto_eject_hosts`.
+    pub when_ejected: Option<WhenEjected>,
     /// How often a server is asked whether it is well, while no replies tell; `None` is not at all.
     pub probe_interval: Option<Duration>,
     /// How long it may take to answer that; see [`Config::probe_within`].
@@ -90,10 +92,54 @@ pub struct Config {
 }
 
 impl Config {
+    /// What the keys of an ejected server get.
+    #[must_use]
+    pub fn ejected(&self) -> &WhenEjected {
+        match &self.when_ejected {
+            Some(way) => way,
+            None if self.auto_eject_hosts => &WhenEjected::Rehash,
+            None => &WhenEjected::Error,
+        }
+    }
+
     /// How long a server may take to answer a probe: as long as any other request, where nothing else is said.
     #[must_use]
     pub fn probe_within(&self) -> Duration {
         self.probe_timeout.or(self.timeout).unwrap_or(PROBE_TIMEOUT)
+    }
+}
+
+/// What the keys of an ejected server get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhenEjected {
+    /// An error at once.
+    Error,
+    /// Reads are answered as if there were no such key, writes get the error.
+    Miss,
+    /// The other servers of the pool.
+    Rehash,
+}
+
+impl FromStr for WhenEjected {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        match text {
+            "error" => Ok(Self::Error),
+            "miss" => Ok(Self::Miss),
+            "rehash" => Ok(Self::Rehash),
+            _ => Err(Expected::new("`error`, `miss` or `rehash`")),
+        }
+    }
+}
+
+impl fmt::Display for WhenEjected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Miss => "miss",
+            Self::Rehash => "rehash",
+        })
     }
 }
 

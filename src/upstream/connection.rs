@@ -396,6 +396,7 @@ pub(super) mod tests {
             auto_eject_hosts: false,
             server_retry_timeout: crate::upstream::SERVER_RETRY_TIMEOUT,
             server_failure_limit: 2,
+            when_ejected: None,
             probe_interval: None,
             probe_timeout: None,
             tcpkeepalive: false,

@@ -289,10 +289,12 @@ mod tests {
 
     #[test]
     fn where_no_key_moves_the_first_probe_that_succeeds_is_enough() {
-        let (config, mut shard) = (config(Way::Error), Circuit::new(0));
-        shard.failed(&config, "", true, 0);
-        assert!(shard.missed(&config, "", 200_000) && shard.state() == State::Ejected);
-        assert!(shard.answered(&config, shard.probe_at.unwrap()));
+        for way in [Way::Error, Way::Miss] {
+            let (config, mut shard) = (config(way), Circuit::new(0));
+            shard.failed(&config, "", true, 0);
+            assert!(shard.missed(&config, "", 200_000) && shard.state() == State::Ejected);
+            assert!(shard.answered(&config, shard.probe_at.unwrap()));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Deciding is one look at a table: what is against a connection is written there when it changes.
 
 mod circuit;
+pub mod missing;
 
 use super::{Event, Leg, Line, Micros, Notices, Refusal, Stage, Verdict};
 use crate::error::{Cause, Failure, NO_TURN};
@@ -20,6 +21,8 @@ pub enum Way {
     /// An error at once.
     #[default]
     Error,
+    /// Reads are answered as if there were no such key, writes get the error.
+    Miss,
     /// The other shards: it leaves the ring.
     Rehash,
 }
@@ -28,7 +31,7 @@ impl Way {
     /// Whether they go elsewhere, so that it matters that they do not come and go.
     #[must_use]
     pub fn moves(self) -> bool {
-        self != Self::Error
+        matches!(self, Self::Rehash)
     }
 }
 
@@ -233,6 +236,7 @@ impl Health {
         let failure = Failure { cause: Cause::ShardDown, reason: circuit.reason };
         match self.config.way {
             Way::Rehash if self.is_well(shard) => None,
+            Way::Miss => Some(Refusal::Missing(failure)),
             Way::Rehash | Way::Error => Some(Refusal::Down(failure)),
         }
     }
@@ -420,7 +424,7 @@ mod tests {
 
     fn reason(verdict: Verdict) -> &'static str {
         match verdict {
-            Verdict::Refuse(Refusal::Down(failure)) => failure.reason,
+            Verdict::Refuse(Refusal::Down(failure) | Refusal::Missing(failure)) => failure.reason,
             _ => "",
         }
     }
