@@ -360,7 +360,7 @@ fn what_is_missing_is_told_as_a_server_tells_it() {
             assert_eq!(app.ask(&request), direct.ask(&request), "{request} in RESP{protocol}");
         }
     }
-    let counted = 2 * MISSES.len() as f64;
+    let counted = (2 * MISSES.len()) as f64;
     eventually("they are counted", || hotring.metric("hotring_missed_total{pool=\"main\"}") >= counted);
 }
 
