@@ -3,6 +3,8 @@
 //! Only what is one read of its own: what is part of a transaction, runs as a script or names several keys that must be on
 //! one shard is refused, and so are writes.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::line::Waiter;
 use super::plan::Part;
 use super::port::Port;
