@@ -202,7 +202,10 @@ fn a_resolver_that_hangs_holds_up_nobody_else_and_is_asked_once() {
     run(async {
         let (hosts, (_node, port)) = (Hosts::default(), Node::at("127.0.0.1", 0).await);
         let servers = [format!("hangs:{port}"), format!("127.0.0.1:{port}")];
-        let hub = worker(&hosts, &pool(&servers, &["server_connections: 3", "connect_timeout: 100ms"]));
+        let hub = worker(
+            &hosts,
+            &pool(&servers, &["server_connections: 3", "connect_timeout: 100ms", "probe_interval: off"]),
+        );
         let mut apps = Vec::new();
         for _ in 0..6 {
             let mut app = App::of(&hub).await;

@@ -202,7 +202,7 @@ impl Gate {
 
     /// How long to wait for one's turn; `None` where that is longer than `longest`, and the turn is not taken. Those who wait
     /// wait up to a step longer, by chance: many sidecars that lost the same shard do not come back in step.
-    fn turn(&self, longest: Option<Duration>) -> Option<Duration> {
+    pub(super) fn turn(&self, longest: Option<Duration>) -> Option<Duration> {
         let Some(bucket) = &self.bucket else { return Some(Duration::ZERO) };
         let longest = longest.map_or(u64::MAX, |longest| longest.as_micros() as u64);
         let wait = bucket.borrow_mut().reserve(self.clock.now(), longest)?;

@@ -109,12 +109,7 @@ impl Prober {
         if skips {
             return;
         }
-        let within = self.plan.target().config.probe_within();
-        let missed = match timeout(within, self.ask()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(reason)) => Some(Failure { cause: Cause::ShardDown, reason }),
-            Err(_) => Some(Failure { cause: Cause::ShardDown, reason: NO_ANSWER }),
-        };
+        let missed = self.ask().await.err().map(|reason| Failure { cause: Cause::ShardDown, reason });
         if missed.is_some() {
             self.socket = None;
         }
@@ -127,20 +122,24 @@ impl Prober {
 
     /// Asks on the connection there is, or on a new one, whose handshake ends with a PING.
     async fn ask(&mut self) -> Result<(), &'static str> {
+        let target = self.plan.target();
         if let Some(mut socket) = self.socket.take() {
-            match ping(&mut socket).await {
-                Some(Progress::Refused(reason)) => return Err(reason),
-                Some(_) => {
+            match timeout(target.config.probe_within(), ping(&mut socket)).await {
+                Err(_) => return Err(NO_ANSWER),
+                Ok(Some(Progress::Refused(reason))) => return Err(reason),
+                Ok(Some(_)) => {
                     self.socket = Some(socket);
                     return Ok(());
                 }
                 // It was closed meanwhile.
-                None => {}
+                Ok(None) => {}
             }
         }
-        let target = self.plan.target();
-        // It waits for no turn: it is one for each shard and has its own pace, and without it nobody else comes.
-        self.socket = Some(dial::dial(&self.plan, &target, target.config.connect_timeout).await?.socket);
+        // Waiting for a turn tells nothing of the shard.
+        tokio::time::sleep(target.gate.turn(None).unwrap_or_default()).await;
+        let opening = dial::dial(&self.plan, &target, target.config.connect_timeout);
+        let opened = timeout(target.config.probe_within(), opening).await.unwrap_or(Err(NO_ANSWER))?;
+        self.socket = Some(opened.socket);
         Ok(())
     }
 }
