@@ -38,7 +38,7 @@ impl Engine {
     fn count_missed(&mut self, id: SessionId) {
         let pool = self.sessions.get(id as usize).map_or(0, |session| session.pool);
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
-            pool.counts.missed = pool.counts.missed.wrapping_add(1);
+            pool.counts.missed += 1;
         }
     }
 
