@@ -9,7 +9,7 @@ use crate::live::{Live, Place};
 use crate::upstream::connection::{self, Target};
 use crate::upstream::dial::{Gate, Names, Resolver, System};
 use crate::upstream::probe::Lobby;
-use crate::upstream::{self, Server, Servers};
+use crate::upstream::{self, Servers};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -61,10 +61,16 @@ impl Lines {
         targets.resize_with(live.pools.len(), Vec::new);
         for (pool, targets) in live.pools.iter().zip(targets.iter_mut()) {
             targets.resize_with(pool.shards.len(), || None);
-            let config = Rc::new(pool.pool.upstream.clone());
-            let Servers::Static(servers) = &config.servers else { continue };
-            for (server, &number) in servers.iter().zip(&pool.order) {
-                let server: Server = server.clone();
+            let own = (Rc::new(pool.pool.upstream.clone()), &pool.order);
+            let gutter = pool.gutter.as_ref().map(|gutter| (Rc::new(gutter.upstream.clone()), &pool.spare));
+            let servers = [own].into_iter().chain(gutter).flat_map(|(config, numbers)| {
+                let servers = match &config.servers {
+                    Servers::Static(servers) => servers.clone(),
+                    Servers::Embedded { .. } => Vec::new(),
+                };
+                servers.into_iter().zip(numbers).map(move |(server, &number)| (Rc::clone(&config), server, number))
+            });
+            for (config, server, number) in servers {
                 let aim = targets.get_mut(usize::from(number));
                 let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
                 let gate = before.filter(|gate| gate.is_as(&config));

@@ -11,7 +11,7 @@ use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
 use crate::ring::{Ring, Shard};
 use crate::units::{Address, Secret};
-use crate::upstream::{self, Servers};
+use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -41,6 +41,10 @@ pub struct LivePool {
     pub shards: Vec<LiveShard>,
     /// The numbers of its shards, in the order of the file; none for a pool that is no longer configured.
     pub order: Vec<u16>,
+    /// The pool whose servers stand in for those that are ejected, if there is one.
+    pub gutter: Option<Arc<Pool>>,
+    /// The numbers that its servers have here, in the order of the file.
+    pub spare: Vec<u16>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
 }
@@ -132,6 +136,7 @@ impl Live {
         for pool in &mut pools {
             if !config.pools.iter().any(|listed| listed.name == pool.pool.name) {
                 pool.listed = false;
+                pool.gutter = None;
                 pool.settle(&[], now);
             }
         }
@@ -142,6 +147,8 @@ impl Live {
                     listed: true,
                     shards: Vec::new(),
                     order: Vec::new(),
+                    gutter: None,
+                    spare: Vec::new(),
                     open: Arc::default(),
                 });
                 pools.len() - 1
@@ -151,9 +158,25 @@ impl Live {
                     pool.pool = Arc::new(listed.clone());
                 }
                 pool.listed = true;
-                let places = places(listed);
-                pool.settle(&places, now);
             }
+        }
+        // Once all are as they are to be: a gutter may stand anywhere in the file.
+        for listed in &config.pools {
+            let gutter = match listed.upstream.ejected() {
+                WhenEjected::Gutter(name) => {
+                    pools.iter().find(|pool| pool.pool.name == *name).map(|pool| Arc::clone(&pool.pool))
+                }
+                _ => None,
+            };
+            let Some(pool) = pools.iter_mut().find(|pool| pool.pool.name == listed.name) else { continue };
+            let mut all = places(listed);
+            if let Some(gutter) = &gutter {
+                // Two servers of the same name are two shards.
+                let named = |(name, place): (String, Place)| (format!("{}/{name}", gutter.name), place);
+                all.extend(places(gutter).into_iter().map(named));
+            }
+            pool.gutter = gutter;
+            pool.settle(&all, now);
         }
         Self { config: Arc::new(config), pools }
     }
@@ -182,7 +205,7 @@ impl Live {
             match (old, new.listed) {
                 (None, true) => changes.push((name, Change::Added)),
                 (Some(_), false) => changes.push((name, Change::Removed)),
-                (Some(old), true) if old.pool != new.pool || old.order != new.order => {
+                (Some(old), true) if !old.is_same(new) => {
                     let names = |pool: &LivePool, other: &LivePool| {
                         let gone = pool.order.iter().filter(|number| !other.order.contains(number));
                         gone.filter_map(|&number| Some(pool.shards.get(usize::from(number))?.name.clone())).collect()
@@ -202,6 +225,17 @@ impl LivePool {
     #[must_use]
     pub fn name_of(&self, shard: u16) -> &str {
         self.shards.get(usize::from(shard)).map_or("", |shard| shard.name.as_str())
+    }
+
+    /// Whether it is configured as the other is.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.pool, &self.gutter, &self.order, &self.spare) == (&other.pool, &other.gutter, &other.order, &other.spare)
+    }
+
+    /// All its numbers that are in use, those of its gutter last.
+    pub fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.order.iter().chain(&self.spare).copied()
     }
 
     /// Where its keys live, all shards being well.
@@ -239,8 +273,10 @@ impl LivePool {
             };
             self.order.push(number as u16);
         }
+        let own = if self.listed { shards(&self.pool).len() } else { 0 };
+        self.spare = self.order.split_off(own.min(self.order.len()));
         for (number, shard) in self.shards.iter_mut().enumerate() {
-            if !self.order.contains(&(number as u16)) {
+            if !self.order.contains(&(number as u16)) && !self.spare.contains(&(number as u16)) {
                 shard.left.get_or_insert(now);
             }
         }

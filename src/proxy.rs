@@ -794,7 +794,7 @@ impl admin::Source for Shared {
             self.boards.iter().map(|b| b.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
         let mut rows = Vec::new();
         for (number, pool) in self.live().listed() {
-            for &shard in &pool.order {
+            for shard in pool.numbers() {
                 let view =
                     |board: &Vec<Vec<ShardView>>| board.get(usize::from(number))?.get(usize::from(shard)).copied();
                 let views: Vec<ShardView> = boards.iter().filter_map(view).collect();

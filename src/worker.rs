@@ -206,6 +206,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
             WhenEjected::Error => Way::Error,
             WhenEjected::Miss => Way::Miss,
             WhenEjected::Rehash => Way::Rehash,
+            WhenEjected::Gutter(_) => Way::Gutter,
         },
         failure_limit: upstream.server_failure_limit,
         span: SPAN,
@@ -221,11 +222,24 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         Servers::Embedded { .. } => pool.downstream.max_request.min(Limits::default().bulk),
         Servers::Static(_) => pool.downstream.max_request,
     };
+    let route = Route::new(placement, lanes);
+    let route = match &live.gutter {
+        Some(gutter) => route.with_gutter(Placement {
+            shards: shards(gutter),
+            numbers: live.spare.clone(),
+            hash: pool.ring.hash,
+            distribution: pool.ring.distribution,
+            hash_tag: pool.ring.hash_tag,
+            pins: Vec::new(),
+        }),
+        None => route,
+    };
     PoolConfig {
         name: pool.name.clone(),
         shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
         lanes,
         dealt,
+        gutter_ttl: if live.gutter.is_some() { upstream.gutter_ttl.as_millis() as u64 } else { 0 },
         bounds: Bounds {
             open: pool.downstream.max_pipeline.max(1) as usize,
             output: usize::try_from(pool.downstream.max_output).unwrap_or(usize::MAX),
@@ -249,7 +263,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         path: Path {
-            route: Route::new(placement, lanes),
+            route,
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
         },
@@ -768,7 +782,7 @@ impl Desk {
         let now = self.hub.now();
         self.hub.with(|engine, sockets| {
             for (number, pool) in (0..).zip(&live.pools) {
-                let same = |before: &LivePool| Arc::ptr_eq(&before.pool, &pool.pool) && before.order == pool.order;
+                let same = |before: &LivePool| before.listed == pool.listed && before.is_same(pool);
                 if running.pools.get(usize::from(number)).is_some_and(same) {
                     continue;
                 }

@@ -20,7 +20,7 @@ use crate::engine::limits::Scope;
 use crate::engine::slow;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Secret};
-use crate::upstream::config::{self as upstream, RingConfig, Servers};
+use crate::upstream::config::{self as upstream, RingConfig, Servers, WhenEjected};
 
 const NOT_MEMCACHED: &str = "hotring speaks Redis, not memcached";
 
@@ -33,6 +33,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         None => None,
     };
     check_listeners(admin.as_ref(), &file.pools, report);
+    check_gutters(&file.pools, report);
     check_slow_commands(&file.commands, &file.pools, report);
     Config {
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
@@ -137,6 +138,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             server_retry_timeout: value(written.server_retry_timeout, upstream::SERVER_RETRY_TIMEOUT),
             server_failure_limit: value(written.server_failure_limit, upstream::SERVER_FAILURE_LIMIT).max(1),
             when_ejected: written.when_ejected.map(|written| written.value),
+            gutter_ttl: value(written.gutter_ttl, upstream::GUTTER_TTL),
             probe_interval: value(written.probe_interval, Some(upstream::PROBE_INTERVAL)),
             probe_timeout: written.probe_timeout.map(|written| written.value),
             tcpkeepalive: value(written.tcpkeepalive, false),
@@ -210,6 +212,34 @@ fn check_slow_commands(commands: &[Described], pools: &[PoolWritten], report: &m
             };
             report.add(name.at, format!("{}.slow_commands", pool.key), format!("{} {said}", quoted(&name.value)));
         }
+    }
+}
+
+/// A gutter is another pool of servers, with no gutter of its own.
+fn check_gutters(pools: &[PoolWritten], report: &mut Report) {
+    let gutter = |pool: &PoolWritten| match &pool.when_ejected {
+        Some(Written { value: WhenEjected::Gutter(name), at }) => Some((name.clone(), *at)),
+        _ => None,
+    };
+    for pool in pools {
+        let Some((name, at)) = gutter(pool) else { continue };
+        let key = format!("{}.when_ejected", pool.key);
+        let other = pools.iter().find(|other| other.name.value == name);
+        let said = match other {
+            _ if matches!(pool.servers, Some(ServersWritten::Embedded(_))) => {
+                "is for pools of servers: embedded nodes are not ejected".to_owned()
+            }
+            None => format!("there is no pool {}", quoted(&name)),
+            Some(other) if other.name.value == pool.name.value => "a pool cannot be its own gutter".to_owned(),
+            Some(other) if matches!(other.servers, Some(ServersWritten::Embedded(_))) => {
+                format!("pool {} has no servers, expected one that has", quoted(&name))
+            }
+            Some(other) if gutter(other).is_some() => {
+                format!("pool {} has a gutter itself, expected one that has none", quoted(&name))
+            }
+            Some(_) => continue,
+        };
+        report.add(at, key, said);
     }
 }
 

@@ -202,8 +202,14 @@ pub const KEYS: &[Key] = &[
         "when_ejected",
         "",
         "what the keys of an ejected server get: `error` at once; `miss`, where reads are answered as if there were no such \
-         key; `rehash`, the other servers, and when it returns it may serve values from before. Unset it is `rehash` with \
-         `auto_eject_hosts`, `error` without",
+         key; `rehash`, the other servers, and when it returns it may serve values from before; `gutter:POOL`, the servers of \
+         that pool, where what is written lives for `gutter_ttl`. Unset it is `rehash` with `auto_eject_hosts`, `error` without",
+    ),
+    own(
+        Place::Pool,
+        "gutter_ttl",
+        "10s",
+        "how long at most what is written to a gutter lives there; its servers must be Redis 7 or newer",
     ),
     own(
         Place::Pool,

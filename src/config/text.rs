@@ -109,6 +109,9 @@ impl Text {
         if let Some(way) = &upstream.when_ejected {
             self.key("when_ejected", way);
         }
+        if self.all {
+            self.key("gutter_ttl", Millis::from(upstream.gutter_ttl));
+        }
         self.key(
             "probe_interval",
             upstream.probe_interval.map_or("off".to_owned(), |span| Millis::from(span).to_string()),

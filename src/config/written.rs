@@ -77,6 +77,7 @@ pub(super) struct PoolWritten {
     pub(super) server_retry_timeout: Option<Written<Duration>>,
     pub(super) server_failure_limit: Option<Written<u32>>,
     pub(super) when_ejected: Option<Written<WhenEjected>>,
+    pub(super) gutter_ttl: Option<Written<Duration>>,
     /// `None` inside: `off`.
     pub(super) probe_interval: Option<Written<Option<Duration>>>,
     pub(super) probe_timeout: Option<Written<Duration>>,
@@ -259,6 +260,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         // twemproxy takes 0 and ejects at the first failure, as with 1.
         server_failure_limit: pool.value("server_failure_limit", |text| number(text, u32::from(!nutcracker), INTEGER)),
         when_ejected: pool.value("when_ejected", str::parse),
+        gutter_ttl: pool.value("gutter_ttl", some_time),
         probe_interval: pool.value("probe_interval", patience),
         probe_timeout: pool.value("probe_timeout", some_time),
         admin_commands: pool.value("admin_commands", |text| match text {

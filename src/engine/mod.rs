@@ -31,6 +31,7 @@ pub mod budget;
 pub mod channels;
 pub mod deadlines;
 mod flush;
+mod gutter;
 pub mod limits;
 pub mod line;
 mod local;
@@ -87,6 +88,8 @@ pub struct PoolConfig {
     pub shards: Vec<String>,
     /// Connections to each shard.
     pub lanes: u16,
+    /// How long at most what is written to shards that stand in for others lives there, in milliseconds; 0 where none do.
+    pub gutter_ttl: u64,
     /// To how many of them new sessions are bound: all, but where a running pool was given fewer.
     pub dealt: u16,
     /// Bounds of its sessions.

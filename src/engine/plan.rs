@@ -235,9 +235,13 @@ impl Engine {
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.requests as u32;
                 pool.counts.requests_pending += 1;
+                let gutter = pool.config.gutter_ttl > 0;
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial);
+                if gutter {
+                    self.shorten(id, spec, (line, leg.shard), key, port);
+                }
             }
             Verdict::Join(flight) => self.join(id, &leg, flight, request, port),
             Verdict::Refuse(reason) => {
@@ -292,6 +296,9 @@ impl Engine {
         for key in keys_of(request, keys) {
             let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
             self.sent(number, &leg, serial);
+        }
+        if self.stands_in(id, shard) {
+            self.shorten_all(id, spec, (on, shard), request, keys, port);
         }
     }
 
@@ -458,6 +465,9 @@ impl Engine {
             let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
             let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
             self.sent(number, &leg, part.serial);
+            if self.stands_in(id, part.shard) {
+                self.shorten(id, spec, (part.on, part.shard), key, port);
+            }
         }
     }
 

@@ -69,7 +69,8 @@ impl Engine {
     #[must_use]
     pub fn is_gone(&self, pool: u16, shard: u16) -> bool {
         let Some(pool) = self.pools.get(usize::from(pool)) else { return true };
-        !pool.config.path.route.shards().contains(&shard) && !pool.retired.iter().any(|&(retired, _)| retired == shard)
+        !pool.config.path.route.numbers().any(|own| own == shard)
+            && !pool.retired.iter().any(|&(retired, _)| retired == shard)
     }
 
     /// Gives a pool another configuration, or adds it if it has the next free number.
@@ -88,12 +89,14 @@ impl Engine {
         let stride = pool.stride();
         let old = std::mem::replace(&mut pool.config, config);
         let path = &mut pool.config.path;
-        let had = old.path.route.shards();
-        let stay: Vec<u16> = path.route.shards().iter().copied().filter(|shard| had.contains(shard)).collect();
+        let had: Vec<u16> = old.path.route.numbers().collect();
+        let has: Vec<u16> = path.route.numbers().collect();
+        let stay: Vec<u16> = has.iter().copied().filter(|shard| had.contains(shard)).collect();
         let left: Vec<u16> = had.iter().copied().filter(|shard| !stay.contains(shard)).collect();
-        let come: Vec<u16> = path.route.shards().iter().copied().filter(|shard| !stay.contains(shard)).collect();
+        let come: Vec<u16> = has.into_iter().filter(|shard| !stay.contains(shard)).collect();
         path.health.inherit(&old.path.health, &stay);
-        path.route.inherit(&old.path.route, &stay);
+        let out: Vec<u16> = stay.iter().copied().filter(|&shard| path.health.sends_away(shard)).collect();
+        path.route.inherit(&old.path.route, &out);
         pool.slow_from = pool.config.slowlog.bound();
         pool.own.resize_with(pool.config.shards.len().max(pool.own.len()), Default::default);
         pool.widen(number, before, &mut self.lines);

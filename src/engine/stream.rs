@@ -77,7 +77,7 @@ impl Engine {
             return Begun::Not;
         }
         let home = self.stream_home(id, spec, front.key);
-        if home.as_ref().is_ok_and(|&shard| !self.can_acquire(id, shard)) {
+        if home.as_ref().is_ok_and(|&shard| !self.can_acquire(id, shard) || self.stands_in(id, shard)) {
             // Better held as a whole than refused.
             return Begun::Not;
         }

@@ -393,7 +393,10 @@ impl Engine {
             }
         };
         self.plan.keys = keys;
-        home
+        match home {
+            Ok(Some(shard)) if self.stands_in(id, shard) => Err(Self::no_stand_in(shard)),
+            home => home,
+        }
     }
 
     /// The shard for what names no key: the one where all keys live, or the first.

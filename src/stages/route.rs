@@ -50,10 +50,13 @@ impl Placement {
     }
 }
 
-/// The stage. Owns the ring; ejected shards leave it and come back.
+/// The stage. Owns the ring; ejected shards leave it and come back. Where there is a gutter they stay in it, and what would go
+/// to them goes to the gutter's ring.
 pub struct Route {
     placement: Placement,
     ring: Ring,
+    /// The servers that stand in for those that are ejected, and their ring.
+    gutter: Option<(Placement, Ring)>,
     /// By the shards' numbers; what is not there is live.
     live: Vec<bool>,
     lanes: u16,
@@ -65,16 +68,63 @@ impl Route {
     #[must_use]
     pub fn new(placement: Placement, lanes: u16) -> Self {
         let ring = placement.ring(&[]);
-        Self { placement, ring, live: Vec::new(), lanes, changes: 0 }
+        Self { placement, ring, gutter: None, live: Vec::new(), lanes, changes: 0 }
     }
 
-    /// Takes another's place in a pool that is configured anew: of the shards that `stay`, those ejected stay ejected.
-    pub fn inherit(&mut self, before: &Self, stay: &[u16]) {
-        let was = |shard: u16| before.live.get(usize::from(shard)).copied().unwrap_or(true);
-        let known = before.live.len().min(usize::from(u16::MAX)) as u16;
-        self.live = (0..known).map(|shard| !stay.contains(&shard) || was(shard)).collect();
-        self.ring = self.placement.ring(&self.live);
-        self.changes = before.changes.wrapping_add(1);
+    /// The same, with a gutter: shards that have numbers of their own, and take the keys of those that are ejected.
+    #[must_use]
+    pub fn with_gutter(self, gutter: Placement) -> Self {
+        let ring = gutter.ring(&[]);
+        Self { gutter: Some((gutter, ring)), ..self }
+    }
+
+    /// Whether a shard is one of the gutter's.
+    #[must_use]
+    #[inline]
+    pub fn is_spare(&self, shard: u16) -> bool {
+        self.gutter.as_ref().is_some_and(|(gutter, _)| gutter.numbers.contains(&shard))
+    }
+
+    /// The numbers of all shards, those of the gutter last.
+    pub fn numbers(&self) -> impl Iterator<Item = u16> {
+        let spares = self.gutter.iter().flat_map(|(gutter, _)| &gutter.numbers);
+        self.placement.numbers.iter().chain(spares).copied()
+    }
+
+    /// Draws the rings anew.
+    fn draw(&mut self) {
+        match &mut self.gutter {
+            Some((gutter, ring)) => {
+                // Its own ring has all shards: those that are ejected are stood in for.
+                self.ring = self.placement.ring(&[]);
+                *ring = gutter.ring(&self.live);
+            }
+            None => self.ring = self.placement.ring(&self.live),
+        }
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// Who stands in for a key's home; nobody while it is well, or none of the gutter is.
+    fn stands_in(&self, leg: &Leg<'_>, home: u16) -> Option<u16> {
+        let (gutter, ring) = self.gutter.as_ref()?;
+        if self.live.get(usize::from(home)).copied().unwrap_or(true) {
+            return None;
+        }
+        let place = ring.shard_at(ring.position(leg.key), leg.number)?;
+        gutter.numbers.get(usize::from(place)).copied()
+    }
+
+    /// Takes another's place in a pool that is configured anew, and in which these shards' keys go elsewhere.
+    pub fn inherit(&mut self, before: &Self, out: &[u16]) {
+        let known = out.iter().max().map_or(0, |&last| usize::from(last).saturating_add(1));
+        self.live = vec![true; known];
+        for &shard in out {
+            if let Some(live) = self.live.get_mut(usize::from(shard)) {
+                *live = false;
+            }
+        }
+        self.changes = before.changes;
+        self.draw();
     }
 
     /// The shards' numbers, in the order of the config file.
@@ -98,8 +148,7 @@ impl Route {
             if let Some(place) = self.live.get_mut(index) {
                 *place = live;
             }
-            self.ring = self.placement.ring(&self.live);
-            self.changes = self.changes.wrapping_add(1);
+            self.draw();
         }
     }
 }
@@ -130,7 +179,8 @@ impl Stage for Route {
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
         let home = if self.placement.pins.is_empty() { None } else { self.placement.pinned(leg.key) };
         match home.or_else(|| self.on_ring(leg)) {
-            Some(shard) => {
+            Some(home) => {
+                let shard = if self.gutter.is_some() { self.stands_in(leg, home).unwrap_or(home) } else { home };
                 leg.shard = shard;
                 leg.line = leg.base + u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
                 Verdict::Next
@@ -153,6 +203,9 @@ impl Stage for Route {
         }
         let hashed = self.ring.tagged(leg.key);
         let of = if hashed.len() == leg.key.len() { "the key's hash" } else { "the hash of its hash tag" };
+        if let Some((gutter, _)) = self.gutter.as_ref().filter(|_| self.is_spare(leg.shard)) {
+            return format!("home is ejected, {} stands in", gutter.name(leg.shard));
+        }
         let name = self.placement.name(leg.shard);
         if self.placement.pinned(leg.key).is_some() {
             return format!("pinned to {name}");

@@ -27,6 +27,8 @@ pub const SERVER_FAILURE_LIMIT: u32 = 2;
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// `probe_timeout` where neither it nor `timeout` is said.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// `gutter_ttl` where nothing is said.
+pub const GUTTER_TTL: Duration = Duration::from_secs(10);
 /// `max_outbox` where nothing is said, in bytes.
 pub const MAX_OUTBOX: u64 = 8 << 20;
 /// `databases` where nothing is said, as in redis.conf.
@@ -57,6 +59,8 @@ pub struct Config {
     pub server_failure_limit: u32,
     /// What the keys of an ejected server get; `None` leaves it to `auto_eject_hosts`.
     pub when_ejected: Option<WhenEjected>,
+    /// How long at most what is written to a gutter lives there, at least a millisecond.
+    pub gutter_ttl: Duration,
     /// How often a server is asked whether it is well, while no replies tell; `None` is not at all.
     pub probe_interval: Option<Duration>,
     /// How long it may take to answer that; see [`Config::probe_within`].
@@ -118,6 +122,8 @@ pub enum WhenEjected {
     Miss,
     /// The other servers of the pool.
     Rehash,
+    /// The servers of the pool of this name, for a while.
+    Gutter(String),
 }
 
 impl FromStr for WhenEjected {
@@ -128,18 +134,22 @@ impl FromStr for WhenEjected {
             "error" => Ok(Self::Error),
             "miss" => Ok(Self::Miss),
             "rehash" => Ok(Self::Rehash),
-            _ => Err(Expected::new("`error`, `miss` or `rehash`")),
+            _ => match text.strip_prefix("gutter:") {
+                Some(pool) if !pool.is_empty() => Ok(Self::Gutter(pool.to_owned())),
+                _ => Err(Expected::new("`error`, `miss`, `rehash` or `gutter:POOL`")),
+            },
         }
     }
 }
 
 impl fmt::Display for WhenEjected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Error => "error",
-            Self::Miss => "miss",
-            Self::Rehash => "rehash",
-        })
+        match self {
+            Self::Error => f.write_str("error"),
+            Self::Miss => f.write_str("miss"),
+            Self::Rehash => f.write_str("rehash"),
+            Self::Gutter(pool) => write!(f, "gutter:{pool}"),
+        }
     }
 }
 

@@ -397,6 +397,7 @@ pub(super) mod tests {
             server_retry_timeout: crate::upstream::SERVER_RETRY_TIMEOUT,
             server_failure_limit: 2,
             when_ejected: None,
+            gutter_ttl: crate::upstream::GUTTER_TTL,
             probe_interval: None,
             probe_timeout: None,
             tcpkeepalive: false,

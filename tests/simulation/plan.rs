@@ -131,6 +131,7 @@ impl Plan {
             shards: names,
             lanes,
             dealt: lanes,
+            gutter_ttl: 0,
             bounds: Bounds { open: self.open, output: self.output },
             limits: Limits::default(),
             outbox: self.outbox,

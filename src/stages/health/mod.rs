@@ -25,13 +25,15 @@ pub enum Way {
     Miss,
     /// The other shards: it leaves the ring.
     Rehash,
+    /// Others stand in for it.
+    Gutter,
 }
 
 impl Way {
     /// Whether they go elsewhere, so that it matters that they do not come and go.
     #[must_use]
     pub fn moves(self) -> bool {
-        matches!(self, Self::Rehash)
+        matches!(self, Self::Rehash | Self::Gutter)
     }
 }
 
@@ -195,6 +197,12 @@ impl Health {
         is_out.then_some(Refusal::Down(Failure { cause: Cause::ShardDown, reason: "ejected" }))
     }
 
+    /// Whether a shard's keys go elsewhere now.
+    #[must_use]
+    pub fn sends_away(&self, shard: u16) -> bool {
+        self.config.way.moves() && self.circuit(shard).is_some_and(Circuit::is_out)
+    }
+
     /// Failures of a shard in a row.
     #[must_use]
     pub fn failures(&self, shard: u16) -> u32 {
@@ -235,9 +243,9 @@ impl Health {
         let circuit = self.circuit(shard).filter(|circuit| circuit.is_out())?;
         let failure = Failure { cause: Cause::ShardDown, reason: circuit.reason };
         match self.config.way {
-            Way::Rehash if self.is_well(shard) => None,
+            Way::Rehash | Way::Gutter if self.is_well(shard) => None,
             Way::Miss => Some(Refusal::Missing(failure)),
-            Way::Rehash | Way::Error => Some(Refusal::Down(failure)),
+            Way::Rehash | Way::Gutter | Way::Error => Some(Refusal::Down(failure)),
         }
     }
 
