@@ -440,7 +440,9 @@ impl Books {
         let before = std::mem::take(&mut self.pools);
         let exporter = &self.exporter;
         let book = |(number, pool): (usize, &LivePool)| {
-            let told = |shard: usize| before.get(number).and_then(|book| book.told.get(shard)).copied();
+            // Of a shard that leaves nothing is known any more, should it come back.
+            let stays = |shard: &usize| pool.order.contains(&(*shard as u16));
+            let told = |shard| Some(shard).filter(stays).and_then(|at| before.get(number)?.told.get(at)).copied();
             let names: Vec<String> = pool.shards.iter().map(|shard| shard.name.clone()).collect();
             PoolBook {
                 name: pool.pool.name.as_str().into(),

@@ -154,3 +154,67 @@ fn what_is_known_of_a_shard_stays_known_and_of_one_that_comes_back_does_not() {
     engine.reload(0, pool(2, 1, false), 4, &mut wires);
     assert!(!down(&mut engine, &mut wires, &a));
 }
+
+#[test]
+fn a_connection_that_opens_long_after_its_shard_has_left_is_closed() {
+    let mut engine = Engine::new(1, 1);
+    let mut wires = Wires { apps: vec![Vec::new()], ..Wires::default() };
+    engine.add_pool(pool(2, 1, false));
+    engine.open(0);
+    engine.opening(0);
+    engine.reload(0, pool_of(&[1], 2, 1, false), 1, &mut wires);
+    // The shard has nothing left to finish, as far as is known.
+    engine.tick(2, &mut wires);
+    engine.connected(0, 3);
+    wires.given_up.clear();
+    engine.tick(4, &mut wires);
+    assert_eq!((wires.given_up.as_slice(), engine.line(0).unwrap().state), (&[0][..], State::Idle));
+    assert!(engine.is_gone(0, 0));
+}
+
+#[test]
+fn what_waits_for_a_connection_as_its_shard_leaves_is_still_sent() {
+    let mut engine = Engine::new(1, 1);
+    let mut wires = Wires { apps: vec![Vec::new()], ..Wires::default() };
+    engine.add_pool(pool(2, 1, false));
+    engine.open(0);
+    let key = key_on(&engine, 0);
+    ask(&mut engine, &mut wires, 0, &format!("GET {key}"));
+    assert_eq!(wires.wanted, [0]);
+    engine.reload(0, pool_of(&[1], 2, 1, false), 1, &mut wires);
+    assert!(!engine.is_retired(0), "it is to be opened all the same");
+    engine.connected(0, 2);
+    engine.flush(&mut wires);
+    assert!(!wires.shards[0].is_empty());
+    engine.receive(0, b"$1\r\nv\r\n", 3, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    assert_eq!(wires.apps[0], b"$1\r\nv\r\n");
+    assert!(engine.is_retired(0) && engine.line(0).unwrap().state == State::Idle);
+}
+
+#[test]
+fn connections_that_are_added_lead_to_nobody_who_has_left() {
+    let (mut engine, mut wires) = engine(pool(2, 1, false), 1);
+    engine.reload(0, pool_of(&[1], 2, 1, false), 1, &mut wires);
+    let before = engine.line_count();
+    engine.reload(0, pool_of(&[1], 2, 2, false), 2, &mut wires);
+    let added: Vec<(u16, bool)> =
+        (before..engine.line_count()).map(|id| (engine.line(id).unwrap().shard, engine.is_retired(id))).collect();
+    assert_eq!(added, [(0, true), (1, false)]);
+}
+
+#[test]
+fn a_shard_that_could_not_be_listened_to_as_it_left_can_be_when_it_is_back() {
+    use hotring::error::{Cause, Failure};
+    let (mut engine, mut wires) = engine(pool(2, 1, false), 1);
+    ask(&mut engine, &mut wires, 0, "PSUBSCRIBE *");
+    let ears: Vec<LineId> = wires.wanted.clone();
+    let ear = ears.iter().copied().find(|&ear| engine.line(ear).unwrap().shard == 0).unwrap();
+    engine.reload(0, pool_of(&[1], 2, 1, false), 1, &mut wires);
+    // It was just being opened.
+    engine.fail(ear, Failure { cause: Cause::Connect, reason: "no answer" }, 2, &mut wires);
+    assert!(engine.is_retired(ear));
+    wires.wanted.clear();
+    engine.reload(0, pool(2, 1, false), 3, &mut wires);
+    assert_eq!(wires.wanted, [ear], "what is listened to everywhere is listened to there again");
+}

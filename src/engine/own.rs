@@ -143,10 +143,17 @@ impl Engine {
         self.lines.get(id as usize).is_none_or(|line| line.owner == Owner::Free && matches!(line.state, State::Down(_)))
     }
 
-    /// Whether a connection is to be left alone until it is asked for: its shard is the pool's no more.
+    /// Whether a connection has failed and is being tried again.
+    #[must_use]
+    pub fn is_down(&self, id: LineId) -> bool {
+        self.lines.get(id as usize).is_some_and(|line| matches!(line.state, State::Down(_)))
+    }
+
+    /// Whether a connection is to be left alone until it is asked for: its shard is the pool's no more, and nobody who asked
+    /// before waits on it.
     #[must_use]
     pub fn is_retired(&self, id: LineId) -> bool {
-        self.lines.get(id as usize).is_some_and(|line| line.retired)
+        self.lines.get(id as usize).is_some_and(|line| line.retired && line.waiters.is_empty())
     }
 
     /// The shell's task for a session's own connection has ended; its number may be used again.

@@ -41,7 +41,8 @@ impl Pool {
             let (set, shard, lane) = (place / stride, place % stride / width, place % width);
             let was = (shard < shards && lane < lanes).then_some(set * shards * lanes + shard * lanes + lane);
             let line = was.and_then(|was| table.get(was as usize)).copied().unwrap_or_else(|| {
-                lines.push(Line::new(number, shard as u16, place, self.dialect(place)));
+                let retired = !self.config.path.route.shards().contains(&(shard as u16));
+                lines.push(Line { retired, ..Line::new(number, shard as u16, place, self.dialect(place)) });
                 lines.len() as LineId - 1
             });
             if let Some(line) = lines.get_mut(line as usize) {
@@ -153,6 +154,16 @@ impl Engine {
                 // Upkeep closes what is nobody's.
                 Owner::Free | Owner::Session(..) => {}
             }
+        }
+    }
+
+    /// A connection of a retired shard has come to be open: the shard may have been forgotten meanwhile, but is to be seen off.
+    #[cold]
+    pub(super) fn see_again(&mut self, number: u16, shard: u16) {
+        let now = self.now;
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        if !pool.retired.iter().any(|&(retired, _)| retired == shard) {
+            pool.retired.push((shard, now));
         }
     }
 

@@ -239,6 +239,11 @@ impl Engine {
         if line.queued() > 0 {
             line.mark(id, &mut self.dirty_lines);
         }
+        if line.retired {
+            let (pool, shard) = (line.pool, line.shard);
+            self.see_again(pool, shard);
+        }
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
         match line.owner {
             Owner::Shared if line.retired => {}
             Owner::Shared => {
@@ -295,7 +300,9 @@ impl Engine {
         }
         let unsent = Unsent::of(line, &failure);
         let retired = line.retired;
-        line.state = if retired && line.owner == Owner::Shared { State::Idle } else { State::Down(failure) };
+        // One that is opened only when it is asked for must not be refused until then, should its shard come back.
+        let rests = retired && matches!(line.owner, Owner::Shared | Owner::Ear);
+        line.state = if rests { State::Idle } else { State::Down(failure) };
         let passing = line.passing > 0;
         let mut lost = line.drain();
         let paused = std::mem::take(&mut line.paused);

@@ -116,11 +116,12 @@ pub async fn run(hub: Rc<Hub>, plan: Plan, wanted: Rc<Notify>) {
                         }
                         continue;
                     }
-                    // The ticker has told everyone already.
-                    End::GivenUp if hub.engine().is_retired(plan.line) => {
+                    // Its shard has left the pool, and is back already perhaps. Nothing was lost.
+                    End::GivenUp if !hub.engine().is_down(plan.line) => {
                         down = false;
                         continue;
                     }
+                    // The ticker has told everyone already.
                     End::GivenUp => {
                         tracing::warn!(%pool, shard = %server.name, address = %server.address, "timed out");
                         down = true;
