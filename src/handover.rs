@@ -90,7 +90,15 @@ impl Taken {
     /// # Errors
     /// Where it cannot be told: it goes on serving, unless it has ended.
     pub fn confirm(mut self) -> io::Result<()> {
-        self.giver.write_all(READY)
+        let told = self.giver.write_all(READY);
+        for (name, listener) in self.listeners {
+            // The other process leaves the files of its sockets to this one.
+            if let Some((_, path)) = name.split_once("unix ") {
+                drop(listener);
+                let _ = fs::remove_file(path);
+            }
+        }
+        told
     }
 }
 
@@ -118,10 +126,11 @@ pub fn give(mut taker: UnixStream, listeners: &[(String, OwnedFd)]) -> io::Resul
     Ok(word == *READY)
 }
 
-/// Listens for a process that is to replace this one. Another's socket that is there is replaced in one step.
+/// Listens for a process that is to replace this one, at a place of its own for now: with [`SocketFile::move_to`] the socket
+/// takes the place of another's in one step. Who has not come up yet must not be in the way of the next one.
 ///
 /// # Errors
-/// As `bind(2)` and `rename(2)`.
+/// As `bind(2)`.
 pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let mut own = path.as_os_str().to_owned();
     own.push(format!(".{}", std::process::id()));
@@ -129,10 +138,10 @@ pub fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     // One of a process of the same number that ended long ago.
     let _ = fs::remove_file(own);
     let listener = UnixListener::bind(own)?;
+    let file = SocketFile::new(own);
     fs::set_permissions(own, fs::Permissions::from_mode(0o600))?;
-    fs::rename(own, path)?;
     listener.set_nonblocking(true)?;
-    Ok((listener, SocketFile::new(path)))
+    Ok((listener, file))
 }
 
 fn send(to: &UnixStream, what: &OwnedFd) -> io::Result<()> {

@@ -18,8 +18,10 @@ use crate::worker::{self, Listening, Order, Question, Reload, Seat, Setup, Shard
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -40,8 +42,8 @@ const ASKS: usize = 4;
 const SIGNALS: usize = 4;
 /// Longer than anybody waits.
 const LONG: Duration = Duration::from_secs(3600);
-/// What the admin listener is called when it is handed over.
-const ADMIN: &str = "admin";
+/// What the admin listener's name begins with when it is handed over.
+const ADMIN: &str = "admin ";
 const ENDED: &str = "the worker has ended";
 const STOPPING: &str = "hotring is stopping";
 /// Connections to the admin listener that the kernel may hold ready.
@@ -90,6 +92,7 @@ pub struct Proxy {
     doors: Vec<Door>,
     /// What the process that this one replaces has given.
     taken: Option<Taken>,
+    watched: Watched,
 }
 
 /// A listener of a pool, as the process knows it.
@@ -149,6 +152,8 @@ impl Proxy {
             Workers::Count(count) => usize::from(count.get()),
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
         };
+        // Before anything that takes its time: what is changed meanwhile is a change.
+        let watched = Watched::new(&config);
         let mut taken = config.handover.as_deref().and_then(take_over);
         let live = Arc::new(Live::first(config, Instant::now()));
         let (mut doors, mut listeners) = (Vec::new(), Vec::new());
@@ -229,7 +234,7 @@ impl Proxy {
             asked: Mutex::new(Some(asked)),
             reloads: Mutex::default(),
         });
-        Ok(Self { shared, threads, shutdown, halt, ended, doors, taken })
+        Ok(Self { shared, threads, shutdown, halt, ended, doors, taken, watched })
     }
 
     /// Where it listens: pool and address, in the order of the config file. Port 0 has become a real one.
@@ -265,7 +270,7 @@ impl Proxy {
         watch: impl FnOnce(mpsc::Sender<Signal>),
     ) -> Result<(), StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             let (tasks, quit) = (TaskTracker::new(), CancellationToken::new());
             let config = Arc::clone(&self.shared.live().config);
             let mut admin = AdminDoor::default();
@@ -273,7 +278,8 @@ impl Proxy {
                 None => None,
                 Some(address) => {
                     let bad = |error| StartError::Bind { who: "admin".into(), address: address.to_string(), error };
-                    let given = self.taken.as_mut().and_then(|taken| taken.find(ADMIN));
+                    admin.name = format!("{ADMIN}{}", name_of(address));
+                    let given = self.taken.as_mut().and_then(|taken| taken.find(&admin.name));
                     let (bound, at) = bind_admin(address, given).await.map_err(bad)?;
                     if config.handover.is_some() {
                         (admin.copy, admin.stays) =
@@ -291,15 +297,26 @@ impl Proxy {
                 }
             };
             tasks.spawn(housekeeping(Arc::clone(&self.shared), self.threads.len(), quit.clone()));
-            let (sender, mut signals) = mpsc::channel(SIGNALS);
+            let (sender, signals) = mpsc::channel(SIGNALS);
+            let mut signals = Signals { from: signals, stop: false, again: false };
             watch(sender);
-            let handover = self.offer(&config)?;
-            ready(&self, admin_bound.as_deref());
-            if let Some(taken) = self.taken.take()
-                && let Err(error) = taken.confirm()
-            {
-                tracing::warn!(%error, "the process that gave its listeners cannot be told that this one serves");
+            let mut handover = self.offer(&config)?;
+            if let Some(taken) = self.taken.take() {
+                if let Err(error) = taken.confirm() {
+                    tracing::warn!(%error, "the process that gave its listeners cannot be told that this one serves");
+                }
+                // The files were the other's until then.
+                let files = self.doors.iter().filter_map(|door| door.stays.as_ref()).chain(&admin.stays);
+                files.for_each(|stays| stays.store(false, Ordering::Relaxed));
             }
+            if let (Some((_, file)), Some(path)) = (&mut handover, &config.handover) {
+                file.move_to(path).map_err(|error| StartError::Bind {
+                    who: "handover".into(),
+                    address: path.display().to_string(),
+                    error,
+                })?;
+            }
+            ready(&self, admin_bound.as_deref());
             self.follow(&mut signals, &admin, handover.as_ref()).await;
             self.drain(&mut signals).await;
             admin.quit.cancel();
@@ -307,52 +324,65 @@ impl Proxy {
             tasks.close();
             tasks.wait().await;
             Ok(())
-        })?;
+        });
+        // A file that is still being read must not hold the stop.
+        runtime.shutdown_background();
+        ended?;
         self.join().map_err(StartError::Worker)
     }
 
     /// Follows the configuration until it is time to stop.
     async fn follow(
         &mut self,
-        signals: &mut mpsc::Receiver<Signal>,
+        signals: &mut Signals,
         admin: &AdminDoor,
         handover: Option<&(UnixListener, SocketFile)>,
     ) {
         let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut asked = asked.unwrap_or_else(|| mpsc::channel(1).1);
-        let mut watched = Watched::new(&self.shared.live().config);
+        let mut watch = self.shared.live().config.watch;
+        // Goes on while others ask for this and that, who could keep it from ever being over.
+        let mut look = pin!(tokio::time::sleep(watch.unwrap_or(LONG)));
         loop {
-            let watch = self.shared.live().config.watch;
-            tokio::select! {
+            let ask = tokio::select! {
                 // A worker could not go on.
                 () = self.shutdown.cancelled() => return,
-                Some(signal) = signals.recv() => match signal {
-                    Signal::Reload => {
-                        // Told in the log.
-                        let _ = self.reload(false).await;
-                    }
+                signal = signals.next() => match signal {
+                    // Told in the log.
+                    Signal::Reload => None,
                     Signal::Stop => return,
                 },
                 taker = accept_taker(handover) => {
-                    if self.hand_over(taker, admin, handover).await {
+                    if self.hand_over(taker, admin, handover, signals).await {
                         return;
                     }
                     continue;
                 }
-                Some(ask) = asked.recv() => {
-                    let answer = self.reload(ask.dry).await;
-                    // Whoever asked may have gone.
-                    let _ = ask.answer.send(answer);
-                }
-                () = tokio::time::sleep(watch.unwrap_or(LONG)), if watch.is_some() => {
-                    if watched.has_settled() {
-                        tracing::info!("the configuration has changed: reading it again");
-                        let _ = self.reload(false).await;
+                Some(ask) = asked.recv() => Some(ask),
+                () = &mut look, if watch.is_some() => {
+                    look.set(tokio::time::sleep(watch.unwrap_or(LONG)));
+                    if !self.watched.has_settled() {
+                        continue;
                     }
-                    continue;
+                    tracing::info!("the configuration has changed: reading it again");
+                    None
                 }
+            };
+            let dry = ask.as_ref().is_some_and(|ask| ask.dry);
+            if !dry {
+                self.watched.look();
             }
-            watched = Watched::new(&self.shared.live().config);
+            let answer = self.reload(dry, signals).await;
+            let config = Arc::clone(&self.shared.live().config);
+            self.watched.follow(&config);
+            if watch != config.watch {
+                watch = config.watch;
+                look.set(tokio::time::sleep(watch.unwrap_or(LONG)));
+            }
+            if let Some(ask) = ask {
+                // Whoever asked may have gone.
+                let _ = ask.answer.send(answer);
+            }
         }
     }
 
@@ -371,18 +401,32 @@ impl Proxy {
         taker: UnixStream,
         admin: &AdminDoor,
         handover: Option<&(UnixListener, SocketFile)>,
+        signals: &mut Signals,
     ) -> bool {
         let listeners = || -> io::Result<Vec<(String, OwnedFd)>> {
             let copies = self.doors.iter().map(|door| (name_of(&door.address), &door.copy));
-            let copies = copies.chain([(ADMIN.to_owned(), &admin.copy)]);
+            let copies = copies.chain([(admin.name.clone(), &admin.copy)]);
             copies.filter_map(|(name, copy)| Some(copy.as_ref()?.try_clone().map(|copy| (name, copy)))).collect()
         };
-        let given = match (taker.into_std(), listeners()) {
-            (Ok(taker), Ok(listeners)) => {
+        let both_ends = || -> io::Result<_> {
+            let taker = taker.into_std()?;
+            Ok((taker.try_clone()?, taker, listeners()?))
+        };
+        let given = match both_ends() {
+            Ok((end, taker, listeners)) => {
                 tracing::info!("another process asks for the listeners");
-                tokio::task::spawn_blocking(move || handover::give(taker, &listeners)).await
+                let giving = tokio::task::spawn_blocking(move || handover::give(taker, &listeners));
+                tokio::select! {
+                    given = giving => given,
+                    () = signals.told_to_stop() => {
+                        // Whoever waits for its word is woken. It may be serving all the same, so the files are its own.
+                        let _ = end.shutdown(Shutdown::Both);
+                        self.leave_files(admin, handover);
+                        return true;
+                    }
+                }
             }
-            (Err(error), _) | (_, Err(error)) => Ok(Err(error)),
+            Err(error) => Ok(Err(error)),
         };
         match given {
             Ok(Ok(true)) => {}
@@ -393,9 +437,7 @@ impl Proxy {
             Ok(Ok(false)) | Err(_) => return false,
         }
         tracing::info!("the other process serves now: this one accepts nothing more and ends");
-        let files = self.doors.iter().filter_map(|door| door.stays.as_ref()).cloned();
-        let files = files.chain(admin.stays.clone()).chain(handover.map(|(_, file)| file.stays()));
-        files.for_each(|stays| stays.store(true, Ordering::Relaxed));
+        self.leave_files(admin, handover);
         admin.quit.cancel();
         let (done, is_done) = oneshot::channel();
         let close = self.doors.drain(..).map(|door| door.number).collect();
@@ -408,14 +450,21 @@ impl Proxy {
         true
     }
 
+    /// The files of unix sockets are another process' now.
+    fn leave_files(&self, admin: &AdminDoor, handover: Option<&(UnixListener, SocketFile)>) {
+        let files = self.doors.iter().filter_map(|door| door.stays.as_ref()).chain(&admin.stays).cloned();
+        let files = files.chain(handover.map(|(_, file)| file.stays()));
+        files.for_each(|stays| stays.store(true, Ordering::Relaxed));
+    }
+
     /// Reads the configuration again and goes on with it, or says what would change. The answer is for people; all of it is
     /// logged, too.
     ///
     /// # Errors
     /// What is wrong with it, in which case nothing has changed.
-    async fn reload(&mut self, dry: bool) -> Result<String, String> {
-        let done = self.try_reload(dry).await;
-        if dry {
+    async fn reload(&mut self, dry: bool, signals: &mut Signals) -> Result<String, String> {
+        let done = self.try_reload(dry, signals).await;
+        if dry || signals.stop {
             return done;
         }
         let mut counts = self.shared.reloads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -435,11 +484,15 @@ impl Proxy {
     }
 
     #[expect(clippy::disallowed_methods, reason = "whole minutes of the process' life, for the numbers of shards")]
-    async fn try_reload(&mut self, dry: bool) -> Result<String, String> {
+    async fn try_reload(&mut self, dry: bool, signals: &mut Signals) -> Result<String, String> {
         let now = self.shared.live();
         let path = now.config.source.path.clone();
         // Files are small, but a disk may hang: the signals must not.
-        let read = tokio::task::spawn_blocking(move || config::load(&path)).await;
+        let reading = tokio::task::spawn_blocking(move || config::load(&path));
+        let read = tokio::select! {
+            read = reading => read,
+            () = signals.told_to_stop() => return Err(STOPPING.into()),
+        };
         let mut config = read.map_err(|error| error.to_string())?.map_err(|problems| problems.to_string())?;
         let restart = keep_what_needs_a_restart(&now.config, &mut config);
         let next = Arc::new(now.next(config, Instant::now()));
@@ -486,9 +539,8 @@ impl Proxy {
                     }
                 };
                 if let Some(at) = before.iter().position(same) {
-                    let mut door = before.remove(at);
+                    let door = before.remove(at);
                     if door.pool != place.pool.name {
-                        door.pool.clone_from(&place.pool.name);
                         moved.push((door.number, pool));
                     }
                     doors.push(door);
@@ -512,28 +564,38 @@ impl Proxy {
             self.doors = doors;
             return Err(error);
         }
+        for door in &mut doors {
+            // Only now: had anything failed, it would be the pool's that it was.
+            let pool = moved.iter().find(|(number, _)| *number == door.number).map(|&(_, pool)| usize::from(pool));
+            if let Some(place) = pool.and_then(|pool| next.pools.get(pool)) {
+                door.pool.clone_from(&place.pool.name);
+            }
+        }
         self.doors = doors;
         Ok((open, before.into_iter().map(|door| door.number).collect(), moved))
     }
 
     /// Stops in order: not ready first, then no new connections, then the end of what has begun.
-    async fn drain(&mut self, signals: &mut mpsc::Receiver<Signal>) {
+    async fn drain(&mut self, signals: &mut Signals) {
+        signals.stop = false;
         let drain = self.shared.live().config.drain;
         self.shared.stopping.store(true, Ordering::Relaxed);
         if !drain.delay.is_zero() && !self.shutdown.is_cancelled() {
             tracing::info!("not ready any more; listeners close in {:?}", drain.delay);
             tokio::select! {
                 () = tokio::time::sleep(drain.delay) => {}
-                () = told_to_stop(signals) => self.halt.cancel(),
+                () = signals.told_to_stop() => self.halt.cancel(),
             }
         }
-        self.wind_down(told_to_stop(signals)).await;
+        self.wind_down(signals.told_to_stop()).await;
     }
 
     /// Closes the listeners, and sessions as they have what they asked for; until `hurry` ends or `drain.timeout` is over.
     async fn wind_down(&mut self, hurry: impl Future<Output = ()>) {
         let timeout = self.shared.live().config.drain.timeout;
         self.shared.stopping.store(true, Ordering::Relaxed);
+        // What is kept for another process keeps the sockets open: apps would be let in and wait for nothing.
+        self.doors.clear();
         self.shutdown.cancel();
         tokio::select! {
             _ = self.ended.recv() => return,
@@ -552,12 +614,40 @@ impl Proxy {
     }
 }
 
-async fn told_to_stop(signals: &mut mpsc::Receiver<Signal>) {
-    loop {
-        match signals.recv().await {
-            Some(Signal::Stop) => return,
-            Some(Signal::Reload) => {}
+/// What the process is told, also while it does something else.
+struct Signals {
+    from: mpsc::Receiver<Signal>,
+    /// It was told to stop, and that was not taken yet.
+    stop: bool,
+    /// The same, to read its configuration again.
+    again: bool,
+}
+
+impl Signals {
+    async fn next(&mut self) -> Signal {
+        if self.stop {
+            return Signal::Stop;
+        }
+        if std::mem::take(&mut self.again) {
+            return Signal::Reload;
+        }
+        match self.from.recv().await {
+            Some(signal) => signal,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Returns when it is told to stop, which is remembered, as is what else it is told.
+    async fn told_to_stop(&mut self) {
+        loop {
+            match self.from.recv().await {
+                Some(Signal::Stop) => {
+                    self.stop = true;
+                    return;
+                }
+                Some(Signal::Reload) => self.again = true,
+                None => std::future::pending().await,
+            }
         }
     }
 }
@@ -587,6 +677,8 @@ fn open_door(
 /// The admin listener, as the process knows it.
 #[derive(Default)]
 struct AdminDoor {
+    /// What it is called when it is handed over: at another place it is another one.
+    name: String,
     copy: Option<OwnedFd>,
     stays: Option<Arc<AtomicBool>>,
     /// Ends it.

@@ -39,9 +39,27 @@ impl Watched {
     /// The files of this configuration, as they are now.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let files: Vec<PathBuf> = [&config.source.path].into_iter().chain(&config.source.files).cloned().collect();
+        let files = files_of(config);
         let taken: Vec<Print> = files.iter().map(print).collect();
         Self { files, last: taken.clone(), taken }
+    }
+
+    /// The files are about to be read: as they are now they count as taken. What changes from here on is a change.
+    pub fn look(&mut self) {
+        self.taken = self.files.iter().map(print).collect();
+        self.last.clone_from(&self.taken);
+    }
+
+    /// Follows the files of this configuration from now on. Those that it had before are as they were seen last.
+    pub fn follow(&mut self, config: &Config) {
+        let files = files_of(config);
+        if files == self.files {
+            return;
+        }
+        let before = |file: &PathBuf| self.taken.get(self.files.iter().position(|known| known == file)?).copied();
+        self.taken = files.iter().map(|file| before(file).unwrap_or_else(|| print(file))).collect();
+        self.last.clone_from(&self.taken);
+        self.files = files;
     }
 
     /// Whether the files are others than they were, and the same as when this was last asked: one that is still being written
@@ -56,6 +74,10 @@ impl Watched {
         }
         settled
     }
+}
+
+fn files_of(config: &Config) -> Vec<PathBuf> {
+    [&config.source.path].into_iter().chain(&config.source.files).cloned().collect()
 }
 
 fn print(file: &PathBuf) -> Print {

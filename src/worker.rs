@@ -344,6 +344,7 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         reserve: Rc::default(),
         open: HashMap::new(),
     };
+    let running = Rc::clone(&live);
     let mut desk = Desk { hub: Rc::clone(&hub), lines, live, doors, seed: setup.seed };
     for listening in setup.listeners.drain(..) {
         desk.doors.open(listening)?;
@@ -358,10 +359,13 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
             text = hub.broken_down() => return Err(io::Error::other(text)),
             dealt = setup.dealt.recv() => match dealt {
                 Some(dealt) => {
-                    let hub = Rc::clone(&hub);
-                    if let Ok(stream) = dealt.accepted.attach() {
-                        let (pool, place) = (dealt.pool, dealt.place);
-                        tokio::task::spawn_local(Session::new(hub, stream, pool, place));
+                    let Dealt { accepted, pool, place } = dealt;
+                    if let Ok(stream) = accepted.attach() {
+                        tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, place));
+                    }
+                    if !running.borrow().pools.get(usize::from(pool)).is_some_and(|pool| pool.listed) {
+                        // Its pool has left while it was on its way.
+                        hub.with(|engine, sockets| engine.finish_pool(pool, sockets));
                     }
                 }
                 None => break,
@@ -483,8 +487,18 @@ struct Doors {
     live: Rc<RefCell<Arc<Live>>>,
     shutdown: CancellationToken,
     reserve: Rc<Reserve>,
-    /// By number: what closes them, and whose they are.
-    open: HashMap<u64, (CancellationToken, Rc<Cell<u16>>)>,
+    /// By number.
+    open: HashMap<u64, Door>,
+}
+
+/// A listener that is open.
+struct Door {
+    /// Closes it.
+    closing: CancellationToken,
+    /// Whose it is.
+    pool: Rc<Cell<u16>>,
+    /// Ends when it is closed.
+    is_closed: oneshot::Receiver<()>,
 }
 
 impl Doors {
@@ -500,15 +514,21 @@ impl Doors {
             pool: Rc::clone(&pool),
             reserve: Rc::clone(&self.reserve),
         };
-        spawn_needed(&self.hub, "a listener", accept(table, listener, closing.clone()));
-        self.open.insert(listening.number, (closing, pool));
+        let (open, is_closed) = oneshot::channel::<()>();
+        let (hub, stop) = (Rc::clone(&self.hub), closing.clone());
+        spawn_needed(&hub, "a listener", async move {
+            accept(table, listener, stop).await;
+            drop(open);
+        });
+        self.open.insert(listening.number, Door { closing, pool, is_closed });
         Ok(())
     }
 
-    fn close(&mut self, number: u64) {
-        if let Some((closing, _)) = self.open.remove(&number) {
-            closing.cancel();
-        }
+    /// Accepts nothing more; what is returned ends when the listener is closed.
+    fn close(&mut self, number: u64) -> Option<oneshot::Receiver<()>> {
+        let Door { closing, is_closed, .. } = self.open.remove(&number)?;
+        closing.cancel();
+        Some(is_closed)
     }
 }
 
@@ -766,13 +786,13 @@ impl Desk {
                     // Whoever asked may have gone.
                     let _ = question.answer.send(told);
                 }
-                Order::Reload(reload) => self.reload(reload),
+                Order::Reload(reload) => self.reload(reload).await,
             }
         }
     }
 
     /// Goes on with another configuration, between two requests.
-    fn reload(&mut self, reload: Reload) {
+    async fn reload(&mut self, reload: Reload) {
         let Reload { live, open, close, hand_over, done } = reload;
         let running = Arc::clone(&self.live.borrow());
         if running.config.commands != live.config.commands {
@@ -797,10 +817,10 @@ impl Desk {
         let after = self.hub.engine().line_count();
         (before..after).for_each(|line| self.lines.start(line, false));
         *self.live.borrow_mut() = live;
-        close.into_iter().for_each(|number| self.doors.close(number));
+        let closed: Vec<_> = close.into_iter().filter_map(|number| self.doors.close(number)).collect();
         for (number, pool) in hand_over {
-            if let Some((_, place)) = self.doors.open.get(&number) {
-                place.set(pool);
+            if let Some(door) = self.doors.open.get(&number) {
+                door.pool.set(pool);
             }
         }
         for listening in open {
@@ -808,6 +828,10 @@ impl Desk {
             if let Err(error) = self.doors.open(listening) {
                 tracing::error!(number, %error, "a listener cannot be watched");
             }
+        }
+        for is_closed in closed {
+            // Its address may be bound anew by the next change, and its file must not be removed after that.
+            let _ = is_closed.await;
         }
         // Whoever asked may have gone.
         let _ = done.send(());

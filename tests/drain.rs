@@ -227,3 +227,108 @@ fn a_process_that_does_not_come_up_takes_nothing() {
     drop(nosy);
     assert_eq!(Client::connect(&format!("127.0.0.1:{port}")).ask("PING"), "+PONG\r\n");
 }
+
+#[test]
+fn listeners_that_may_be_handed_over_are_closed_all_the_same() {
+    let (server, answer) = held();
+    let dir = Scratch::new();
+    let port = free_port();
+    let top = format!("handover: {}\ndrain: {{timeout: 60s}}", dir.file("handover.sock"));
+    let mut hotring = Process::start(&dir.write("proxy.yaml", &yaml(port, server.address(), &top)));
+    let at = format!("127.0.0.1:{port}");
+    let mut asks = Client::connect(&at);
+    asks.send(&wire(&["GET", "k"]));
+    let sent = "hotring_server_out_queue{pool=\"main\",backend=\"s\"} 1";
+    eventually("it is on its way", || hotring.page("/metrics").unwrap().1.contains(sent));
+    hotring.tell(Signal::TERM);
+    eventually("it lets nobody in to wait for nothing", || Client::try_connect(&at).is_err());
+    answer.send(()).unwrap();
+    assert_eq!(asks.text(), "$4\r\nheld\r\n");
+    assert_eq!(hotring.end(), Some(0));
+}
+
+#[test]
+fn a_process_that_does_not_come_up_removes_no_files() {
+    let redis = Redis::start(&[]);
+    let dir = Scratch::new();
+    let (port, socket) = (free_port(), dir.file("app.sock"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let top = format!("handover: {}", dir.file("handover.sock"));
+    let text = yaml(port, redis.address(), &top).replace("listen: ", &format!("listen:\n      - {socket}\n      - "));
+    let text = text.replace("127.0.0.1:0\n", &format!("{}\n", dir.file("admin.sock")));
+    let file = dir.write("proxy.yaml", &text);
+    let mut hotring = Command::new(env!("CARGO_BIN_EXE_hotring"))
+        .args(["-c", &file])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let files = [socket.as_str(), &dir.file("admin.sock"), &dir.file("handover.sock")].map(str::to_owned);
+    eventually("it is up", || files.iter().all(|file| Client::try_connect(file).is_ok()));
+    // In vain for its pool, and once more for its admin listener.
+    let there = taken.local_addr().unwrap();
+    let last = format!("127.0.0.1:{port}\n");
+    let bad_pool = text.replace(&last, &format!("{last}      - {there}\n"));
+    let bad_admin = text.replace(&dir.file("admin.sock"), &there.to_string());
+    for other in [bad_pool, bad_admin] {
+        let status = Command::new(env!("CARGO_BIN_EXE_hotring"))
+            .args(["-c", &dir.write("other.yaml", &other)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(71), "{other}");
+        for file in &files {
+            assert!(Client::try_connect(file).is_ok(), "{file} is still there");
+        }
+    }
+    assert_eq!(Client::connect(&socket).ask("PING"), "+PONG\r\n");
+    hotring.kill().unwrap();
+    hotring.wait().unwrap();
+}
+
+#[test]
+fn what_the_next_process_does_not_want_is_closed_and_its_admin_listener_is_where_it_says() {
+    let redis = Redis::start(&[]);
+    let dir = Scratch::new();
+    let (port, other) = (free_port(), free_port());
+    let socket = dir.file("app.sock");
+    let top = format!("handover: {}", dir.file("handover.sock"));
+    let text = yaml(port, redis.address(), &top);
+    let both = text.replace("listen: ", &format!("listen:\n      - {socket}\n      - "));
+    let mut first = Process::start(&dir.write("proxy.yaml", &both));
+    assert_eq!(Client::connect(&socket).ask("PING"), "+PONG\r\n");
+    let text = text.replace("admin: 127.0.0.1:0", &format!("admin: 127.0.0.1:{other}"));
+    let second = Process::start(&dir.write("other.yaml", &text));
+    assert_eq!(second.admin, format!("127.0.0.1:{other}"));
+    assert_eq!(second.page("/readyz").unwrap().0, 200);
+    assert_eq!(first.end(), Some(0));
+    assert_eq!(Client::connect(&format!("127.0.0.1:{port}")).ask("PING"), "+PONG\r\n");
+    assert!(!std::path::Path::new(&socket).exists(), "nobody listens there any more");
+}
+
+#[test]
+fn neither_a_silent_successor_nor_a_file_without_an_end_holds_the_stop() {
+    let redis = Redis::start(&[]);
+    let dir = Scratch::new();
+    let handover = dir.file("handover.sock");
+    let text = yaml(free_port(), redis.address(), &format!("watch: off\nhandover: {handover}"));
+    let file = dir.write("proxy.yaml", &text);
+    let mut hotring = Process::start(&file);
+    let mut silent = std::os::unix::net::UnixStream::connect(&handover).unwrap();
+    silent.read_exact(&mut [0; 4]).unwrap();
+    let started = support::now();
+    hotring.tell(Signal::TERM);
+    assert_eq!(hotring.end(), Some(0));
+    // What it was offered, it would hold.
+    drop(silent);
+    let mut hotring = Process::start(&file);
+    std::fs::remove_file(&file).unwrap();
+    let is_made = Command::new("mkfifo").arg(&file).status().unwrap().success();
+    assert!(is_made);
+    hotring.tell(Signal::HUP);
+    // One after the other, and so after that.
+    hotring.tell(Signal::TERM);
+    assert_eq!(hotring.end(), Some(0));
+    assert!(started.elapsed() < FOREVER);
+}

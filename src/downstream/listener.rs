@@ -46,6 +46,22 @@ impl SocketFile {
         Self { path: path.to_owned(), stays: Arc::default() }
     }
 
+    /// One that is another process' for now, and stays until [`SocketFile::stays`] is taken back.
+    #[must_use]
+    pub fn lent(path: &Path) -> Self {
+        Self { path: path.to_owned(), stays: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// Puts the file in another place, and in that of a file that is there.
+    ///
+    /// # Errors
+    /// As `rename(2)`.
+    pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        path.clone_into(&mut self.path);
+        Ok(())
+    }
+
     /// Set when the file is another process' now, and stays.
     #[must_use]
     pub fn stays(&self) -> Arc<AtomicBool> {
@@ -86,7 +102,8 @@ impl Bound {
         }
     }
 
-    /// One that another process has bound to this address and handed over.
+    /// One that another process has bound to this address and handed over. A unix socket's file is that process' until
+    /// [`SocketFile::stays`] is taken back.
     ///
     /// # Errors
     /// Where it cannot be made not to block.
@@ -100,7 +117,7 @@ impl Bound {
             Address::Unix { path, .. } => {
                 let listener = std::os::unix::net::UnixListener::from(listener);
                 listener.set_nonblocking(true)?;
-                Self::Unix(listener, SocketFile::new(path))
+                Self::Unix(listener, SocketFile::lent(path))
             }
         })
     }
