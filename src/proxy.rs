@@ -374,7 +374,6 @@ impl Proxy {
             }
             let answer = self.reload(dry, signals).await;
             let config = Arc::clone(&self.shared.live().config);
-            self.watched.follow(&config);
             if watch != config.watch {
                 watch = config.watch;
                 look.set(tokio::time::sleep(watch.unwrap_or(LONG)));
@@ -494,6 +493,10 @@ impl Proxy {
             () = signals.told_to_stop() => return Err(STOPPING.into()),
         };
         let mut config = read.map_err(|error| error.to_string())?.map_err(|problems| problems.to_string())?;
+        if !dry {
+            // Also if it is refused for another reason: these are the files that may be mended.
+            self.watched.follow(&config);
+        }
         let restart = keep_what_needs_a_restart(&now.config, &mut config);
         let next = Arc::new(now.next(config, Instant::now()));
         let mut told = report(&now.changes(&next), &restart);

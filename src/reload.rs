@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::downstream;
 use crate::live::Change;
+use crate::units::Address;
 use crate::upstream::Servers;
 use std::fmt::Write;
 use std::fs;
@@ -106,7 +107,8 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
         let Some(before) = now.pools.iter().find(|before| before.name == pool.name) else { continue };
         let (new, old) = (&mut pool.downstream, &before.downstream);
         let options = |config: &downstream::Config| (config.backlog, config.reuseport, config.client_tcpkeepalive);
-        let sockets = options(new) == options(old) || new.listen != old.listen;
+        let stays = |address: &&Address| old.listen.iter().any(|before| before.is_same_place(address));
+        let sockets = options(new) == options(old) || !new.listen.iter().any(|address| stays(&address));
         keep(
             sockets,
             &format!(
@@ -114,6 +116,9 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
                 pool.name
             ),
         );
+        for address in new.listen.iter().filter(|address| matches!(address, Address::Unix { .. }) && stays(address)) {
+            keep(old.listen.contains(address), &format!("the mode of `{address}`"));
+        }
         if let (
             Servers::Embedded { maxmemory, eviction, .. },
             Servers::Embedded { maxmemory: old_maxmemory, eviction: old_eviction, .. },

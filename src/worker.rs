@@ -418,7 +418,10 @@ struct Books {
 
 struct PoolBook {
     name: Rc<str>,
-    metrics: PoolMetrics,
+    /// Whether it is configured.
+    listed: bool,
+    /// None for one that is not configured any more and has no sessions left.
+    metrics: Option<PoolMetrics>,
     /// By their names, made when they are first seen.
     limits: BTreeMap<String, LimitMetrics>,
     farewell: Farewell,
@@ -448,9 +451,11 @@ impl Books {
             let stays = |shard: &usize| pool.order.contains(&(*shard as u16));
             let told = |shard| Some(shard).filter(stays).and_then(|at| before.get(number)?.told.get(at)).copied();
             let names: Vec<String> = pool.shards.iter().map(|shard| shard.name.clone()).collect();
+            let had = before.get(number).is_some_and(|book| book.metrics.is_some());
             PoolBook {
                 name: pool.pool.name.as_str().into(),
-                metrics: exporter.pool(&pool.pool.name),
+                listed: pool.listed,
+                metrics: (pool.listed || had).then(|| exporter.pool(&pool.pool.name)),
                 limits: BTreeMap::new(),
                 farewell: Farewell::default(),
                 shards: names.iter().map(|_| Vec::new()).collect(),
@@ -723,12 +728,20 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         let pool = number as u16;
         if let Some(counts) = engine.pool_counts(pool) {
             book.farewell.note(&book.name, counts, now);
-            book.metrics.fold(counts);
+            let is_over = !book.listed && counts.client_connections.get() == 0;
+            if let Some(metrics) = &mut book.metrics {
+                metrics.fold(counts);
+            }
+            if is_over {
+                (book.metrics, book.limits) = (None, BTreeMap::new());
+            }
         }
         let (exporter, limits, name) = (&books.exporter, &mut book.limits, &book.name);
-        engine.limit_counts(pool, |limit, counts| {
-            limits.entry(limit.to_owned()).or_insert_with(|| exporter.limit(name, limit)).fold(counts);
-        });
+        if book.metrics.is_some() {
+            engine.limit_counts(pool, |limit, counts| {
+                limits.entry(limit.to_owned()).or_insert_with(|| exporter.limit(name, limit)).fold(counts);
+            });
+        }
         let mut pool_view = Vec::with_capacity(book.shards.len());
         for (index, lines) in book.shards.iter_mut().enumerate() {
             let shard = index as u16;

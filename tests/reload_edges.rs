@@ -172,3 +172,46 @@ fn a_shard_that_hangs_as_it_leaves_can_come_back() {
     hangs.store(false, std::sync::atomic::Ordering::Relaxed);
     eventually("it is there again", || app.ask(&format!("GET {key}")) == "$4\r\nback\r\n");
 }
+
+#[test]
+fn a_pool_that_has_left_is_counted_no_more() {
+    let (_redis, at) = shards(1);
+    let pool = |name: &str| {
+        format!(
+            "  {name}:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 a\"]\n    rate_limits: [{{requests: 1000/s}}]\n",
+            at[0]
+        )
+    };
+    let file =
+        |pools: &[&str]| format!("watch: off\npools:\n{}", pools.iter().map(|name| pool(name)).collect::<String>());
+    let site = Site::new(&file(&["x", "y"]));
+    let mut app = Client::connect(site.hotring.address(1));
+    assert_eq!(app.ask("SET k v"), "+OK\r\n");
+    let is_told = || site.hotring.page("/metrics").1.contains("pool=\"y\"");
+    eventually("it is told of", is_told);
+    assert_eq!(site.reload(&file(&["x"])).0, 200);
+    assert_eq!(app.rest(), b"");
+    eventually("it is not told of any more", || !is_told());
+    // Nor after the next change.
+    assert_eq!(site.reload(&file(&["x"]).replace("1000/s", "2000/s")).0, 200);
+    assert_eq!(site.hotring.app().ask("GET k"), "$1\r\nv\r\n");
+    assert!(!is_told());
+    assert_eq!(site.reload(&file(&["x", "y"])).0, 200);
+    eventually("it is told of again", is_told);
+}
+
+#[test]
+fn what_needs_a_restart_is_told() {
+    let (_redis, at) = shards(1);
+    let dir = Scratch::new();
+    let socket = dir.file("app.sock");
+    let file = |listen: &str, keys: &str| {
+        format!("watch: off\npools:\n  main:\n    listen: {listen}\n    servers: [\"{}:1 a\"]\n{keys}", at[0])
+    };
+    let site = Site::new(&file(&format!("\"{socket} 0600\""), ""));
+    let (_, told) = site.reload(&file(&format!("\"{socket} 0666\""), ""));
+    assert!(told.contains("the mode of `") && told.contains("needs a restart"), "{told}");
+    // Also where another address comes along.
+    let (_, told) = site.reload(&file(&format!("[\"{socket} 0666\", \"127.0.0.1:0\"]"), "    backlog: 7\n"));
+    assert!(told.contains("`backlog`") && !told.contains("the mode"), "{told}");
+}
