@@ -213,6 +213,13 @@ impl Engine {
                 let mut left = false;
                 for (id, _) in lines.iter().enumerate().filter(|(_, line)| busy(line)) {
                     left = true;
+                    if lines
+                        .get(id)
+                        .is_some_and(|line| line.owner == Owner::Free && matches!(line.state, State::Down(_)))
+                    {
+                        // Given up already; its task will end.
+                        continue;
+                    }
                     if now.saturating_sub(since) > DRAIN {
                         overdue.push((id as LineId, RETIRED));
                     }
