@@ -460,12 +460,13 @@ impl Engine {
                 self.spare.put(std::mem::take(&mut part.flight));
             }
         }
+        let gutter = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.gutter_ttl > 0);
         for piece in &plan.legs {
             let Some(part) = plan.parts.get(usize::from(piece.part)).filter(|part| !part.missing) else { continue };
             let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
             let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
             self.sent(number, &leg, part.serial);
-            if self.stands_in(id, part.shard) {
+            if gutter && self.stands_in(id, part.shard) {
                 self.shorten(id, spec, (part.on, part.shard), key, port);
             }
         }
