@@ -9,7 +9,7 @@ use crate::handover::{self, Taken};
 use crate::live::{Live, Place};
 use crate::memory;
 use crate::metrics::{BuildCounts, EmbeddedCounts, EmbeddedMetrics, Exporter, ProcessCounts, Reloaded};
-use crate::reload::{ReloadCounts, Watched, keep_what_needs_a_restart, report};
+use crate::reload::{ReloadCounts, Watched, keep_what_needs_a_restart, report, settings};
 use crate::resp::write;
 use crate::ring::KeyHash;
 use crate::stages::ShardState;
@@ -499,7 +499,7 @@ impl Proxy {
         }
         let restart = keep_what_needs_a_restart(&now.config, &mut config);
         let next = Arc::new(now.next(config, Instant::now()));
-        let mut told = report(&now.changes(&next), &restart);
+        let mut told = report(&settings(&now.config, &next.config), &now.changes(&next), &restart);
         if dry {
             return Ok(told);
         }

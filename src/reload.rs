@@ -132,10 +132,25 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
     kept
 }
 
+/// The settings of the process that are others, by name.
+#[must_use]
+pub fn settings(now: &Config, next: &Config) -> Vec<&'static str> {
+    let same = [
+        ("watch", now.watch == next.watch),
+        ("drain", now.drain == next.drain),
+        ("max_memory", now.max_memory == next.max_memory),
+        ("commands", now.commands == next.commands),
+    ];
+    same.into_iter().filter_map(|(name, same)| (!same).then_some(name)).collect()
+}
+
 /// A change in words, one line each.
 #[must_use]
-pub fn report(changes: &[(String, Change)], restart: &[String]) -> String {
+pub fn report(settings: &[&str], changes: &[(String, Change)], restart: &[String]) -> String {
     let mut told = String::new();
+    for name in settings {
+        let _ = writeln!(told, "`{name}` changes");
+    }
     for (pool, change) in changes {
         let _ = match change {
             Change::Added => writeln!(told, "pool {pool}: new"),
@@ -157,7 +172,7 @@ pub fn report(changes: &[(String, Change)], restart: &[String]) -> String {
         };
     }
     for what in restart {
-        let _ = writeln!(told, "{what} needs a restart and stays as it is");
+        let _ = writeln!(told, "{what}: needs a restart, stays as it is");
     }
     if told.is_empty() {
         told.push_str("nothing has changed\n");

@@ -615,7 +615,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         return Ok(told + "no key: goes to the pool's " + which + " shard\n-> forwarded to " + name + "\n");
     }
     let alone = keys.len() == 1;
-    let (mut shards, mut refused) = (Vec::new(), None);
+    let (mut shards, mut refused, mut answered) = (Vec::new(), None, false);
     for key in keys.into_iter().filter_map(|index| request.arg(index)) {
         let mut leg = Leg { alone, ..Leg::new(spec, key, wire) };
         told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
@@ -625,6 +625,14 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
             last = verdict;
         }
         let shard = place.config.shards.get(usize::from(leg.shard)).map_or("", String::as_str);
+        let mut missed = Vec::new();
+        if let Verdict::Refuse(Refusal::Missing(_)) = last
+            && missing::reply(spec, &request, false, &mut missed)
+        {
+            told += "  -> answered as if there were no such key\n";
+            answered = true;
+            continue;
+        }
         if let Verdict::Refuse(refusal) = last {
             let mut text = Vec::new();
             refuse(refusal, shard, &mut text);
@@ -642,6 +650,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     let verdict = match (shards.as_slice(), refused) {
         ([_, _, ..], _) if !matches!(treatment, Treatment::Split(_)) => format!("refused: {CROSS_SHARD}"),
         (_, Some(text)) => format!("refused: {text}"),
+        ([], None) if answered => "answered as if there were no such key".to_owned(),
         ([only], None) if matches!(treatment, Treatment::Own(_)) => {
             format!("carried to {only} on a connection of the app's own")
         }

@@ -12,6 +12,7 @@ pub(crate) fn keys() -> String {
     let mut text = String::new();
     for (place, title) in [
         (Place::Top, "At the top of the file:"),
+        (Place::Drain, "Under `drain`:"),
         (Place::Log, "Under `log`:"),
         (Place::Command, "Under `commands`, in a command:"),
         (Place::Pool, "In a pool:"),
