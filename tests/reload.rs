@@ -7,27 +7,7 @@ mod support;
 use hotring::proxy::Signal;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use support::{Client, FOREVER, Fake, Hotring, Redis, Scratch, eventually, free_port, key_on, keys_on, shards, wire};
-
-/// A hotring that has a file of its own.
-struct Site {
-    hotring: Hotring,
-    dir: Scratch,
-}
-
-impl Site {
-    fn new(yaml: &str) -> Self {
-        let dir = Scratch::new();
-        let path = dir.write("proxy.yaml", yaml);
-        Self { hotring: Hotring::with_file(yaml, Path::new(&path)), dir }
-    }
-
-    /// Writes another file and has it taken over the admin listener.
-    fn reload(&self, yaml: &str) -> (u16, String) {
-        self.dir.write("proxy.yaml", yaml);
-        self.hotring.ask_admin("POST", "/reload", "")
-    }
-}
+use support::{Client, FOREVER, Fake, Hotring, Redis, Scratch, Site, eventually, free_port, shards, wire};
 
 /// A file with one pool over servers of these names.
 fn yaml(listen: &str, servers: &[(&str, &str)], keys: &[&str]) -> String {
@@ -50,7 +30,6 @@ fn a_shard_comes_and_another_goes_and_no_app_notices() {
     let of = |which: &[usize]| which.iter().map(|&n| (["a", "b", "c"][n], at[n].as_str())).collect::<Vec<_>>();
     let site = Site::new(&yaml(ANYWHERE, &of(&[0, 1]), &[]));
     let mut apps: Vec<Client> = (0..5).map(|_| site.hotring.app()).collect();
-    let before: Vec<u64> = redis[..2].iter().map(|redis| redis.calls("hello") + redis.calls("ping")).collect();
     for (number, app) in apps.iter_mut().enumerate() {
         for key in 0..40 {
             assert_eq!(app.ask(&format!("SET key:{number}:{key} {key}")), "+OK\r\n");
@@ -70,8 +49,6 @@ fn a_shard_comes_and_another_goes_and_no_app_notices() {
         }
     }
     assert_eq!(redis[..2].iter().map(Redis::connections).collect::<Vec<_>>(), connections);
-    let after: Vec<u64> = redis[..2].iter().map(|redis| redis.calls("hello") + redis.calls("ping")).collect();
-    assert_eq!(before.len(), after.len());
     let size = |redis: &Redis| redis.client().ask("DBSIZE");
     assert_ne!(size(&redis[2]), ":0\r\n");
     // The first one goes: its connections are closed, and nothing is sent to it any more.
@@ -377,5 +354,4 @@ fn a_pool_of_nodes_in_this_process_grows_and_keeps_what_it_has() {
     for key in 0..100 {
         assert_ne!(app.ask(&format!("GET key:{key}")), "$-1\r\n");
     }
-    let _ = (key_on(0, 2), keys_on(0, 2, 1));
 }

@@ -5,25 +5,7 @@
 mod support;
 
 use std::path::Path;
-use support::{Client, Fake, Hotring, Redis, Scratch, eventually, free_port, shards};
-
-struct Site {
-    hotring: Hotring,
-    dir: Scratch,
-}
-
-impl Site {
-    fn new(yaml: &str) -> Self {
-        let dir = Scratch::new();
-        let path = dir.write("proxy.yaml", yaml);
-        Self { hotring: Hotring::with_file(yaml, Path::new(&path)), dir }
-    }
-
-    fn reload(&self, yaml: &str) -> (u16, String) {
-        self.dir.write("proxy.yaml", yaml);
-        self.hotring.ask_admin("POST", "/reload", "")
-    }
-}
+use support::{Client, Fake, Hotring, Redis, Scratch, Site, eventually, free_port, shards};
 
 #[test]
 fn an_ejected_shard_leaves_and_comes_back() {

@@ -182,6 +182,26 @@ impl Drop for Hotring {
     }
 }
 
+/// A hotring that has a file of its own.
+pub(crate) struct Site {
+    pub(crate) hotring: Hotring,
+    pub(crate) dir: Scratch,
+}
+
+impl Site {
+    pub(crate) fn new(yaml: &str) -> Self {
+        let dir = Scratch::new();
+        let path = dir.write("proxy.yaml", yaml);
+        Self { hotring: Hotring::with_file(yaml, Path::new(&path)), dir }
+    }
+
+    /// Writes another file and has it taken over the admin listener.
+    pub(crate) fn reload(&self, yaml: &str) -> (u16, String) {
+        self.dir.write("proxy.yaml", yaml);
+        self.hotring.ask_admin("POST", "/reload", "")
+    }
+}
+
 fn config(yaml: &str, path: &Path) -> Config {
     hotring::config::parse(yaml, path).unwrap_or_else(|wrong| panic!("{wrong}\n{yaml}"))
 }

@@ -1,0 +1,84 @@
+//! What the process does on the side.
+
+use super::source::Shared;
+use crate::embedded::{self, Node};
+use crate::live::Place;
+use crate::memory;
+use crate::metrics::{BuildCounts, EmbeddedCounts, EmbeddedMetrics, ProcessCounts, Reloaded};
+use crate::ring::KeyHash;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+
+/// How often embedded nodes remove what has expired.
+const EXPIRY: Duration = Duration::from_millis(100);
+
+fn unix_micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// What the process does on the side: expiry in embedded nodes, and the metrics that no worker owns.
+pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: CancellationToken) {
+    let exporter = &shared.exporter;
+    let mut process = exporter.process();
+    let mut counts = ProcessCounts::default();
+    counts.start_time.0 = unix_micros();
+    counts.workers.0 = workers as u64;
+    let mut build = exporter.build(env!("CARGO_PKG_VERSION"));
+    let mut build_counts = BuildCounts::default();
+    build_counts.info.0 = 1;
+    build.fold(&mut build_counts);
+    let mut live = None;
+    let mut books: Vec<(Arc<Node>, EmbeddedMetrics, EmbeddedCounts, embedded::Stats)> = Vec::new();
+    let mut rounds: u32 = 0;
+    loop {
+        let now = shared.live();
+        if !live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &now)) {
+            counts.config_loaded.0 = unix_micros();
+            shared.budget.set(now.config.max_memory.bytes(memory::limit));
+            counts.memory_limit.0 = shared.budget.most().unwrap_or(0);
+            counts.config_hash.0 = u64::from(KeyHash::Fnv1a_64.hash(now.config.masked_yaml().as_bytes()));
+            let mut before = std::mem::take(&mut books);
+            for (_, pool) in now.listed() {
+                for shard in pool.order.iter().filter_map(|&number| pool.shards.get(usize::from(number))) {
+                    let Place::Node(node) = &shard.place else { continue };
+                    let known = before.iter().position(|(other, ..)| Arc::ptr_eq(other, node));
+                    books.push(known.map(|at| before.swap_remove(at)).unwrap_or_else(|| {
+                        let metrics = exporter.embedded(&pool.pool.name, &shard.name);
+                        (Arc::clone(node), metrics, EmbeddedCounts::default(), embedded::Stats::default())
+                    }));
+                }
+            }
+            live = Some(now);
+        }
+        for (node, metrics, counts, told) in &mut books {
+            node.expire_cycle(unix_micros() / 1000);
+            let now = node.stats();
+            counts.keys.set(now.keys);
+            counts.bytes.set(now.bytes);
+            counts.hits += now.hits - told.hits;
+            counts.misses += now.misses - told.misses;
+            counts.evictions += now.evictions - told.evictions;
+            counts.expired += now.expired - told.expired;
+            *told = now;
+            metrics.fold(counts);
+        }
+        {
+            let reloads = std::mem::take(&mut *shared.reloads.lock().unwrap_or_else(PoisonError::into_inner));
+            counts.reloads[Reloaded::Taken] += reloads.done;
+            counts.reloads[Reloaded::Refused] += reloads.refused;
+            counts.config_refused.0 = u64::from(!shared.refused().is_empty());
+        }
+        process.fold(&mut counts);
+        rounds += 1;
+        if rounds.is_multiple_of(50) {
+            exporter.upkeep();
+        }
+        // Without embedded nodes there is little to look after.
+        let wait = if books.is_empty() { EXPIRY * 5 } else { EXPIRY };
+        tokio::select! {
+            () = quit.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What the admin listener asks of the process, and what its parts share.
+
+use super::{ENDED, STOPPING};
+use crate::admin::{self, Backend, Explanation, Readiness};
+use crate::engine::budget::Budget;
+use crate::live::{Live, Place};
+use crate::metrics::Exporter;
+use crate::reload::ReloadCounts;
+use crate::resp::write;
+use crate::stages::ShardState;
+use crate::worker::{Order, Question, ShardView};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+/// What is asked of the process from outside.
+pub(super) struct Shared {
+    pub(super) live: Mutex<Arc<Live>>,
+    pub(super) exporter: Arc<Exporter>,
+    pub(super) desks: Vec<mpsc::Sender<Order>>,
+    pub(super) boards: Vec<Arc<Mutex<Vec<Vec<ShardView>>>>>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) stopping: AtomicBool,
+    /// What was wrong with the last file that was not taken; empty if the last one was.
+    pub(super) refused: Mutex<String>,
+    /// Reloads that were asked for over the admin listener.
+    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) asked: Mutex<Option<mpsc::Receiver<Ask>>>,
+    pub(super) reloads: Mutex<ReloadCounts>,
+}
+
+/// A reload that somebody waits for.
+pub(super) struct Ask {
+    /// Whether only to say what would change.
+    pub(super) dry: bool,
+    pub(super) answer: oneshot::Sender<Result<String, String>>,
+}
+
+impl Shared {
+    pub(super) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn refused(&self) -> String {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl admin::Source for Shared {
+    fn metrics(&self) -> String {
+        self.exporter.render()
+    }
+
+    fn ready(&self) -> Readiness {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Readiness::NotReady(vec!["stopping".into()]);
+        }
+        let down = admin::Source::backends(self)
+            .into_iter()
+            .filter(|b| b.state != "up" && b.state != "idle")
+            .map(|b| format!("shard {}/{} is {}", b.pool, b.name, b.state));
+        let refused = self.refused();
+        let file = (!refused.is_empty()).then(|| format!("the last configuration was not taken: {refused}"));
+        // A shard that is down is answered for with errors; taking the proxy away would not make it better. Nor would it
+        // a file that is wrong: the last good one is served.
+        Readiness::Ready(down.chain(file).collect::<Vec<_>>().join("\n"))
+    }
+
+    fn config(&self) -> String {
+        self.live().config.masked_yaml()
+    }
+
+    fn reload(&self, dry: bool) -> Explanation {
+        let asks = self.asks.clone();
+        Box::pin(async move {
+            let (answer, told) = oneshot::channel();
+            asks.send(Ask { dry, answer }).await.map_err(|_| STOPPING)?;
+            told.await.map_err(|_| STOPPING)?
+        })
+    }
+
+    fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation {
+        let live = self.live();
+        let number = match &pool {
+            None if live.config.pools.len() == 1 => live.listed().next().map(|(number, _)| number),
+            None => None,
+            Some(name) => live.number(name),
+        };
+        let names: Vec<&str> = live.config.pools.iter().map(|p| p.name.as_str()).collect();
+        let unknown = format!("say which pool: {}", names.join(", "));
+        let desk = self.desks.first().cloned();
+        Box::pin(async move {
+            let number = number.ok_or(unknown)?;
+            let args: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
+            let mut wire = Vec::new();
+            write::request(&mut wire, &args);
+            let (answer, told) = oneshot::channel();
+            let question = Question { pool: number, wire, answer };
+            let desk = desk.ok_or("no worker")?;
+            desk.send(Order::Explain(question)).await.map_err(|_| ENDED)?;
+            told.await.map_err(|_| ENDED)?
+        })
+    }
+
+    fn backends(&self) -> Vec<Backend> {
+        let boards: Vec<Vec<Vec<ShardView>>> =
+            self.boards.iter().map(|b| b.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
+        let mut rows = Vec::new();
+        for (number, pool) in self.live().listed() {
+            for shard in pool.numbers() {
+                let view =
+                    |board: &Vec<Vec<ShardView>>| board.get(usize::from(number))?.get(usize::from(shard)).copied();
+                let views: Vec<ShardView> = boards.iter().filter_map(view).collect();
+                let connections = views.iter().map(|v| v.connections).sum();
+                let any = |state| views.iter().any(|v| v.state == state);
+                let state = if any(ShardState::Ejected) {
+                    "ejected"
+                } else if any(ShardState::HalfOpen) {
+                    "half-open"
+                } else if !views.is_empty() && views.iter().all(|v| v.down) {
+                    "down"
+                } else if any(ShardState::Suspect) {
+                    "suspect"
+                } else if connections == 0 {
+                    "idle"
+                } else {
+                    "up"
+                };
+                let address = match pool.shards.get(usize::from(shard)).map(|shard| &shard.place) {
+                    Some(Place::Server { address, .. }) => address.to_string(),
+                    _ => "in this process".into(),
+                };
+                rows.push(Backend {
+                    pool: pool.pool.name.clone(),
+                    name: pool.name_of(shard).to_owned(),
+                    address,
+                    state: state.into(),
+                    connections,
+                    in_queue: views.iter().map(|v| v.in_queue).sum(),
+                    out_queue: views.iter().map(|v| v.out_queue).sum(),
+                });
+            }
+        }
+        rows
+    }
+}
