@@ -343,6 +343,8 @@ fn likeness(args: &Args) -> Likeness {
         "hscan" | "sscan" | "zscan" | "scan" => Likeness::Kind,
         // The clock.
         "ttl" | "pttl" | "expiretime" | "pexpiretime" | "xpending" | "xinfo" => Likeness::Close,
+        // When each server started, as long as none has saved.
+        "lastsave" => Likeness::Close,
         "object" if has("idletime") => Likeness::Close,
         // Chance.
         "spop" | "srandmember" | "hrandfield" | "zrandmember" | "randomkey" | "memory" => Likeness::Shape,
