@@ -57,7 +57,7 @@ pub struct Hub {
     breaks: Notify,
 }
 
-/// The worker's clock: microseconds since the worker started.
+/// The process' clock: microseconds since it started. All workers have the same, as they compare times.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 

@@ -10,6 +10,7 @@ use crate::config::{Config, Pool};
 use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
 use crate::ring::{Ring, Shard};
+use crate::stages::hot::Fence;
 use crate::units::{Address, Secret};
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct LivePool {
     pub gutter: Option<Arc<Pool>>,
     /// The numbers that its servers have here, in the order of the file.
     pub spare: Vec<u16>,
+    /// What its workers tell each other of writes.
+    pub fence: Arc<Fence>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
 }
@@ -149,6 +152,7 @@ impl Live {
                     order: Vec::new(),
                     gutter: None,
                     spare: Vec::new(),
+                    fence: Arc::default(),
                     open: Arc::default(),
                 });
                 pools.len() - 1

@@ -28,7 +28,7 @@ use crate::live::{Live, LivePool, shards};
 use crate::metrics::{BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
-use crate::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, SPAN, ShardState, Way};
+use crate::stages::{Coalesce, Health, HealthConfig, Hot, Path, Placement, Route, SPAN, ShardState, Way};
 use crate::upstream::dial::LOOK_UPS;
 use crate::upstream::{Servers, WhenEjected};
 use std::cell::{Cell, RefCell};
@@ -77,6 +77,8 @@ pub struct Setup {
     pub halt: CancellationToken,
     /// The port that INFO tells.
     pub port: u16,
+    /// What all workers call the time.
+    pub clock: Clock,
     /// What chance begins with.
     pub seed: u64,
     /// The scripts that passed through.
@@ -264,6 +266,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         path: Path {
             route,
+            hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence)),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
         },
@@ -318,7 +321,7 @@ pub fn run(setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
 }
 
 async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()> {
-    let clock = Clock::start();
+    let clock = setup.clock;
     let mut engine = engine(&setup.live, setup.number, setup.workers, setup.seed);
     engine.share(Arc::clone(&setup.scripts));
     engine.budget_with(Arc::clone(&setup.budget), setup.number);

@@ -159,6 +159,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             hash_tag: written.hash_tag.map(|written| written.value),
             pins: written.pins.into_iter().map(|(start, server)| (start, server.value)).collect(),
         },
+        hot: crate::stages::hot::Config::default(),
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),

@@ -31,6 +31,7 @@ pub use problems::{Problem, Problems};
 
 use crate::downstream;
 use crate::engine::{limits as rates, slow};
+use crate::stages::hot;
 use crate::units::{Address, Expected, Size};
 use crate::upstream;
 
@@ -208,6 +209,8 @@ pub struct Pool {
     pub ring: upstream::config::RingConfig,
     /// Whether equal reads on their way at the same time share one reply.
     pub coalesce: bool,
+    /// What is done with its hot keys.
+    pub hot: hot::Config,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
     /// How much may be asked for; names unique.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and positions within the outbox")]
 
+use super::hot::Notes;
 use super::{LineId, SessionId};
 use crate::command::Tag;
 use crate::error::Failure;
@@ -140,6 +141,8 @@ pub struct Line {
     pub paused: Vec<(SessionId, u32)>,
     /// How far an incomplete reply was skimmed.
     pub resume: ReplyResume,
+    /// What is to be done when certain replies come.
+    pub(super) notes: Notes,
     /// What happened on it since it was last folded.
     pub counts: BackendCounts,
 }
@@ -177,6 +180,7 @@ impl Line {
             blocked: false,
             paused: Vec::new(),
             resume: ReplyResume::default(),
+            notes: Notes::default(),
             counts: BackendCounts::default(),
         }
     }

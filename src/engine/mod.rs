@@ -32,6 +32,7 @@ pub mod channels;
 pub mod deadlines;
 mod flush;
 mod gutter;
+mod hot;
 pub mod limits;
 pub mod line;
 mod local;
@@ -423,6 +424,6 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
 fn refusal(verdict: Verdict) -> Option<Refusal> {
     match verdict {
         Verdict::Refuse(refusal) => Some(refusal),
-        Verdict::Next | Verdict::Join(_) => None,
+        Verdict::Next | Verdict::Near | Verdict::Join(_) => None,
     }
 }

@@ -243,6 +243,7 @@ impl Engine {
                     self.shorten(id, spec, (line, leg.shard), key, port);
                 }
             }
+            Verdict::Near => self.answer_near(id, &leg),
             Verdict::Join(flight) => self.join(id, &leg, flight, request, port),
             Verdict::Refuse(reason) => {
                 let shard = leg.shard;

@@ -136,6 +136,14 @@ declare! {
         retried_reads: u64 = "hotring_retried_reads_total", One;
         /// Reads answered as if their keys did not exist, since their backend is ejected; parts of split ones count each.
         missed: u64 = "hotring_missed_total", One;
+        /// Reads of hot keys answered from memory.
+        near_hits: u64 = "hotring_near_hits_total", One;
+        /// Reads of hot keys made in order to answer further ones from memory.
+        near_fills: u64 = "hotring_near_fills_total", One;
+        /// Changes of hot keys that backends have told of.
+        near_invalidations: u64 = "hotring_near_invalidations_total", One;
+        /// Times all that was kept of a backend's keys was given up, since the connection on which it tells of changes was lost or it said so.
+        near_flushes: u64 = "hotring_near_flushes_total", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.

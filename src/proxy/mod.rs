@@ -9,6 +9,7 @@ use crate::config::{self, Config, Workers};
 use crate::downstream::listener::SocketFile;
 use crate::engine::budget::Budget;
 use crate::handover::Taken;
+use crate::hub::Clock;
 use crate::live::Live;
 use crate::memory;
 use crate::metrics::Exporter;
@@ -133,6 +134,7 @@ impl Proxy {
         }
         // The one draw of the process: everything that needs chance is seeded from it.
         let seed = RandomState::new().hash_one(std::process::id());
+        let clock = Clock::start();
         let scripts = Arc::default();
         let budget = Arc::new(Budget::new(live.config.max_memory.bytes(memory::limit), workers));
         let (mut desks, mut boards, mut threads) = (Vec::new(), Vec::new(), Vec::new());
@@ -152,6 +154,7 @@ impl Proxy {
                 shutdown: shutdown.clone(),
                 halt: halt.clone(),
                 port,
+                clock,
                 seed,
                 scripts: Arc::clone(&scripts),
                 budget: Arc::clone(&budget),

@@ -260,7 +260,7 @@ mod tests {
                     self.stage.observe(&Event::Sent(&leg, flight), 0, &mut notices);
                 }
                 Verdict::Join(flight) => self.stage.observe(&Event::Joined(&leg, flight), 0, &mut notices),
-                Verdict::Refuse(_) => {}
+                Verdict::Near | Verdict::Refuse(_) => {}
             }
             verdict
         }

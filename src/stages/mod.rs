@@ -26,11 +26,13 @@ mod coalesce;
     reason = "numbers of shards and connections, and times: bounded by the config"
 )]
 mod health;
+pub mod hot;
 #[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
 
 pub use coalesce::Coalesce;
 pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way, missing};
+pub use hot::Hot;
 pub use route::{Placement, Route};
 
 use crate::command::Spec;
@@ -64,6 +66,10 @@ pub struct Leg<'a> {
     /// It may share only flights of requests with this number or a later one: the session has open requests that went
     /// before, and a shard must not seem to carry them out in another order.
     pub after: Option<u32>,
+    /// Whether it may be answered from elsewhere than its shard, as far as its session is concerned.
+    pub free: bool,
+    /// Its key's hash, if the key is a hot one; set by `hot`.
+    pub hot: Option<u64>,
     /// Where it goes; set by `route`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
@@ -74,7 +80,20 @@ impl<'a> Leg<'a> {
     /// A leg that has not been routed.
     #[must_use]
     pub fn new(spec: &'static Spec, key: &'a [u8], wire: &'a [u8]) -> Self {
-        Self { spec, key, wire, alone: true, lane: 0, base: 0, number: 0, after: None, shard: 0, line: 0 }
+        Self {
+            spec,
+            key,
+            wire,
+            alone: true,
+            lane: 0,
+            base: 0,
+            number: 0,
+            after: None,
+            free: false,
+            hot: None,
+            shard: 0,
+            line: 0,
+        }
     }
 }
 
@@ -96,6 +115,8 @@ pub enum Verdict {
     Next,
     /// Share the reply of this flight, none of whose bytes have left.
     Join(Flight),
+    /// Answer with what `hot` keeps of the key.
+    Near,
     /// Answer with an error at once.
     Refuse(Refusal),
 }
@@ -126,6 +147,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Next => f.write_str("next"),
+            Self::Near => f.write_str("answer from memory"),
             Self::Join(_) => f.write_str("join the identical read that is about to leave"),
             Self::Refuse(Refusal::NoShard) => f.write_str("refuse: no shard is left in the ring"),
             Self::Refuse(Refusal::Missing(failure)) => {
@@ -255,6 +277,7 @@ macro_rules! path {
 
 path! {
     route: Route,
+    hot: Hot,
     coalesce: Coalesce,
     health: Health,
 }

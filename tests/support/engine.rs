@@ -99,6 +99,7 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("no users are well formed")),
         path: Path {
             route: Route::new(placement, lanes),
+            hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),
             coalesce: Coalesce::new(coalesce, usize::from(shards * lanes), 7),
             health: Health::new(health, shards, lanes),
         },

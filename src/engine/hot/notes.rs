@@ -1,0 +1,76 @@
+//! What has to be done when certain replies come on a connection: a waiter has no room for the key that it is about.
+//!
+//! Most flights have no note; a reply costs one comparison to find out ([`Notes::is_due`]).
+
+use crate::stages::hot::Place;
+use std::collections::VecDeque;
+
+/// What is noted of a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Note {
+    /// It may change what is here; the fence is told when it is answered.
+    Write(Place),
+    /// It is a read of a hot key, by its hash, at its home.
+    Read(u64),
+}
+
+/// The notes of a connection, in the order of its flights; several may be of one.
+#[derive(Debug)]
+pub(in crate::engine) struct Notes {
+    due: u64,
+    notes: VecDeque<(u64, Note)>,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { due: u64::MAX, notes: VecDeque::new() }
+    }
+}
+
+impl Notes {
+    /// Notes something of the flight with this number, which is not less than any before it.
+    #[inline]
+    pub(in crate::engine) fn push(&mut self, serial: u64, note: Note) {
+        if self.notes.is_empty() {
+            self.due = serial;
+        }
+        self.notes.push_back((serial, note));
+    }
+
+    /// Whether something was noted of the flight with this number, those before it having been dealt with.
+    #[inline]
+    pub(in crate::engine) fn is_due(&self, serial: u64) -> bool {
+        serial == self.due
+    }
+
+    /// The next thing that was noted of this flight or of one before it.
+    pub(in crate::engine) fn next(&mut self, serial: u64) -> Option<Note> {
+        let &(of, note) = self.notes.front().filter(|(of, _)| *of <= serial)?;
+        let _ = of;
+        self.notes.pop_front();
+        self.due = self.notes.front().map_or(u64::MAX, |&(next, _)| next);
+        if self.notes.is_empty() && self.notes.capacity() > 1024 {
+            self.notes = VecDeque::new();
+        }
+        Some(note)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_come_back_with_their_flights() {
+        let mut notes = Notes::default();
+        assert!(!notes.is_due(0) && notes.next(u64::MAX - 1).is_none());
+        notes.push(3, Note::Read(1));
+        notes.push(3, Note::Read(2));
+        notes.push(7, Note::Read(3));
+        assert!(!notes.is_due(2) && notes.is_due(3));
+        assert_eq!((notes.next(3), notes.next(3), notes.next(3)), (Some(Note::Read(1)), Some(Note::Read(2)), None));
+        assert!(!notes.is_due(4) && notes.is_due(7));
+        assert_eq!(notes.next(u64::MAX - 1), Some(Note::Read(3)));
+        assert!(!notes.is_due(7));
+    }
+}

@@ -1,0 +1,200 @@
+//! Whether a key may have been written through this process since something was read: what keeps answers that do not come from
+//! the key's shard behind the process' own writes.
+//!
+//! One table for each pool, shared by all workers. A key has the place that its hash says, a shard another one: a write
+//! whose keys are known is noted at each key's, any other at its shard's. Places are shared by keys that happen to fall on
+//! the same one; all that does is send a read to the key's shard that need not have gone there.
+//!
+//! Promises: a [`Seen`] that still [holds](Fence::holds) was taken when no write to the key was on its way, and none has been
+//! sent, answered or heard of since. So what was read behind it is not older than any write that was answered before the
+//! question. Orders itself between threads by the atomics' own order: a write [begins](Fence::begin) before its bytes are
+//! queued and [ends](Fence::end) before its reply is given to the app.
+
+use crate::stages::Micros;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Places of keys, and of shards.
+const KEYS: usize = 1 << 16;
+const SHARDS: usize = 1 << 10;
+/// The lower bits of a state count writes on their way, the others changes.
+const ONE_CHANGE: u64 = 1 << 24;
+const ON_THEIR_WAY: u64 = ONE_CHANGE - 1;
+
+/// Where a write is noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    /// A key's, by its hash.
+    #[must_use]
+    #[inline]
+    pub fn of_key(hash: u64) -> Self {
+        Self((hash >> 48) as u32)
+    }
+
+    /// A shard's.
+    #[must_use]
+    #[inline]
+    pub fn of_shard(shard: u16) -> Self {
+        Self(KEYS as u32 | u32::from(shard) & (SHARDS as u32 - 1))
+    }
+}
+
+/// The state of a key's and its shard's places, none of which had a write on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    key: u64,
+    shard: u64,
+}
+
+#[derive(Default)]
+struct Mark {
+    state: AtomicU64,
+    /// When the last write was answered, in microseconds on the process' clock; 0 for never.
+    answered: AtomicU64,
+}
+
+/// See the module. 1 MiB from when it is first used, as it counts changes and times.
+#[derive(Default)]
+pub struct Fence {
+    marks: OnceLock<Box<[Mark]>>,
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fence")
+    }
+}
+
+impl Fence {
+    #[inline]
+    fn mark(&self, place: Place) -> &Mark {
+        // `Place` makes no other numbers.
+        static NEVER: Mark = Mark { state: AtomicU64::new(0), answered: AtomicU64::new(0) };
+        let marks = self.marks.get_or_init(|| (0..KEYS + SHARDS).map(|_| Mark::default()).collect());
+        marks.get(place.0 as usize).unwrap_or(&NEVER)
+    }
+
+    /// A write is about to be sent.
+    #[inline]
+    pub fn begin(&self, place: Place) {
+        self.mark(place).state.fetch_add(ONE_CHANGE | 1, Ordering::SeqCst);
+    }
+
+    /// It was answered, or never will be.
+    #[inline]
+    pub fn end(&self, place: Place, now: Micros) {
+        let mark = self.mark(place);
+        mark.answered.fetch_max(now.max(1), Ordering::SeqCst);
+        mark.state.fetch_add(ONE_CHANGE - 1, Ordering::SeqCst);
+    }
+
+    /// A change was heard of that this process did not make, or that it has seen the result of.
+    #[inline]
+    pub fn change(&self, place: Place) {
+        self.mark(place).state.fetch_add(ONE_CHANGE, Ordering::SeqCst);
+    }
+
+    /// What there is to compare with later; nothing while a write is on its way.
+    #[must_use]
+    #[inline]
+    pub fn see(&self, hash: u64, shard: u16) -> Option<Seen> {
+        let key = self.mark(Place::of_key(hash)).state.load(Ordering::SeqCst);
+        let shard = self.mark(Place::of_shard(shard)).state.load(Ordering::SeqCst);
+        ((key | shard) & ON_THEIR_WAY == 0).then_some(Seen { key, shard })
+    }
+
+    /// Whether nothing has happened since.
+    #[must_use]
+    #[inline]
+    pub fn holds(&self, seen: Seen, hash: u64, shard: u16) -> bool {
+        self.see(hash, shard) == Some(seen)
+    }
+
+    /// Whether no write is on its way and none was answered within `span` before `now`.
+    #[must_use]
+    pub fn is_quiet(&self, hash: u64, shard: u16, span: Micros, now: Micros) -> bool {
+        let quiet = |place| {
+            let answered = self.mark(place).answered.load(Ordering::SeqCst);
+            answered == 0 || now > answered.saturating_add(span)
+        };
+        self.see(hash, shard).is_some() && quiet(Place::of_key(hash)) && quiet(Place::of_shard(shard))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: u64 = 0xabcd << 48 | 17;
+
+    #[test]
+    fn what_was_seen_holds_until_something_happens() {
+        let fence = Fence::default();
+        let (key, other) = (Place::of_key(HASH), Place::of_key(HASH ^ 1 << 50));
+        let seen = fence.see(HASH, 3).unwrap();
+        fence.begin(other);
+        assert!(fence.holds(seen, HASH, 3), "another key");
+        fence.begin(key);
+        assert!(!fence.holds(seen, HASH, 3) && fence.see(HASH, 3).is_none(), "on its way");
+        fence.end(key, 5);
+        assert!(!fence.holds(seen, HASH, 3), "answered");
+        let seen = fence.see(HASH, 3).unwrap();
+        fence.change(key);
+        assert!(!fence.holds(seen, HASH, 3), "heard of");
+    }
+
+    #[test]
+    fn a_write_to_a_shard_concerns_its_keys() {
+        let fence = Fence::default();
+        let (here, there) = (fence.see(HASH, 3).unwrap(), fence.see(HASH, 4).unwrap());
+        fence.begin(Place::of_shard(3));
+        assert!(fence.see(HASH, 3).is_none());
+        fence.end(Place::of_shard(3), 10);
+        assert!(!fence.holds(here, HASH, 3) && fence.holds(there, HASH, 4));
+    }
+
+    #[test]
+    fn two_writes_on_their_way_end_one_by_one() {
+        let fence = Fence::default();
+        let key = Place::of_key(HASH);
+        fence.begin(key);
+        fence.begin(key);
+        fence.end(key, 1);
+        assert!(fence.see(HASH, 0).is_none());
+        fence.end(key, 2);
+        assert!(fence.see(HASH, 0).is_some());
+    }
+
+    #[test]
+    fn quiet_is_counted_from_the_last_answer() {
+        let fence = Fence::default();
+        let key = Place::of_key(HASH);
+        assert!(fence.is_quiet(HASH, 0, 1000, 0), "never written");
+        fence.begin(key);
+        assert!(!fence.is_quiet(HASH, 0, 0, u64::MAX));
+        fence.end(key, 500);
+        assert!(!fence.is_quiet(HASH, 0, 1000, 1500) && fence.is_quiet(HASH, 0, 1000, 1501));
+        fence.end_of_another_worker_that_is_late();
+        assert!(!fence.is_quiet(HASH, 0, 1000, 1500));
+    }
+
+    impl Fence {
+        /// Its time is older than what is known.
+        fn end_of_another_worker_that_is_late(&self) {
+            self.begin(Place::of_key(HASH));
+            self.end(Place::of_key(HASH), 400);
+        }
+    }
+
+    #[test]
+    fn every_place_has_its_mark() {
+        let fence = Fence::default();
+        fence.change(Place::of_key(0));
+        assert_eq!(Place::of_key(u64::MAX).0 as usize, KEYS - 1);
+        assert_eq!(Place::of_shard(u16::MAX).0 as usize, KEYS + SHARDS - 1);
+        assert_eq!(fence.marks.get().unwrap().len(), KEYS + SHARDS);
+    }
+}

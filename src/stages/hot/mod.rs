@@ -1,0 +1,349 @@
+//! Hot keys: which they are, and where their reads are served from.
+//!
+//! The [`detector`] says which keys are hot; for each of them the pool's configuration and what was measured say by which
+//! [`Means`] its reads are served. Whatever does not come from the key's shard stays behind the writes of this process, for
+//! any number of workers ([`Fence`]). Only reads that are all of a request, of a session's own database, are served so.
+
+mod config;
+mod fence;
+mod near;
+
+pub use config::{Config, Reads, Rule};
+pub use fence::{Fence, Place, Seen};
+pub use near::{Entry, Fill, LONGEST, Tracked, Value};
+
+use super::{Event, Leg, Micros, Notices, Stage, Verdict};
+use crate::command::Access;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+/// By which means reads of a hot key are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Means {
+    /// By its shard, as any key's.
+    #[default]
+    Home,
+    /// From memory.
+    Near,
+    /// By replicas of its shard.
+    Replicas,
+    /// By copies on so many shards, its own with them.
+    Copies(u16),
+}
+
+/// A hot key.
+#[derive(Debug)]
+pub struct HotKey {
+    /// The key.
+    pub name: Box<[u8]>,
+    /// Where it lives.
+    pub shard: u16,
+    /// How its reads are served.
+    pub means: Means,
+    /// Since when it is hot.
+    pub since: Micros,
+    /// What is kept of it here.
+    pub entry: Option<Entry>,
+    /// What is asked for, to be kept.
+    pub fill: Option<Fill>,
+    /// Not to be asked for before.
+    pub not_before: Micros,
+    /// Times it was served from here since it was filled last.
+    pub hits: u64,
+}
+
+/// The stage.
+pub struct Hot {
+    config: Config,
+    seed: u64,
+    fence: Arc<Fence>,
+    keys: HashMap<u64, HotKey, BuildHasherDefault<AsItIs>>,
+    /// By shard.
+    tracked: Vec<Tracked>,
+    /// Bytes of all entries.
+    kept: usize,
+    fills: u64,
+}
+
+impl Hot {
+    /// For a pool. `seed` keeps apps from choosing keys that collide, and is the same for all workers, as the fence is.
+    #[must_use]
+    pub fn new(config: Config, seed: u64, fence: Arc<Fence>) -> Self {
+        Self { config, seed, fence, keys: HashMap::default(), tracked: Vec::new(), kept: 0, fills: 0 }
+    }
+
+    /// What is wanted.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether any answer may come from elsewhere than its key's shard, so that writes must be noted.
+    #[must_use]
+    #[inline]
+    pub fn serves(&self) -> bool {
+        self.config.serves()
+    }
+
+    /// The fence.
+    #[must_use]
+    pub fn fence(&self) -> &Arc<Fence> {
+        &self.fence
+    }
+
+    /// The hash by which a key is known here and to the fence.
+    #[must_use]
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        use foldhash::fast::FixedState;
+        FixedState::with_seed(self.seed).hash_one(key)
+    }
+
+    /// A hot key, by its hash.
+    #[must_use]
+    pub fn key(&self, hash: u64) -> Option<&HotKey> {
+        self.keys.get(&hash)
+    }
+
+    /// The same, to be changed.
+    pub fn key_mut(&mut self, hash: u64) -> Option<&mut HotKey> {
+        self.keys.get_mut(&hash)
+    }
+
+    /// All hot keys.
+    pub fn keys(&self) -> impl Iterator<Item = (u64, &HotKey)> {
+        self.keys.iter().map(|(&hash, key)| (hash, key))
+    }
+
+    /// A key is hot: from now on it is served by these means.
+    pub fn enter(&mut self, name: &[u8], shard: u16, means: Means, now: Micros) {
+        let hash = self.hash(name);
+        let key = self.keys.entry(hash).or_insert_with(|| HotKey {
+            name: name.into(),
+            shard,
+            means,
+            since: now,
+            entry: None,
+            fill: None,
+            not_before: now,
+            hits: 0,
+        });
+        key.means = means;
+        if means != Means::Near {
+            self.drop_entry(hash);
+        }
+    }
+
+    /// A key is hot no more.
+    pub fn leave(&mut self, hash: u64) -> Option<HotKey> {
+        self.drop_entry(hash);
+        self.keys.remove(&hash)
+    }
+
+    /// Where a shard's tracked connection stands.
+    #[must_use]
+    pub fn tracked(&self, shard: u16) -> Tracked {
+        self.tracked.get(usize::from(shard)).copied().unwrap_or_default()
+    }
+
+    fn tracked_mut(&mut self, shard: u16) -> Option<&mut Tracked> {
+        if self.tracked.len() <= usize::from(shard) {
+            self.tracked.resize(usize::from(shard).saturating_add(1), Tracked::default());
+        }
+        self.tracked.get_mut(usize::from(shard))
+    }
+
+    /// A shard's tracked connection can be read on from now on.
+    pub fn track(&mut self, shard: u16, asked: Micros) {
+        if let Some(tracked) = self.tracked_mut(shard) {
+            (tracked.up, tracked.proof) = (true, asked);
+        }
+    }
+
+    /// A request that was sent on it at this time has been answered.
+    #[inline]
+    pub fn prove(&mut self, shard: u16, sent: Micros) {
+        if let Some(tracked) = self.tracked_mut(shard) {
+            tracked.proof = tracked.proof.max(sent);
+        }
+    }
+
+    /// It is lost, or the shard has forgotten what was read on it: nothing that is kept of its keys is served any more.
+    pub fn lose(&mut self, shard: u16, up: bool) {
+        if let Some(tracked) = self.tracked_mut(shard) {
+            tracked.up = up;
+            tracked.term = tracked.term.wrapping_add(1);
+        }
+        let hashes: Vec<u64> = self.keys.iter().filter(|(_, key)| key.shard == shard).map(|(&hash, _)| hash).collect();
+        for hash in hashes {
+            self.drop_entry(hash);
+            // Other workers may have seen what happened meanwhile.
+            self.fence.change(Place::of_key(hash));
+        }
+    }
+
+    /// What is kept of a key, if it may be served to a session now.
+    #[must_use]
+    #[inline]
+    pub fn entry(&self, hash: u64, now: Micros) -> Option<&Entry> {
+        let key = self.keys.get(&hash)?;
+        let entry = key.entry.as_ref()?;
+        let tracked = self.tracked.get(usize::from(key.shard))?;
+        let good = entry.term == tracked.term
+            && tracked.proves(self.config.staleness, now)
+            && now < entry.until
+            && self.fence.holds(entry.seen, hash, key.shard);
+        good.then_some(entry)
+    }
+
+    /// Something of a key was served from here.
+    #[inline]
+    pub fn served(&mut self, hash: u64, now: Micros) {
+        let Some(key) = self.keys.get_mut(&hash) else { return };
+        key.hits = key.hits.saturating_add(1);
+        if let Some(tracked) = self.tracked.get_mut(usize::from(key.shard)) {
+            tracked.used = now;
+        }
+    }
+
+    /// Begins to read a key on its shard's tracked connection; nothing if it is not to be.
+    pub fn begin_fill(&mut self, hash: u64, now: Micros) -> Option<Fill> {
+        let key = self.keys.get_mut(&hash)?;
+        let tracked = self.tracked.get(usize::from(key.shard)).copied()?;
+        if key.means != Means::Near || key.fill.is_some() || !tracked.up || now < key.not_before {
+            return None;
+        }
+        let seen = self.fence.see(hash, key.shard)?;
+        self.fills = self.fills.wrapping_add(1);
+        let fill = Fill { seen, term: tracked.term, asked: now, number: self.fills };
+        key.fill = Some(fill);
+        Some(fill)
+    }
+
+    /// What was read: its time to live in milliseconds is as PTTL tells it, negative for none. Returns whether it is kept.
+    pub fn end_fill(&mut self, hash: u64, number: u64, value: Option<Value>, ttl: i64, now: Micros) -> bool {
+        let Some(key) = self.keys.get_mut(&hash) else { return false };
+        let Some(fill) = key.fill.take_if(|fill| fill.number == number) else { return false };
+        let Some(value) = value.filter(|value| value.len() <= self.config.longest_near) else {
+            // Asking again and again would cost more than it is worth.
+            key.not_before = now.saturating_add(10_000_000);
+            return false;
+        };
+        let span = match (ttl, &value) {
+            (-1, Value::Bulk(_)) => LONGEST,
+            (0.., Value::Bulk(_)) => LONGEST.min((ttl as u64).saturating_mul(1000)),
+            (-2, Value::Absent) => self.config.staleness,
+            // It came or went between the two.
+            _ => return false,
+        };
+        let room = self.config.near_memory.saturating_sub(self.kept);
+        let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
+        if !self.fence.holds(fill.seen, hash, key.shard) || value.len() > room.saturating_add(before) {
+            return false;
+        }
+        self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
+        let until = fill.asked.saturating_add(span);
+        key.entry = Some(Entry { value, seen: fill.seen, term: fill.term, asked: fill.asked, until });
+        key.hits = 0;
+        true
+    }
+
+    /// A fill was lost.
+    pub fn end_fill_without(&mut self, hash: u64, number: u64) {
+        if let Some(key) = self.keys.get_mut(&hash) {
+            key.fill.take_if(|fill| fill.number == number);
+        }
+    }
+
+    /// The shard tells that a key has changed. Returns its hash, if it is a hot one.
+    pub fn changed(&mut self, name: &[u8]) -> Option<u64> {
+        let hash = self.hash(name);
+        let key = self.keys.get_mut(&hash)?;
+        // What is on its way was read before, or may have been.
+        key.fill = None;
+        self.drop_entry(hash);
+        self.fence.change(Place::of_key(hash));
+        Some(hash)
+    }
+
+    /// A reply to GET came on another connection. If it says something else than what is kept, that is given up: whoever
+    /// has seen this must not be served the other afterwards.
+    pub fn passed(&mut self, hash: u64, reply: &[u8]) {
+        let Some(key) = self.keys.get(&hash) else { return };
+        let other = key.entry.as_ref().is_some_and(|entry| !entry.value.is(reply));
+        if other || key.fill.is_some() {
+            self.drop_entry(hash);
+            if other {
+                self.fence.change(Place::of_key(hash));
+            }
+        }
+    }
+
+    fn drop_entry(&mut self, hash: u64) {
+        if let Some(entry) = self.keys.get_mut(&hash).and_then(|key| key.entry.take()) {
+            self.kept = self.kept.saturating_sub(entry.value.len());
+        }
+    }
+
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+}
+
+impl Stage for Hot {
+    #[inline]
+    fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
+        if self.keys.is_empty() || !leg.alone || leg.spec.access != Access::Read {
+            return Verdict::Next;
+        }
+        self.choose(leg, now)
+    }
+
+    fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
+        let _ = (event, now, notices);
+    }
+
+    fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
+        match (verdict, leg.hot.and_then(|hash| self.keys.get(&hash))) {
+            (Verdict::Near, _) => "hot: answered from memory".into(),
+            (_, Some(key)) => format!("hot, served by {:?}", key.means),
+            _ => "not hot".into(),
+        }
+    }
+}
+
+impl Hot {
+    fn choose(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
+        let hash = self.hash(leg.key);
+        let Some(key) = self.keys.get(&hash).filter(|key| *key.name == *leg.key && key.shard == leg.shard) else {
+            return Verdict::Next;
+        };
+        leg.hot = Some(hash);
+        match key.means {
+            Means::Near if leg.free && leg.spec.name == "get" && self.entry(hash, now).is_some() => Verdict::Near,
+            _ => Verdict::Next,
+        }
+    }
+}
+
+/// Takes a hash for the hash that it is.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        // Numbers only come whole, by `write_u64`.
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
