@@ -100,7 +100,7 @@ impl Lines {
             let Some(line) = engine.line(id) else { return };
             (usize::from(line.pool), usize::from(line.shard), line.dialect, line.owner)
         };
-        let shared = matches!(owner, Owner::Shared | Owner::Ear);
+        let shared = matches!(owner, Owner::Shared | Owner::Ear | Owner::Tracker);
         let live = self.live.borrow();
         let Some(place) = live.pools.get(pool).and_then(|pool| pool.shards.get(shard)).map(|shard| &shard.place) else {
             return;

@@ -9,6 +9,7 @@ use crate::error::Failure;
 use crate::metrics::BackendCounts;
 use crate::resp::ReplyResume;
 use crate::stages::Micros;
+use crate::stages::hot::Place;
 use std::collections::VecDeque;
 
 /// Which reply a flight fills. A session that is gone has another generation; its replies are dropped.
@@ -48,8 +49,10 @@ impl Waiter {
     pub const MUST_DO: u16 = u16::MAX - 3;
     /// `part` of an EVALSHA that is tried again if the shard does not know its script; `link` tells which.
     pub const ATTEMPT: u16 = u16::MAX - 4;
-    /// The least `part` with a meaning of its own.
-    pub const FIRST_SPECIAL: u16 = Self::ATTEMPT;
+    /// `part` of a request that the proxy makes for its own sake and whose reply it looks at; `link` tells for what.
+    pub const ERRAND: u16 = u16::MAX - 5;
+    /// The least `part` with a meaning of its own; room is left for more.
+    pub const FIRST_SPECIAL: u16 = u16::MAX - 15;
     /// `link` of a flight that nobody joined.
     pub const NOBODY: u32 = u32::MAX;
 }
@@ -70,6 +73,8 @@ pub enum Owner {
     Shared,
     /// The proxy's own, for what shards publish.
     Ear,
+    /// The proxy's own, on which a shard tells of changes.
+    Tracker,
     /// Nobody's at the moment; for one session at a time.
     Free,
     /// This session's, by its number and generation.
@@ -143,6 +148,8 @@ pub struct Line {
     pub resume: ReplyResume,
     /// What is to be done when certain replies come.
     pub(super) notes: Notes,
+    /// What the transaction on it will write when it is carried out.
+    pub(super) queued_writes: Vec<Place>,
     /// What happened on it since it was last folded.
     pub counts: BackendCounts,
 }
@@ -181,6 +188,7 @@ impl Line {
             paused: Vec::new(),
             resume: ReplyResume::default(),
             notes: Notes::default(),
+            queued_writes: Vec::new(),
             counts: BackendCounts::default(),
         }
     }

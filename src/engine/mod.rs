@@ -151,6 +151,8 @@ struct Pool {
     /// For each shard the connections that sessions have for themselves.
     own: Vec<own::Shelf>,
     channels: channels::Channels,
+    /// By shard.
+    trackers: Vec<Option<hot::Tracker>>,
     limits: limits::Limits,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
@@ -174,6 +176,8 @@ pub struct Holdings {
     pub gathers: usize,
     /// Calls of scripts that may be tried again.
     pub attempts: usize,
+    /// Requests of the proxy's own that are under way.
+    pub errands: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Commands that wait for something to happen.
@@ -211,6 +215,7 @@ pub struct Engine {
     lines: Vec<Line>,
     gathers: Slab<Gather>,
     attempts: Slab<scripts::Attempt>,
+    errands: Slab<hot::Way>,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     spare: Spare,
@@ -247,6 +252,7 @@ impl Engine {
             lines: Vec::new(),
             gathers: Slab::new(),
             attempts: Slab::new(),
+            errands: Slab::new(),
             scripts: Arc::default(),
             joined: Slab::new(),
             spare: Spare::default(),
@@ -288,6 +294,7 @@ impl Engine {
             retired: Vec::new(),
             own,
             channels: channels::Channels::default(),
+            trackers: Vec::new(),
             counts: PoolCounts::default(),
         };
         pool.fill(number, &mut self.lines);
@@ -358,6 +365,7 @@ impl Engine {
         Holdings {
             gathers: self.gathers.len(),
             attempts: self.attempts.len(),
+            errands: self.errands.len(),
             joined: self.joined.len(),
             blocked: self.blocked,
             spare,
@@ -417,7 +425,9 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
     // A channel has one home though keys may have none: there it is listened to.
     let number = if spec.flags & flag::PUBSUB == 0 { number } else { 0 };
     let after = (session.open_slots() > 0).then_some(session.newest);
-    Leg { lane: session.lane, base: session.base, number: number as u32, after, ..Leg::new(spec, key, wire) }
+    // In another database the same name is another key.
+    let free = (session.hot_reads == 0 || after.is_none()) && (session.base == 0 || session.db() == 0);
+    Leg { lane: session.lane, base: session.base, number: number as u32, after, free, ..Leg::new(spec, key, wire) }
 }
 
 /// The verdict and, where it is a refusal, what it refuses with.

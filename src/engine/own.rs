@@ -110,6 +110,7 @@ impl Engine {
     pub(super) fn give_back(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.owner = Owner::Free;
+        line.queued_writes.clear();
         (line.patient, line.arriving) = (false, false);
         let now = self.now;
         if let Some(shelf) = self.shelf(id) {
@@ -133,6 +134,7 @@ impl Engine {
         } else {
             self.ended(id);
         }
+        self.drop_notes(id);
         // There is no outbox any more that they could wait for.
         self.resume(&paused, port);
     }
@@ -160,7 +162,7 @@ impl Engine {
     pub fn ended(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.state = State::Idle;
-        if !matches!(line.owner, Owner::Shared | Owner::Ear)
+        if !matches!(line.owner, Owner::Shared | Owner::Ear | Owner::Tracker)
             && let Some(shelf) = self.shelf(id)
         {
             shelf.ended.push(id);

@@ -58,6 +58,7 @@ impl Engine {
         line.heard = self.now as u32;
         let (pool, number, over, total) = (line.pool, line.number, line.passing == 0, line.passed);
         let Some(waiter) = line.waiters.front().copied() else { return count };
+        let serial = line.base;
         if over {
             line.waiters.pop_front();
             line.base += 1;
@@ -67,6 +68,7 @@ impl Engine {
         let shared = line.owner == Owner::Shared;
         self.part_to_app(pool, waiter.ticket, bytes.get(..count).unwrap_or_default(), port);
         if over {
+            self.noted(id, serial, waiter.ticket, None);
             self.in_flight = self.in_flight.saturating_sub(1);
             if let Some(place) = self.pools.get_mut(usize::from(pool))
                 && shared

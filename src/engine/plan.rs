@@ -102,7 +102,7 @@ impl Engine {
         let named = command::identify(request);
         let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
         let long_way = session.mode & mode::LONG_WAY != 0 || self.share.full;
-        if (settled || long_way) && !self.may_begin(id, named.as_ref().copied(), request) {
+        if (settled || long_way || session.indirect > 0) && !self.may_begin(id, named.as_ref().copied(), request) {
             return false;
         }
         self.requests += 1;
@@ -239,6 +239,9 @@ impl Engine {
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial);
+                if leg.hot.is_some() {
+                    self.read_at_home(ticket, &leg, (line, serial), port);
+                }
                 if gutter {
                     self.shorten(id, spec, (line, leg.shard), key, port);
                 }
@@ -487,11 +490,17 @@ impl Engine {
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
             pool.counts.joined_requests += 1;
             pool.config.path.observe(&Event::Joined(leg, flight), self.now, &mut self.notices);
+            if leg.hot.is_some() {
+                self.note_joined(id);
+            }
         } else {
             session.newest = self.requests as u32;
             let waiter = self.waiter(ticket, leg.spec);
             let serial = self.send(own, waiter, request.wire(), port);
             self.sent(number, leg, serial);
+            if leg.hot.is_some() {
+                self.read_at_home(ticket, leg, (own, serial), port);
+            }
         }
     }
 
@@ -523,6 +532,9 @@ impl Engine {
     /// Appends a flight to a connection's outbox. Returns its serial.
     #[inline]
     pub(super) fn send(&mut self, id: LineId, waiter: Waiter, bytes: &[u8], port: &mut impl Port) -> u64 {
+        if waiter.tag.class() != Class::Read {
+            self.note_writes(id, &waiter, bytes);
+        }
         let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
         self.in_flight += 1;
         let serial = line.expect(waiter);

@@ -98,6 +98,7 @@ impl Engine {
         path.health.inherit(&old.path.health, &stay);
         let out: Vec<u16> = stay.iter().copied().filter(|&shard| path.health.sends_away(shard)).collect();
         path.route.inherit(&old.path.route, &out);
+        path.hot.inherit(old.path.hot);
         pool.slow_from = pool.config.slowlog.bound();
         pool.own.resize_with(pool.config.shards.len().max(pool.own.len()), Default::default);
         pool.widen(number, before, &mut self.lines);
@@ -150,7 +151,7 @@ impl Engine {
             }
             line.retired = true;
             match line.owner {
-                Owner::Shared | Owner::Ear => self.part(id, port),
+                Owner::Shared | Owner::Ear | Owner::Tracker => self.part(id, port),
                 // Upkeep closes what is nobody's.
                 Owner::Free | Owner::Session(..) => {}
             }
@@ -173,12 +174,15 @@ impl Engine {
         if !line.waiters.is_empty() {
             return;
         }
-        let open = line.state != State::Idle;
+        let (open, tracked) = (line.state != State::Idle, line.owner == Owner::Tracker);
         line.drain();
         line.state = State::Idle;
         let paused = std::mem::take(&mut line.paused);
         if line.owner == Owner::Ear {
             self.ear_closed(id);
+        }
+        if tracked {
+            self.tracker_lost(id);
         }
         if open {
             port.give_up(id);
@@ -195,7 +199,7 @@ impl Engine {
         for id in 0..self.lines.len() as LineId {
             // One that was being opened as its shard left.
             let idle = |line: &Line| line.retired && line.state == State::Up && line.waiters.is_empty();
-            let shared = |line: &Line| matches!(line.owner, Owner::Shared | Owner::Ear);
+            let shared = |line: &Line| matches!(line.owner, Owner::Shared | Owner::Ear | Owner::Tracker);
             if self.lines.get(id as usize).is_some_and(|line| idle(line) && shared(line)) {
                 self.part(id, port);
             }

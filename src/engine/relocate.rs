@@ -29,6 +29,8 @@ impl Engine {
         let (pool, shard) = (line.pool, line.shard);
         if line.owner == Owner::Ear {
             self.ear_moves(pool, shard);
+        } else if line.owner == Owner::Tracker {
+            self.tracker_lost(id);
         }
         self.connected(id, now);
     }

@@ -54,6 +54,10 @@ impl Engine {
             // RESP3's pushes come at any time and answer nothing. None was asked for, so they are for nobody; and where RESP2
             // is spoken there are none.
             if reply.first() == Some(&b'>') {
+                if line.owner == Owner::Tracker {
+                    self.pushed(id, reply);
+                    continue;
+                }
                 if line.dialect.resp3 {
                     continue;
                 }
@@ -73,6 +77,8 @@ impl Engine {
             line.counts.server_response_bytes += length as u64;
             self.in_flight = self.in_flight.saturating_sub(1);
             let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
+            let (tracked, serial) = (line.owner == Owner::Tracker, line.base - 1);
+            let noted = line.notes.is_due(serial);
             let parts = line.retired && shared && line.waiters.is_empty();
             let shard = line.shard;
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
@@ -81,6 +87,12 @@ impl Engine {
                 if reply.first() == Some(&b'-') {
                     pool.counts.shard_errors += 1;
                 }
+            }
+            if noted {
+                self.noted(id, serial, waiter.ticket, Some(reply));
+            }
+            if tracked {
+                self.proved(pool, shard, waiter.at);
             }
             if waiter.part == Waiter::MUST_DO && reply.first() == Some(&b'-') {
                 return Err(None);
@@ -99,6 +111,8 @@ impl Engine {
     pub(super) fn land(&mut self, id: LineId, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         if waiter.part == Waiter::UNTIMED {
             self.complete(pool, waiter.ticket, reply, Some(port));
+        } else if waiter.part == Waiter::ERRAND {
+            self.errand_reply(waiter, reply);
         } else if waiter.part == Waiter::ATTEMPT {
             self.attempted(id, pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
@@ -251,6 +265,7 @@ impl Engine {
                 self.tell(pool, &Event::Connected(number));
             }
             Owner::Ear => self.ear_open(id),
+            Owner::Tracker => self.tracker_open(id),
             Owner::Free | Owner::Session(..) => {}
         }
     }
@@ -271,7 +286,7 @@ impl Engine {
     pub fn closed(&mut self, id: LineId, now: Micros, port: &mut impl Port) -> bool {
         self.now = now;
         let Some(line) = self.lines.get_mut(id as usize) else { return true };
-        if !line.waiters.is_empty() || line.owner == Owner::Ear {
+        if !line.waiters.is_empty() || matches!(line.owner, Owner::Ear | Owner::Tracker) {
             return false;
         }
         line.counts.server_eof += 1;
@@ -301,13 +316,14 @@ impl Engine {
         let unsent = Unsent::of(line, &failure);
         let retired = line.retired;
         // One that is opened only when it is asked for must not be refused until then, should its shard come back.
-        let rests = retired && matches!(line.owner, Owner::Shared | Owner::Ear);
+        let rests = retired && matches!(line.owner, Owner::Shared | Owner::Ear | Owner::Tracker);
         line.state = if rests { State::Idle } else { State::Down(failure) };
         let passing = line.passing > 0;
         let mut lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
         let (pool, number, shard, owner) = (line.pool, line.number, line.shard, line.owner);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
+        self.drop_notes(id);
         match owner {
             Owner::Shared if retired => {}
             Owner::Shared => self.tell(pool, &Event::Failed(number, failure)),
@@ -316,6 +332,12 @@ impl Engine {
                     self.tell(pool, &Event::Lost(shard, failure));
                 }
                 self.ear_lost(id, failure);
+            }
+            Owner::Tracker => {
+                if !retired {
+                    self.tell(pool, &Event::Lost(shard, failure));
+                }
+                self.tracker_lost(id);
             }
             // Before anyone is answered: whoever has it must not think that the shard still remembers.
             Owner::Free | Owner::Session(..) => {

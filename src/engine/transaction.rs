@@ -15,7 +15,7 @@ use super::plan::Apart;
 use super::port::Port;
 use super::special::{Pin, Special, mode};
 use super::{Engine, SessionId};
-use crate::command::{self, Fault, Keys, Local, Need, Spec, Treatment, flag};
+use crate::command::{self, Access, Fault, Keys, Local, Need, Spec, Treatment, flag};
 use crate::error::{self, CROSS_SHARD, Cause};
 use crate::resp::{Limits, Request, Resume, Scan, scan, write};
 use crate::stages::Micros;
@@ -47,6 +47,8 @@ impl Engine {
             || named.is_ok_and(|spec| {
                 spec.flags & flag::SETTLED != 0 && !matches!(command::treatment(spec, request), Treatment::Forward)
             });
+        // A read that is answered from elsewhere, in its own time, must not see what is written behind it.
+        let turns = turns || (session.indirect > 0 && named.is_ok_and(|spec| spec.access != Access::Read));
         let subscribing = session.special.as_ref().is_some_and(|s| s.subscribing);
         let waits = subscribing || if session.mode & mode::PINNED != 0 { !within } else { turns };
         if waits {

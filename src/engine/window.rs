@@ -70,6 +70,10 @@ pub struct Session {
     pub closing: bool,
     /// It ends now: the app does not read, or is gone.
     pub killed: bool,
+    /// Open reads that are answered from elsewhere than their keys' shards; no more than that where it is full.
+    pub indirect: u8,
+    /// Open reads of hot keys at their shards; no more than that where it is full.
+    pub hot_reads: u16,
     /// Open requests; the first of them is the head.
     open: u32,
     /// The head's number.
@@ -107,6 +111,8 @@ impl Session {
             parked: false,
             closing: false,
             killed: false,
+            indirect: 0,
+            hot_reads: 0,
             open: 0,
             head: 0,
             early: None,

@@ -144,6 +144,8 @@ declare! {
         near_invalidations: u64 = "hotring_near_invalidations_total", One;
         /// Times all that was kept of a backend's keys was given up, since the connection on which it tells of changes was lost or it said so.
         near_flushes: u64 = "hotring_near_flushes_total", One;
+        /// Backends that do not tell of changes, or not to this user: what is kept of their keys lives for `max_staleness` only.
+        untracked: Level = "hotring_near_untracked_backends", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.

@@ -10,7 +10,7 @@ mod near;
 
 pub use config::{Config, Reads, Rule};
 pub use fence::{Fence, Place, Seen};
-pub use near::{Entry, Fill, LONGEST, Tracked, Value};
+pub use near::{Entry, Fill, LONGEST, Tracked, Tracking, Value};
 
 use super::{Event, Leg, Micros, Notices, Stage, Verdict};
 use crate::command::Access;
@@ -49,6 +49,8 @@ pub struct HotKey {
     pub fill: Option<Fill>,
     /// Not to be asked for before.
     pub not_before: Micros,
+    /// Whether all that was on its way to its shard when it became hot has been answered.
+    pub settled: bool,
     /// Times it was served from here since it was filled last.
     pub hits: u64,
 }
@@ -71,6 +73,12 @@ impl Hot {
     #[must_use]
     pub fn new(config: Config, seed: u64, fence: Arc<Fence>) -> Self {
         Self { config, seed, fence, keys: HashMap::default(), tracked: Vec::new(), kept: 0, fills: 0 }
+    }
+
+    /// Takes another's place in a pool that is configured anew. What is hot is found out again.
+    pub fn inherit(&mut self, before: Self) {
+        self.tracked = before.tracked;
+        self.fills = before.fills;
     }
 
     /// What is wanted.
@@ -127,6 +135,7 @@ impl Hot {
             entry: None,
             fill: None,
             not_before: now,
+            settled: false,
             hits: 0,
         });
         key.means = means;
@@ -155,10 +164,16 @@ impl Hot {
     }
 
     /// A shard's tracked connection can be read on from now on.
-    pub fn track(&mut self, shard: u16, asked: Micros) {
+    pub fn track(&mut self, shard: u16, tracking: Tracking, now: Micros) {
         if let Some(tracked) = self.tracked_mut(shard) {
-            (tracked.up, tracked.proof) = (true, asked);
+            (tracked.tracking, tracked.proof) = (tracking, now);
         }
+    }
+
+    /// Shards that do not tell of changes though they can be reached.
+    #[must_use]
+    pub fn untracked(&self) -> usize {
+        self.tracked.iter().filter(|tracked| tracked.tracking == Tracking::Refused).count()
     }
 
     /// A request that was sent on it at this time has been answered.
@@ -170,9 +185,9 @@ impl Hot {
     }
 
     /// It is lost, or the shard has forgotten what was read on it: nothing that is kept of its keys is served any more.
-    pub fn lose(&mut self, shard: u16, up: bool) {
+    pub fn lose(&mut self, shard: u16, tracking: Tracking) {
         if let Some(tracked) = self.tracked_mut(shard) {
-            tracked.up = up;
+            tracked.tracking = tracking;
             tracked.term = tracked.term.wrapping_add(1);
         }
         let hashes: Vec<u64> = self.keys.iter().filter(|(_, key)| key.shard == shard).map(|(&hash, _)| hash).collect();
@@ -199,11 +214,9 @@ impl Hot {
 
     /// Something of a key was served from here.
     #[inline]
-    pub fn served(&mut self, hash: u64, now: Micros) {
-        let Some(key) = self.keys.get_mut(&hash) else { return };
-        key.hits = key.hits.saturating_add(1);
-        if let Some(tracked) = self.tracked.get_mut(usize::from(key.shard)) {
-            tracked.used = now;
+    pub fn served(&mut self, hash: u64) {
+        if let Some(key) = self.keys.get_mut(&hash) {
+            key.hits = key.hits.saturating_add(1);
         }
     }
 
@@ -211,7 +224,7 @@ impl Hot {
     pub fn begin_fill(&mut self, hash: u64, now: Micros) -> Option<Fill> {
         let key = self.keys.get_mut(&hash)?;
         let tracked = self.tracked.get(usize::from(key.shard)).copied()?;
-        if key.means != Means::Near || key.fill.is_some() || !tracked.up || now < key.not_before {
+        if key.means != Means::Near || key.fill.is_some() || tracked.tracking == Tracking::Off || now < key.not_before {
             return None;
         }
         let seen = self.fence.see(hash, key.shard)?;
@@ -230,16 +243,21 @@ impl Hot {
             key.not_before = now.saturating_add(10_000_000);
             return false;
         };
+        let tracked = self.tracked.get(usize::from(key.shard)).copied().unwrap_or_default();
+        let longest = match tracked.tracking {
+            Tracking::On => LONGEST,
+            Tracking::Refused => self.config.staleness,
+            Tracking::Off => return false,
+        };
         let span = match (ttl, &value) {
-            (-1, Value::Bulk(_)) => LONGEST,
-            (0.., Value::Bulk(_)) => LONGEST.min((ttl as u64).saturating_mul(1000)),
-            (-2, Value::Absent) => self.config.staleness,
+            (-1, Value::Bulk(_)) | (-2, Value::Absent) => longest,
+            (0.., Value::Bulk(_)) => longest.min((ttl as u64).saturating_mul(1000)),
             // It came or went between the two.
             _ => return false,
         };
         let room = self.config.near_memory.saturating_sub(self.kept);
         let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
-        if !self.fence.holds(fill.seen, hash, key.shard) || value.len() > room.saturating_add(before) {
+        if fill.term != tracked.term || !self.fence.holds(fill.seen, hash, key.shard) || value.len() > room.saturating_add(before) {
             return false;
         }
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());

@@ -88,17 +88,27 @@ pub struct Fill {
     pub number: u64,
 }
 
+/// Whether a shard tells of changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// There is no connection on which it could.
+    #[default]
+    Off,
+    /// It does.
+    On,
+    /// It does not, or not to this user: what is read is kept for `staleness` at most.
+    Refused,
+}
+
 /// What is known of a shard's tracked connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tracked {
-    /// Whether it can be read on, and news is told on it.
-    pub up: bool,
+    /// Whether the shard tells of changes on it.
+    pub tracking: Tracking,
     /// Goes up whenever all that was read on it is worth nothing any more.
     pub term: u32,
     /// When the newest request that has been answered was sent.
     pub proof: Micros,
-    /// When something was served by virtue of it last.
-    pub used: Micros,
 }
 
 impl Tracked {
@@ -106,6 +116,11 @@ impl Tracked {
     #[must_use]
     #[inline]
     pub fn proves(&self, staleness: Micros, now: Micros) -> bool {
-        self.up && now.saturating_sub(self.proof) <= staleness
+        match self.tracking {
+            Tracking::On => now.saturating_sub(self.proof) <= staleness,
+            // What is kept is bounded by itself.
+            Tracking::Refused => true,
+            Tracking::Off => false,
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! Requests that the proxy makes for its own sake, and what is done with their replies.
+//!
+//! Bounded: hot keys are few, and each has one errand of a kind at a time.
+
+use super::State;
+use crate::command::{Class, Tag};
+use crate::engine::line::{Ticket, Waiter};
+use crate::engine::{Engine, LineId};
+use crate::resp::reply::integer;
+use crate::resp::write;
+use crate::stages::hot::Value;
+
+/// What replies are wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Errand {
+    /// The tracked connection is made to tell of changes.
+    Track,
+    /// It is asked for a sign of life.
+    Proof,
+    /// What a key has is kept here: its hash, and the number of the fill.
+    Near {
+        /// The key's.
+        hash: u64,
+        /// The fill's.
+        number: u64,
+    },
+}
+
+/// An errand under way.
+#[derive(Debug)]
+pub(in crate::engine) struct Way {
+    errand: Errand,
+    pool: u16,
+    shard: u16,
+    wanted: usize,
+    replies: Vec<Vec<u8>>,
+}
+
+impl Engine {
+    /// Queues requests of an errand on a connection, one behind the other. Returns false, and does nothing, if it is not open.
+    pub(in crate::engine) fn run_errand(&mut self, on: LineId, commands: &[&[&[u8]]], errand: Errand) -> bool {
+        let Some(line) = self.lines.get_mut(on as usize).filter(|line| line.state == State::Up) else { return false };
+        let way = Way { errand, pool: line.pool, shard: line.shard, wanted: commands.len(), replies: Vec::new() };
+        let link = self.errands.insert(way) as u32;
+        let ticket = Ticket { session: u32::MAX, generation: 0, slot: 0 };
+        let (at, tag) = (self.now as u32, Tag::nameless(Class::Local));
+        for command in commands {
+            self.in_flight = self.in_flight.saturating_add(1);
+            line.expect(Waiter { ticket, at, link, part: Waiter::ERRAND, tag });
+            write::request(&mut line.outbox, command);
+        }
+        line.mark(on, &mut self.dirty_lines);
+        true
+    }
+
+    /// A reply of an errand came, or is told in its place.
+    #[cold]
+    pub(in crate::engine) fn errand_reply(&mut self, waiter: &Waiter, reply: &[u8]) {
+        let Some(way) = self.errands.get_mut(waiter.link as usize) else { return };
+        way.replies.push(reply.to_vec());
+        if way.replies.len() < way.wanted {
+            return;
+        }
+        let Way { errand, pool, shard, replies, .. } = self.errands.remove(waiter.link as usize);
+        self.errand_done((pool, shard), errand, &replies);
+    }
+
+    /// All replies of an errand are there; those that were lost are errors of hotring's own.
+    fn errand_done(&mut self, (pool, shard): (u16, u16), errand: Errand, replies: &[Vec<u8>]) {
+        match errand {
+            Errand::Track => self.tracks(pool, shard, replies.first().is_some_and(|reply| reply == b"+OK\r\n")),
+            Errand::Proof => {}
+            Errand::Near { hash, number } => {
+                let now = self.now;
+                let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+                let hot = &mut place.config.path.hot;
+                let read = match replies {
+                    [caching, value, ttl] if caching == b"+OK\r\n" => Some((value, ttl)),
+                    [value, ttl] => Some((value, ttl)),
+                    _ => None,
+                };
+                match read.and_then(|(value, ttl)| Some((Value::of(value), integer(ttl)?))) {
+                    Some((value, ttl)) => {
+                        hot.end_fill(hash, number, value, ttl, now);
+                    }
+                    None => hot.end_fill_without(hash, number),
+                }
+            }
+        }
+    }
+}

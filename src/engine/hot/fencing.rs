@@ -1,0 +1,132 @@
+//! Tells the fence of every write that this worker sends, and of its reply; and keeps a session's own requests in order where
+//! some of them are answered from elsewhere.
+//!
+//! All that goes to a shard passes [`Engine::send`](super::super::Engine), and there whatever is no plain read is looked at
+//! once more: so nothing that writes can be forgotten, however it came there. A write within a transaction counts from when
+//! EXEC is sent, as nothing happens before. Only in pools that answer from elsewhere at all.
+
+use super::Note;
+use crate::command::{self, Access, Class, flag};
+use crate::engine::line::{Owner, Ticket, Waiter};
+use crate::engine::{Engine, LineId, SessionId};
+use crate::resp::Request;
+use crate::stages::hot::Place;
+
+impl Engine {
+    /// Notes what a flight that is about to be queued on this connection may change.
+    #[cold]
+    pub(in crate::engine) fn note_writes(&mut self, id: LineId, waiter: &Waiter, bytes: &[u8]) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
+        let hot = &pool.config.path.hot;
+        // What the proxy says for its own sake on shared connections changes no key that anyone is answered for from here.
+        let own = matches!(line.owner, Owner::Session(..));
+        if !hot.serves() || (waiter.tag.class() == Class::Local && !own) {
+            return;
+        }
+        let at_shard = Place::of_shard(line.shard);
+        let mut places = Vec::new();
+        // A request that is passed on while it arrives is not whole: any key of its shard, then.
+        let request = Request::parse(bytes);
+        let spec = request.as_ref().and_then(|request| command::identify(request).ok());
+        match (request, spec) {
+            (Some(_), Some(spec)) if spec.name == "exec" => places = std::mem::take(&mut line.queued_writes),
+            (Some(_), Some(spec)) if spec.access != Access::Write || spec.flags & flag::PUBSUB != 0 => return,
+            (Some(request), Some(spec)) => {
+                let named = command::keys(spec, &request, &mut |index| {
+                    let key = request.arg(index).unwrap_or_default();
+                    places.push(Place::of_key(hot.hash(key)));
+                });
+                let script = spec.class == Class::Script && hot.config().any_script;
+                if named.is_err() || places.is_empty() || script {
+                    places.push(at_shard);
+                }
+                let session = self.sessions.get(waiter.ticket.session as usize);
+                let multi = session.and_then(|session| session.special.as_ref()).is_some_and(|special| special.multi);
+                if own && multi {
+                    line.queued_writes.append(&mut places);
+                }
+            }
+            _ => places.push(at_shard),
+        }
+        let serial = line.next_serial();
+        for place in places {
+            hot.fence().begin(place);
+            line.notes.push(serial, Note::Write(place));
+        }
+    }
+
+    /// A reply came of whose flight something was noted; before anyone is given it. `None` for one that was not kept whole.
+    #[cold]
+    pub(in crate::engine) fn noted(&mut self, id: LineId, serial: u64, ticket: Ticket, reply: Option<&[u8]>) {
+        while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
+            let Some(pool) = self.lines.get(id as usize).map(|line| line.pool) else { return };
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+            let hot = &mut place.config.path.hot;
+            match note {
+                Note::Write(place) => hot.fence().end(place, self.now),
+                Note::Read(hash) => {
+                    if let Some(reply) = reply {
+                        hot.passed(hash, reply);
+                    }
+                    let session = self.sessions.get_mut(ticket.session as usize);
+                    if let Some(session) = session.filter(|session| session.generation == ticket.generation) {
+                        // A count that has reached its end stays there until all is answered.
+                        session.hot_reads = session.hot_reads.saturating_sub(u16::from(session.hot_reads < u16::MAX));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connection was given up with all that waited on it: none of its writes will be answered.
+    pub(in crate::engine) fn drop_notes(&mut self, id: LineId) {
+        let now = self.now;
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        line.queued_writes.clear();
+        let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
+        while let Some(note) = line.notes.next(u64::MAX) {
+            if let Note::Write(place) = note {
+                pool.config.path.hot.fence().end(place, now);
+            }
+        }
+    }
+
+    /// A read of a hot key, by its hash, was sent home: until it is answered its session is not told of that key from
+    /// elsewhere, where it may be older.
+    pub(in crate::engine) fn note_read(&mut self, ticket: Ticket, hash: u64, on: LineId, serial: u64) {
+        if let Some(line) = self.lines.get_mut(on as usize) {
+            line.notes.push(serial, Note::Read(hash));
+        }
+        if let Some(session) = self.sessions.get_mut(ticket.session as usize) {
+            // Its own slot is open already. Nothing that was counted before can be on its way where nothing else is open.
+            let before = if session.open_slots() <= 1 { 0 } else { session.hot_reads };
+            session.hot_reads = before.saturating_add(1);
+        }
+    }
+
+    /// The same for a read that shares another's flight.
+    pub(in crate::engine) fn note_joined(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.hot_reads = u16::MAX;
+        }
+    }
+
+    /// A read of this session is answered from elsewhere, in its own time: until it is, no write of the session is sent, which
+    /// it might otherwise see.
+    pub(in crate::engine) fn begin_indirect(&mut self, ticket: Ticket) {
+        if let Some(session) = self.sessions.get_mut(ticket.session as usize) {
+            let before = if session.open_slots() <= 1 { 0 } else { session.indirect };
+            session.indirect = before.saturating_add(1);
+        }
+    }
+
+    /// It is answered; to be called before its reply is given to the app.
+    pub(in crate::engine) fn end_indirect(&mut self, ticket: Ticket) {
+        let session = self.sessions.get_mut(ticket.session as usize);
+        // A count that has reached its end stays there until all is answered.
+        if let Some(session) = session.filter(|s| s.generation == ticket.generation && s.indirect < u8::MAX) {
+            session.indirect = session.indirect.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The tracked connections: one for each shard whose keys are kept here or copied, on which the shard tells of every change of
+//! what was read there (`CLIENT TRACKING ON OPTIN`, Redis 6 and later).
+//!
+//! A server that does not track, or does not let this user, is told of once; its keys are then kept for `max_staleness` at
+//! most from when they were read, and no longer.
+
+use super::{Errand, State};
+use crate::engine::line::{Dialect, Line, Owner};
+use crate::engine::port::Port;
+use crate::engine::{Engine, LineId};
+use crate::resp::reply::{Elements, bulk};
+use crate::stages::Micros;
+use crate::stages::hot::Tracking;
+
+/// A shard's tracked connection.
+#[derive(Debug)]
+pub(in crate::engine) struct Tracker {
+    line: LineId,
+    /// A sign of life is awaited.
+    pinged: bool,
+}
+
+impl Engine {
+    /// A shard's tracked connection, if it is open; if not, it is opened.
+    pub(in crate::engine) fn tracker(&mut self, pool: u16, shard: u16, port: &mut impl Port) -> Option<LineId> {
+        let next = self.lines.len() as LineId;
+        let place = self.pools.get_mut(usize::from(pool))?;
+        if place.trackers.len() <= usize::from(shard) {
+            place.trackers.resize_with(usize::from(shard).saturating_add(1), || None);
+        }
+        let tracker = place.trackers.get_mut(usize::from(shard))?;
+        let line = tracker.get_or_insert(Tracker { line: next, pinged: false }).line;
+        if line == next {
+            let dialect = Dialect { db: 0, resp3: true };
+            self.lines.push(Line { owner: Owner::Tracker, ..Line::new(pool, shard, u32::MAX, dialect) });
+        }
+        let line_of = self.lines.get_mut(line as usize)?;
+        match line_of.state {
+            State::Up => return Some(line),
+            State::Idle if !line_of.retired => {
+                line_of.state = State::Opening;
+                port.open(line);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// A tracked connection is open.
+    pub(in crate::engine) fn tracker_open(&mut self, id: LineId) {
+        let Some(line) = self.lines.get(id as usize) else { return };
+        let (pool, shard) = (line.pool, line.shard);
+        if let Some(Some(tracker)) =
+            self.pools.get_mut(usize::from(pool)).and_then(|pool| pool.trackers.get_mut(usize::from(shard)))
+        {
+            tracker.pinged = false;
+        }
+        self.run_errand(id, &[&[b"CLIENT", b"TRACKING", b"ON", b"OPTIN"]], Errand::Track);
+    }
+
+    /// Whether a shard tells of changes from now on.
+    pub(super) fn tracks(&mut self, pool: u16, shard: u16, it_does: bool) {
+        let now = self.now;
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let tracking = if it_does { Tracking::On } else { Tracking::Refused };
+        place.config.path.hot.track(shard, tracking, now);
+        place.counts.untracked.set(place.config.path.hot.untracked() as u64);
+    }
+
+    /// A tracked connection is lost: nothing that was read on it is worth anything any more.
+    pub(in crate::engine) fn tracker_lost(&mut self, id: LineId) {
+        let Some(line) = self.lines.get(id as usize) else { return };
+        let (pool, shard) = (line.pool, line.shard);
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        place.config.path.hot.lose(shard, Tracking::Off);
+        place.counts.near_flushes += 1;
+        self.forgotten(pool, shard);
+    }
+
+    /// What is heard of a shard's keys from now on says nothing of what was heard before: hook of what else is kept true by it.
+    pub(super) fn forgotten(&mut self, pool: u16, shard: u16) {
+        let _ = (&self.now, pool, shard);
+    }
+
+    /// A hot key has changed, as its shard tells.
+    pub(super) fn key_changed(&mut self, pool: u16, hash: u64) {
+        let _ = (&self.now, pool, hash);
+    }
+
+    /// A push came on a tracked connection.
+    #[cold]
+    pub(in crate::engine) fn pushed(&mut self, id: LineId, frame: &[u8]) {
+        let Some(line) = self.lines.get(id as usize) else { return };
+        let (pool, shard) = (line.pool, line.shard);
+        let Some(mut parts) = Elements::of(frame) else { return };
+        if parts.next().and_then(bulk) != Some(b"invalidate") {
+            return;
+        }
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(keys) = parts.next().and_then(Elements::of) else {
+            // Null: all keys there are, as upon FLUSHALL.
+            let still = place.config.path.hot.tracked(shard).tracking;
+            place.config.path.hot.lose(shard, still);
+            place.counts.near_flushes += 1;
+            return self.forgotten(pool, shard);
+        };
+        for key in keys.filter_map(bulk) {
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+            place.counts.near_invalidations += 1;
+            if let Some(hash) = place.config.path.hot.changed(key) {
+                self.key_changed(pool, hash);
+            }
+        }
+    }
+
+    /// Reads on a shard's tracked connection, which is opened if need be: these commands, of which the shard will tell when what
+    /// they read changes. Returns whether they were sent.
+    pub(in crate::engine) fn tracked_read(
+        &mut self,
+        (pool, shard): (u16, u16),
+        commands: &[&[&[u8]]],
+        errand: Errand,
+        port: &mut impl Port,
+    ) -> bool {
+        let Some(on) = self.tracker(pool, shard, port) else { return false };
+        let tracking = self.pools.get(usize::from(pool)).map(|pool| pool.config.path.hot.tracked(shard).tracking);
+        match tracking {
+            Some(Tracking::On) => {
+                let mut all: Vec<&[&[u8]]> = Vec::with_capacity(commands.len().saturating_add(1));
+                all.push(&[b"CLIENT", b"CACHING", b"YES"]);
+                all.extend_from_slice(commands);
+                self.run_errand(on, &all, errand)
+            }
+            Some(Tracking::Refused) => self.run_errand(on, commands, errand),
+            _ => false,
+        }
+    }
+
+    /// Reads a hot key to keep it here, if it is to be.
+    pub(in crate::engine) fn fill(&mut self, pool: u16, hash: u64, key: &[u8], port: &mut impl Port) {
+        let now = self.now;
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let hot = &mut place.config.path.hot;
+        let Some((shard, since, settled)) = hot.key(hash).map(|key| (key.shard, key.since, key.settled)) else { return };
+        if !settled {
+            if self.asked_before(pool, shard, since) {
+                return;
+            }
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+            if let Some(key) = place.config.path.hot.key_mut(hash) {
+                key.settled = true;
+            }
+        }
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let hot = &mut place.config.path.hot;
+        if hot.tracked(shard).tracking == Tracking::Off {
+            self.tracker(pool, shard, port);
+            return;
+        }
+        let Some(fill) = hot.begin_fill(hash, now) else { return };
+        place.counts.near_fills += 1;
+        let errand = Errand::Near { hash, number: fill.number };
+        if !self.tracked_read((pool, shard), &[&[b"GET", key], &[b"PTTL", key]], errand, port)
+            && let Some(place) = self.pools.get_mut(usize::from(pool))
+        {
+            place.config.path.hot.end_fill_without(hash, fill.number);
+        }
+    }
+
+    /// Whether something is on its way to a shard that was asked for before `since`: a read of a key that was not hot then may
+    /// be among it, and nobody knows.
+    fn asked_before(&self, pool: u16, shard: u16, since: Micros) -> bool {
+        let of_it = |line: &&Line| (line.pool, line.shard, line.owner) == (pool, shard, Owner::Shared);
+        self.lines.iter().filter(of_it).any(|line| {
+            let age = line.waiters.front().map(|waiter| u64::from((self.now as u32).wrapping_sub(waiter.at)));
+            age.is_some_and(|age| self.now.saturating_sub(age) <= since)
+        })
+    }
+
+    /// A key was served from here: its shard is asked for a sign of life before the last one is too old.
+    #[inline]
+    pub(super) fn keep_proof(&mut self, pool: u16, shard: u16) {
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let hot = &place.config.path.hot;
+        let tracked = hot.tracked(shard);
+        if self.now.saturating_sub(tracked.proof) <= hot.config().staleness / 2 || tracked.tracking != Tracking::On {
+            return;
+        }
+        let Some(Some(tracker)) = place.trackers.get_mut(usize::from(shard)) else { return };
+        if !std::mem::replace(&mut tracker.pinged, true) {
+            let on = tracker.line;
+            self.run_errand(on, &[&[b"PING"]], Errand::Proof);
+        }
+    }
+
+    /// A reply came on a tracked connection: all that happened at the shard before its request was sent has been heard.
+    pub(in crate::engine) fn proved(&mut self, pool: u16, shard: u16, at: u32) {
+        let sent = self.now.saturating_sub(u64::from((self.now as u32).wrapping_sub(at)));
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        place.config.path.hot.prove(shard, sent);
+        if let Some(Some(tracker)) = place.trackers.get_mut(usize::from(shard)) {
+            tracker.pinged = false;
+        }
+    }
+}
