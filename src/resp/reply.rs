@@ -154,8 +154,18 @@ impl<'a> Elements<'a> {
     /// Over a whole reply; `None` if it is no array.
     #[must_use]
     pub fn of(reply: &'a [u8]) -> Option<Self> {
+        Self::in_aggregate(b'*', reply)
+    }
+
+    /// Over a whole push of RESP3; `None` if it is none.
+    #[must_use]
+    pub fn of_push(push: &'a [u8]) -> Option<Self> {
+        Self::in_aggregate(b'>', push)
+    }
+
+    fn in_aggregate(kind: u8, reply: &'a [u8]) -> Option<Self> {
         match (reply.first(), header(reply, 1)) {
-            (Some(b'*'), Header::Value(count, at)) => {
+            (Some(&first), Header::Value(count, at)) if first == kind => {
                 Some(Self { bytes: reply.get(at..)?, left: u64::try_from(count).ok()? })
             }
             _ => None,

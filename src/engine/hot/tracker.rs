@@ -92,7 +92,7 @@ impl Engine {
     pub(in crate::engine) fn pushed(&mut self, id: LineId, frame: &[u8]) {
         let Some(line) = self.lines.get(id as usize) else { return };
         let (pool, shard) = (line.pool, line.shard);
-        let Some(mut parts) = Elements::of(frame) else { return };
+        let Some(mut parts) = Elements::of_push(frame) else { return };
         if parts.next().and_then(bulk) != Some(b"invalidate") {
             return;
         }

@@ -1,0 +1,355 @@
+//! Hot keys that are kept in memory, at the level of the engine: what is served, and what ends it. Time is an argument.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/engine.rs"]
+mod support;
+
+use hotring::engine::{Engine, LineId, SessionId};
+use hotring::error::{Cause, Failure};
+use hotring::stages::Hot;
+use hotring::stages::hot::{Config, Means, Reads};
+use support::{Wires, engine, pool, request};
+
+const S: u64 = 1_000_000;
+const TRACKING: &str = "*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nOPTIN\r\n";
+
+struct Stand {
+    engine: Engine,
+    wires: Wires,
+    now: u64,
+    tracker: LineId,
+    /// The connection that requests take.
+    line: LineId,
+}
+
+impl Stand {
+    /// Two shards, and key `k` on one of them which is hot and has been read, so that its shard is tracked.
+    fn new() -> Self {
+        Self::with(Config { reads: Reads::Near, ..Config::default() })
+    }
+
+    fn with(config: Config) -> Self {
+        let mut pool = pool(1, 1, false);
+        pool.path.hot = Hot::new(config, 7, Default::default());
+        let (engine, wires) = engine(pool, 3);
+        let mut stand = Self { engine, wires, now: 1_000, tracker: 0, line: 0 };
+        stand.engine.path_mut(0).unwrap().hot.enter(b"k", 0, Means::Near, 0);
+        stand.ask(0, "GET k");
+        stand.answer(stand.line, "$1\r\n0\r\n");
+        assert_eq!(stand.app(0), "$1\r\n0\r\n");
+        stand.tracker = stand.wires.wanted.pop().unwrap();
+        stand.engine.connected(stand.tracker, stand.now);
+        stand.flush();
+        assert_eq!(stand.sent(stand.tracker), TRACKING);
+        stand.answer(stand.tracker, "+OK\r\n");
+        stand
+    }
+
+    fn flush(&mut self) {
+        self.engine.flush(&mut self.wires);
+    }
+
+    fn ask(&mut self, session: SessionId, line: &str) {
+        self.send(session, &request(line));
+    }
+
+    fn send(&mut self, session: SessionId, bytes: &[u8]) {
+        self.now += 10;
+        let submitted = self.engine.submit(session, bytes, self.now, &mut self.wires);
+        assert_eq!(submitted.consumed, bytes.len());
+        self.flush();
+    }
+
+    fn answer(&mut self, line: LineId, reply: &str) {
+        self.now += 10;
+        let used = self.engine.receive(line, reply.as_bytes(), self.now, &mut self.wires).unwrap();
+        assert_eq!(used.0, reply.len());
+        self.flush();
+    }
+
+    fn app(&mut self, session: SessionId) -> String {
+        String::from_utf8(std::mem::take(&mut self.wires.apps[session as usize])).unwrap()
+    }
+
+    fn sent(&mut self, line: LineId) -> String {
+        if self.wires.shards.len() <= line as usize {
+            return String::new();
+        }
+        String::from_utf8(std::mem::take(&mut self.wires.shards[line as usize])).unwrap()
+    }
+
+    /// Reads `k` at its shard, upon which it is read on the tracked connection, too.
+    fn fill(&mut self, value: &str) {
+        self.sent(self.line);
+        self.ask(0, "GET k");
+        assert!(self.sent(self.line).contains("GET"), "read at home");
+        assert!(self.sent(self.tracker).contains("PTTL"), "and to be kept");
+        self.answer(self.line, value);
+        let kept = format!("+OK\r\n{value}:-1\r\n");
+        self.answer(self.tracker, &kept);
+        self.app(0);
+    }
+
+    /// Whether `GET k` of a session is answered from memory, and how.
+    fn near(&mut self, session: SessionId) -> Option<String> {
+        self.sent(self.line);
+        self.ask(session, "GET k");
+        let sent = self.sent(self.line);
+        if sent.is_empty() {
+            return Some(self.app(session));
+        }
+        self.answer(self.line, "$4\r\nhome\r\n");
+        assert_eq!(self.app(session), "$4\r\nhome\r\n");
+        None
+    }
+}
+
+#[test]
+fn what_was_read_is_answered_from_memory() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    for session in [0, 1, 2] {
+        assert_eq!(s.near(session).as_deref(), Some("$1\r\n1\r\n"));
+    }
+    let counts = s.engine.pool_counts(0).unwrap();
+    assert_eq!((counts.near_hits, counts.near_fills), (3, 1));
+    assert_eq!(s.engine.holdings().errands, 0);
+}
+
+#[test]
+fn other_keys_and_other_commands_go_home() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    for line in ["GET j", "STRLEN k", "EXISTS k", "GETEX k", "TTL k"] {
+        s.sent(s.line);
+        s.ask(1, line);
+        assert!(!s.sent(s.line).is_empty(), "{line}");
+        s.answer(s.line, ":1\r\n");
+    }
+}
+
+#[test]
+fn that_there_is_nothing_is_kept_too_and_told_in_each_ones_protocol() {
+    let mut s = Stand::new();
+    s.sent(s.line);
+    s.ask(0, "GET k");
+    s.answer(s.line, "$-1\r\n");
+    s.answer(s.tracker, "+OK\r\n_\r\n:-2\r\n");
+    s.app(0);
+    assert_eq!(s.near(1).as_deref(), Some("$-1\r\n"));
+    s.ask(2, "HELLO 3");
+    s.app(2);
+    assert_eq!(s.near(2).as_deref(), Some("_\r\n"));
+}
+
+#[test]
+fn news_of_a_change_ends_it() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    assert_eq!(s.near(1), None);
+    // That it was read has begun the next one.
+    s.answer(s.tracker, "+OK\r\n$1\r\n2\r\n:-1\r\n");
+    // But what was answered meanwhile was something else.
+    assert_eq!(s.near(1).as_deref(), Some("$1\r\n2\r\n"));
+    s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n_\r\n");
+    assert_eq!(s.near(1), None, "all keys there are");
+    assert_eq!(s.engine.pool_counts(0).unwrap().near_flushes, 1);
+}
+
+#[test]
+fn news_between_the_question_and_its_reply_counts() {
+    let mut s = Stand::new();
+    s.ask(0, "GET k");
+    s.answer(s.line, "$1\r\n1\r\n");
+    s.answer(s.tracker, "+OK\r\n");
+    s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    s.answer(s.tracker, "$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn a_write_ends_it_from_when_it_is_sent() {
+    for write in ["SET k 2", "DEL k j", "EXPIRE k 5", "EVAL x 1 other", "EVAL x 0", "FLUSHALL", "RENAME j k", "SORT j STORE k"] {
+        let mut s = Stand::new();
+        s.fill("$1\r\n1\r\n");
+        s.ask(2, write);
+        assert_eq!(s.sent(s.line), String::from_utf8(request(write)).unwrap());
+        s.ask(1, "GET k");
+        assert!(!s.sent(s.line).is_empty(), "{write} is on its way");
+        s.answer(s.line, "+OK\r\n$1\r\n2\r\n");
+        assert_eq!(s.app(2), "+OK\r\n");
+        s.app(1);
+        assert_eq!(s.near(1), None, "{write} was answered");
+    }
+}
+
+#[test]
+fn a_write_of_another_key_does_not() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.ask(2, "SET j 2");
+    assert!(s.near(1).is_some());
+}
+
+#[test]
+fn what_was_asked_for_while_a_write_was_on_its_way_is_not_kept() {
+    let mut s = Stand::new();
+    s.ask(2, "SET k 2");
+    s.sent(s.tracker);
+    s.ask(0, "GET k");
+    assert_eq!(s.sent(s.tracker), "", "not even asked for");
+    s.answer(s.line, "+OK\r\n$1\r\n2\r\n");
+    s.ask(0, "GET k");
+    assert!(s.sent(s.tracker).contains("PTTL"));
+    s.ask(2, "SET k 3");
+    s.answer(s.tracker, "+OK\r\n$1\r\n2\r\n:-1\r\n");
+    s.answer(s.line, "$1\r\n2\r\n+OK\r\n");
+    s.app(0);
+    assert_eq!(s.near(0), None);
+}
+
+#[test]
+fn a_session_reads_what_it_wrote_in_one_go() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.sent(s.line);
+    let both = [request("SET k 2"), request("GET k")].concat();
+    s.send(1, &both);
+    assert_eq!(s.sent(s.line).as_bytes(), both);
+    s.answer(s.line, "+OK\r\n$1\r\n2\r\n");
+    assert_eq!(s.app(1), "+OK\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn a_transaction_counts_from_its_exec() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.ask(2, "MULTI");
+    s.ask(2, "SET k 2");
+    let own = s.wires.wanted.pop().unwrap();
+    s.engine.connected(own, s.now);
+    s.flush();
+    s.answer(own, "+OK\r\n+QUEUED\r\n");
+    assert_eq!(s.app(2), "+OK\r\n+QUEUED\r\n");
+    assert!(s.near(1).is_some(), "nothing has happened yet");
+    s.ask(2, "EXEC");
+    assert_eq!(s.near(1), None);
+    s.answer(own, "*1\r\n+OK\r\n");
+    assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn nothing_is_served_longer_than_the_last_sign_of_life_allows() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.sent(s.tracker);
+    s.now += S / 2 - 1_000;
+    assert!(s.near(1).is_some());
+    assert_eq!(s.sent(s.tracker), "");
+    s.now += 2_000;
+    assert!(s.near(1).is_some());
+    assert_eq!(s.sent(s.tracker), "*1\r\n$4\r\nPING\r\n", "asked in time");
+    s.answer(s.tracker, "+PONG\r\n");
+    s.now += S - 1_000;
+    assert!(s.near(1).is_some());
+    s.sent(s.tracker);
+    s.now += 2_000;
+    assert_eq!(s.near(1), None, "no answer");
+    s.answer(s.tracker, "+PONG\r\n");
+    assert_eq!(s.near(1), None, "that was seen at home meanwhile was something else");
+}
+
+#[test]
+fn a_lost_connection_ends_all() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    let failure = Failure { cause: Cause::Lost, reason: "cut" };
+    s.engine.fail(s.tracker, failure, s.now, &mut s.wires);
+    assert_eq!(s.near(1), None);
+    s.engine.connected(s.tracker, s.now);
+    s.flush();
+    assert!(s.sent(s.tracker).ends_with(TRACKING));
+    assert_eq!(s.near(1), None, "not before the shard has said so");
+    s.answer(s.tracker, "+OK\r\n");
+    s.fill("$1\r\n2\r\n");
+    assert_eq!(s.near(1).as_deref(), Some("$1\r\n2\r\n"));
+}
+
+#[test]
+fn a_shard_that_tells_of_nothing_is_read_again_in_time() {
+    let mut s = Stand::new();
+    let failure = Failure { cause: Cause::Lost, reason: "cut" };
+    s.engine.fail(s.tracker, failure, s.now, &mut s.wires);
+    s.engine.connected(s.tracker, s.now);
+    s.flush();
+    s.answer(s.tracker, "-NOPERM this user has no permissions to run the 'client|tracking' command\r\n");
+    s.ask(0, "GET k");
+    s.answer(s.line, "$1\r\n1\r\n");
+    let asked = s.now;
+    s.answer(s.tracker, "$1\r\n1\r\n:-1\r\n");
+    assert!(s.near(1).is_some());
+    s.now = asked + S;
+    assert_eq!(s.near(1), None);
+    assert_eq!(s.engine.pool_counts(0).unwrap().untracked.get(), 1);
+}
+
+#[test]
+fn a_time_to_live_is_kept() {
+    let mut s = Stand::new();
+    s.ask(0, "GET k");
+    s.answer(s.line, "$1\r\n1\r\n");
+    let asked = s.now;
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:300\r\n");
+    s.now = asked + 290_000;
+    assert!(s.near(1).is_some());
+    s.now = asked + 300_000;
+    assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn whoever_has_seen_something_newer_is_not_served_the_older() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    // Read before it was kept, and answered only now.
+    let mut s2 = Stand::new();
+    s2.ask(1, "GET k");
+    s2.answer(s2.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert!(s2.near(2).is_some(), "others are served");
+    s2.sent(s2.line);
+    s2.ask(1, "GET k");
+    assert!(!s2.sent(s2.line).is_empty(), "its own reads stay in order");
+    s2.answer(s2.line, "$1\r\n2\r\n$1\r\n2\r\n");
+    assert_eq!(s2.near(2), None, "the news is on its way");
+}
+
+#[test]
+fn a_key_is_kept_only_when_all_that_was_asked_before_it_was_hot_is_answered() {
+    let mut s = Stand::new();
+    s.ask(1, "GET j");
+    s.engine.path_mut(0).unwrap().hot.enter(b"j", 0, Means::Near, s.now);
+    s.sent(s.tracker);
+    s.ask(2, "GET j");
+    assert_eq!(s.sent(s.tracker), "", "the first one may be answered later than what is kept");
+    s.answer(s.line, "$1\r\n1\r\n$1\r\n1\r\n");
+    s.ask(2, "GET j");
+    assert!(s.sent(s.tracker).contains("PTTL"));
+}
+
+#[test]
+fn long_values_errors_and_other_databases_are_not_kept() {
+    let mut s = Stand::with(Config { reads: Reads::Near, longest_near: 8, ..Config::default() });
+    s.fill("$4\r\nlong\r\n");
+    assert_eq!(s.near(1), None);
+    let mut s = Stand::new();
+    s.ask(0, "GET k");
+    s.answer(s.line, "-WRONGTYPE x\r\n");
+    s.answer(s.tracker, "+OK\r\n-WRONGTYPE x\r\n:-1\r\n");
+    assert_eq!(s.near(1), None);
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.ask(1, "SELECT 1");
+    s.ask(1, "GET k");
+    assert_eq!(s.app(1), "+OK\r\n", "asked in its own database");
+}
