@@ -146,7 +146,7 @@ impl Plan {
             path: Path {
                 route: Route::new(placement, lanes),
                 hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),
-            coalesce: Coalesce::new(self.coalesce, self.shards * usize::from(lanes), 7),
+                coalesce: Coalesce::new(self.coalesce, self.shards * usize::from(lanes), 7),
                 health: Health::new(health, shards, lanes),
             },
         }

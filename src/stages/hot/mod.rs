@@ -4,10 +4,12 @@
 //! [`Means`] its reads are served. Whatever does not come from the key's shard stays behind the writes of this process, for
 //! any number of workers ([`Fence`]). Only reads that are all of a request, of a session's own database, are served so.
 
+mod choice;
 mod config;
 mod fence;
 mod near;
 
+pub use choice::Choice;
 pub use config::{Config, Reads, Rule};
 pub use fence::{Fence, Place, Seen};
 pub use near::{Entry, Fill, LONGEST, Tracked, Tracking, Value};
