@@ -8,6 +8,7 @@ use std::time::Duration;
 use hotring::acl::Users;
 use hotring::config::{self, Config, KEYS, Kind, Place, Problems, Workers};
 use hotring::ring::{Distribution, KeyHash};
+use hotring::stages::hot::{self, Reads, Rule};
 use hotring::units::{Address, MASK};
 use hotring::upstream::config::{Eviction, Server, Servers};
 
@@ -139,14 +140,17 @@ fn the_defaults_in_the_list_are_true() {
     let embedded = "pools: {main: {listen: '127.0.0.1:6380', servers: 'embedded:1'}}";
     let effective = format!("{}{}", parse(text).masked_yaml(), parse(embedded).masked_yaml());
     let lines: Vec<&str> = effective.lines().map(str::trim).collect();
-    for key in KEYS.iter().filter(|key| matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool)) {
+    for key in KEYS
+        .iter()
+        .filter(|key| matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool | Place::HotKeys))
+    {
         // `redis` is always true and `db` is shown under its other name.
         if matches!(key.name, "redis" | "db") || key.default == "required" {
             continue;
         }
         let line = format!("{}: {}", key.name, key.default);
         match key.default {
-            "" if matches!(key.name, "log" | "drain") => {}
+            "" if matches!(key.name, "log" | "drain" | "hot_keys") => {}
             "" => assert!(!lines.iter().any(|l| l.starts_with(&format!("{}:", key.name))), "{} is set", key.name),
             _ => assert!(lines.contains(&line.as_str()), "`{line}` is not in\n{effective}"),
         }
@@ -165,6 +169,37 @@ fn limits_are_written_as_they_are_read() {
     assert_eq!(&parse(&config.masked_yaml()).pools[0].rate_limits, read);
 }
 
+/// What is wanted for hot keys is read, and `/config` says it as it was written.
+#[test]
+fn hot_keys_are_written_as_they_are_read() {
+    let hot = r#"{reads: near, extra_load: 0.125, max_staleness: 1500ms, max_copies: 2, near_memory: 3mb, near_value: 1kb,
+        copy_value: 7, choice: sticky, wait_for_copies: true, scripts: declared, audit: 10000,
+        prefixes: [{prefix: "a: \"b", reads: auto}, {prefix: "a: \"b:lock", reads: off}]}"#;
+    let config = parse(&format!("pools: {{main: {{listen: '127.0.0.1:6380', servers: ['a:1:1'], hot_keys: {hot}}}}}"));
+    let read = &config.pools[0].hot;
+    let rule = |prefix: &str, reads| Rule { prefix: prefix.as_bytes().into(), reads };
+    let wanted = hot::Config {
+        reads: Reads::Near,
+        rules: vec![rule("a: \"b", Reads::Auto), rule("a: \"b:lock", Reads::Off)],
+        extra_load: 125,
+        staleness: 1_500_000,
+        most_copies: 2,
+        near_memory: 3 << 20,
+        longest_near: 1 << 10,
+        longest_copy: 7,
+        sticky: true,
+        wait_for_copies: true,
+        any_script: false,
+        audit: 10_000,
+    };
+    assert_eq!(read, &wanted);
+    assert_eq!(config.warnings(), [""; 0]);
+    assert_eq!(&parse(&config.masked_yaml()).pools[0].hot, read);
+    let plain = parse("pools: {main: {listen: '127.0.0.1:6380', servers: ['a:1:1']}}");
+    assert_eq!(plain.pools[0].hot, hot::Config::default());
+    assert_eq!(plain.pools[0].hot.reads, Reads::Off);
+}
+
 /// Every key of the list is accepted where the list says it stands.
 #[test]
 fn every_key_of_the_list_is_known() {
@@ -178,6 +213,8 @@ fn every_key_of_the_list_is_known() {
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::Auth => format!("pools: {{main: {{server_auth: {{{}: [x]}}}}}}\nz", key.name),
             Place::Limit => format!("pools: {{main: {{rate_limits: [{{{}: [x]}}]}}}}\nz", key.name),
+            Place::HotKeys => format!("pools: {{main: {{hot_keys: {{{}: [[x]]}}}}}}\nz", key.name),
+            Place::HotPrefix => format!("pools: {{main: {{hot_keys: {{prefixes: [{{{}: [x]}}]}}}}}}\nz", key.name),
             Place::User => format!("pools: {{main: {{users: {{app: {{{}: [x]}}}}}}}}\nz", key.name),
         };
         let text = format!("{at}: [x]\n");
@@ -391,6 +428,13 @@ fn warnings_are_told() {
         ("servers: ['a:1:1'], distribution: random", "no home"),
         ("servers: ['a:1:1'], hash: crc32", "15 bits"),
         ("servers: embedded:1, db: 1", "one database"),
+        ("servers: ['a:1:1'], hot_keys: {reads: copies}", "none to copy to"),
+        ("servers: ['a:1:1'], hot_keys: {prefixes: [{prefix: 'a:', reads: copies}]}", "none to copy to"),
+        ("servers: ['a:1:1'], hot_keys: {prefixes: [{prefix: 'a:', reads: off}]}", "\"a:\" changes nothing"),
+        (
+            "servers: ['a:1:1'], hot_keys: {prefixes: [{prefix: 'a:b', reads: near}, {prefix: 'a:', reads: near}]}",
+            "\"a:b\" changes nothing",
+        ),
         ("servers: embedded:1, users: {x: {password: x, rules: on}}", "may do everything"),
         ("servers: embedded:1, server_auth: {password: x}", "ask for no password"),
     ] {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
-use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, servers};
+use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, servers};
 use crate::acl;
 use crate::command::{self, Described, Treatment};
 use crate::downstream::config::{
@@ -64,6 +64,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_users(&written, report);
     check_limits(&written, report);
     check_pins(&written, report);
+    hot::check(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
         for (name, other) in other {
@@ -159,7 +160,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             hash_tag: written.hash_tag.map(|written| written.value),
             pins: written.pins.into_iter().map(|(start, server)| (start, server.value)).collect(),
         },
-        hot: crate::stages::hot::Config::default(),
+        hot: written.hot.map(|hot| hot.config).unwrap_or_default(),
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),

@@ -40,6 +40,10 @@ pub enum Place {
     User,
     /// In an entry of `rate_limits`.
     Limit,
+    /// Under `hot_keys`.
+    HotKeys,
+    /// In an entry of `prefixes` under `hot_keys`.
+    HotPrefix,
 }
 
 impl Place {
@@ -55,6 +59,8 @@ impl Place {
             Self::Auth => "under `server_auth` or `client_auth`",
             Self::User => "in a user under `users`",
             Self::Limit => "in an entry of `rate_limits`",
+            Self::HotKeys => "under `hot_keys`",
+            Self::HotPrefix => "in an entry of `prefixes` under `hot_keys`",
         }
     }
 }
@@ -295,6 +301,12 @@ pub const KEYS: &[Key] = &[
     own(Place::Pool, "coalesce", "false", "let equal reads that are on their way at the same time share one reply"),
     own(
         Place::Pool,
+        "hot_keys",
+        "",
+        "what is done with keys that are asked for more than their server's share, see `reads`; left out, nothing",
+    ),
+    own(
+        Place::Pool,
         "slowlog_slower_than",
         "10ms",
         "requests that take as long or longer are told by SLOWLOG; `0` is all of them, `off` is none",
@@ -367,6 +379,65 @@ pub const KEYS: &[Key] = &[
     ),
     own(Place::Limit, "prefix", "", "how the keys begin that it is on; of several beginnings the longest counts"),
     own(Place::Limit, "name", "", "what it is called in errors and metrics; left out, by what it is on"),
+    own(
+        Place::HotKeys,
+        "reads",
+        "off",
+        "where reads of a hot key may be answered from: `off`, its server only; `observe`, the same, and what `auto` would do \
+         is counted; `near`, memory here, which the server tells of changes; `replicas` of its server; `copies` on other \
+         servers; `auto`, what is best for the key. With the last four an answer may be up to `max_staleness` old",
+    ),
+    own(
+        Place::HotKeys,
+        "extra_load",
+        "0.25",
+        "how much one key may add to its server's fair share of the load, as a part of that share, before it is hot",
+    ),
+    own(
+        Place::HotKeys,
+        "max_staleness",
+        "1s",
+        "an answer that does not come from the key's server is never older than this: `200ms` to `60s`. A session sees what was \
+         written through this hotring before it asked, however long this is",
+    ),
+    own(Place::HotKeys, "max_copies", "16", "at how many servers a key is at most, its own with them: 2 to 64"),
+    own(Place::HotKeys, "near_memory", "16mb", "bytes of hot keys that each worker keeps in memory"),
+    own(Place::HotKeys, "near_value", "64kb", "longest value that is kept in memory"),
+    own(Place::HotKeys, "copy_value", "1mb", "longest value that is copied to other servers"),
+    own(
+        Place::HotKeys,
+        "choice",
+        "balanced",
+        "which copy is read: `balanced`, the less busy of two; `sticky`, always the same one for a session, which then never \
+         sees an older value after a newer",
+    ),
+    own(
+        Place::HotKeys,
+        "wait_for_copies",
+        "false",
+        "answer a write only when the copies of its key that this hotring made are gone",
+    ),
+    own(
+        Place::HotKeys,
+        "scripts",
+        "any",
+        "`any`: a script may change keys that it does not declare, so after one nothing that was kept or copied before it \
+         is answered; `declared`: scripts change only the keys that they declare",
+    ),
+    own(
+        Place::HotKeys,
+        "audit",
+        "0",
+        "of how many answers that did not come from the key's server one is compared with what its server has; `0` is none",
+    ),
+    own(Place::HotKeys, "prefixes", "", "a list of what is wanted for keys that begin alike, in place of `reads`"),
+    own(Place::HotPrefix, "prefix", "required", "how the keys begin; of several beginnings the longest counts"),
+    own(
+        Place::HotPrefix,
+        "reads",
+        "required",
+        "as `reads` under `hot_keys`, with the same bound on the age of an answer; `off` is how keys are left alone",
+    ),
 ];
 
 /// The names of the keys at a place.
@@ -401,7 +472,7 @@ pub(super) fn unknown(name: &str, known: &[&'static str]) -> String {
 }
 
 /// The known key that `name` is closest to, if it is close.
-fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
+pub(super) fn meant(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let name = name.to_lowercase().replace('-', "_");
     let allowed = (name.chars().count() / 3).clamp(1, 3);
     let near = known.iter().map(|known| (distance(&name, known), *known)).min()?;

@@ -8,6 +8,7 @@
 
 mod build;
 mod commands;
+mod hot;
 mod keys;
 mod limits;
 mod nutcracker;
@@ -31,7 +32,7 @@ pub use problems::{Problem, Problems};
 
 use crate::downstream;
 use crate::engine::{limits as rates, slow};
-use crate::stages::hot;
+use crate::stages;
 use crate::units::{Address, Expected, Size};
 use crate::upstream;
 
@@ -210,7 +211,7 @@ pub struct Pool {
     /// Whether equal reads on their way at the same time share one reply.
     pub coalesce: bool,
     /// What is done with its hot keys.
-    pub hot: hot::Config,
+    pub hot: stages::hot::Config,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
     /// How much may be asked for; names unique.

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, servers};
+use super::{Config, Pool, hot, servers};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -141,6 +141,12 @@ impl Text {
         self.key("auth_timeout", or_off(downstream.auth_timeout.map(Millis::from)));
         self.key("max_request", Size::from(downstream.max_request));
         self.key("coalesce", pool.coalesce);
+        if self.all {
+            self.line("    hot_keys:");
+            for line in hot::lines(&pool.hot) {
+                self.line(&format!("      {line}"));
+            }
+        }
         let slower_than = pool.slowlog.slower_than.map_or("off".to_owned(), |span| Millis::from(span).to_string());
         self.key("slowlog_slower_than", slower_than);
         self.key("slowlog_max_len", pool.slowlog.max_len);
@@ -270,7 +276,7 @@ fn scalar(text: &str) -> String {
 }
 
 /// A text in double quotes, with YAML's escapes.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -3,7 +3,7 @@
 //! Promises: one sentence each, starting with the pool it is about; nothing here stops a start. What a ring makes of names
 //! and weights is not told here but by the ring.
 
-use super::{Config, Kind, Pool};
+use super::{Config, Kind, Pool, hot};
 use crate::acl;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::Address;
@@ -64,6 +64,7 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
             }
         }
     }
+    out.extend(hot::warnings(&pool.hot, &upstream.servers));
     if ring.distribution == Distribution::Random {
         out.push(
             "`distribution: random`: a key has no home, so reads find what writes stored only by chance".to_owned(),

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::hot::HotWritten;
 use super::keys::{self, Place};
 use super::problems::{Report, quoted};
 use super::yaml::{Kind as NodeKind, Node};
@@ -102,6 +103,7 @@ pub(super) struct PoolWritten {
     pub(super) auth_timeout: Option<Written<Option<Duration>>>,
     pub(super) max_request: Option<Written<u64>>,
     pub(super) coalesce: Option<Written<bool>>,
+    pub(super) hot: Option<HotWritten>,
     /// `None` inside: `off`.
     pub(super) slowlog_slower_than: Option<Written<Option<Duration>>>,
     pub(super) slowlog_max_len: Option<Written<u32>>,
@@ -286,6 +288,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         auth_timeout: pool.value("auth_timeout", standing),
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),
         coalesce: pool.value("coalesce", flag),
+        hot: pool.hot_keys(),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
         slowlog_max_len: pool.value("slowlog_max_len", |text| number(text, 0, 100_000)),
         redis: pool.value("redis", flag),
@@ -359,7 +362,7 @@ impl<'n, 'r> Fields<'n, 'r> {
         scalar(node, &key, self.report, parse)
     }
 
-    fn fields(&mut self, name: &str, place: Place) -> Option<Fields<'n, '_>> {
+    pub(super) fn fields(&mut self, name: &str, place: Place) -> Option<Fields<'n, '_>> {
         let node = self.get(name)?;
         Fields::open(node, join(&self.key, name), &keys::names(place), self.report)
     }
@@ -546,7 +549,7 @@ pub(super) fn flag(text: &str) -> Result<bool, Expected> {
     text.parse().map_err(|_| Expected::new("`true` or `false`"))
 }
 
-fn number(text: &str, least: u32, most: u32) -> Result<u32, Expected> {
+pub(super) fn number(text: &str, least: u32, most: u32) -> Result<u32, Expected> {
     let number = whole(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (least..=most).contains(n));
     number.ok_or_else(|| Expected::new(format!("a whole number from {least} to {most}")))
 }

@@ -20,6 +20,8 @@ pub(crate) fn keys() -> String {
         (Place::Auth, "Under `server_auth` and, but for `user`, under `client_auth`:"),
         (Place::User, "Under `users`, in a user:"),
         (Place::Limit, "In an entry of `rate_limits`:"),
+        (Place::HotKeys, "Under `hot_keys`:"),
+        (Place::HotPrefix, "In an entry of `prefixes` under `hot_keys`:"),
     ] {
         text += &format!("{title}\n\n| Key | Default | Meaning |\n| --- | --- | --- |\n");
         for key in KEYS.iter().filter(|key| key.place == place) {
