@@ -353,3 +353,43 @@ fn long_values_errors_and_other_databases_are_not_kept() {
     s.ask(1, "GET k");
     assert_eq!(s.app(1), "+OK\r\n", "asked in its own database");
 }
+
+#[test]
+fn elements_of_mget_come_from_memory_and_from_shards_in_their_order() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.sent(s.line);
+    s.ask(1, "MGET j k i k");
+    assert_eq!(s.sent(s.line), String::from_utf8(request("MGET j i")).unwrap());
+    s.answer(s.line, "*2\r\n$1\r\nj\r\n$-1\r\n");
+    assert_eq!(s.app(1), "*4\r\n$1\r\nj\r\n$1\r\n1\r\n$-1\r\n$1\r\n1\r\n");
+    s.ask(1, "MGET k k");
+    assert_eq!((s.sent(s.line).as_str(), s.app(1).as_str()), ("", "*2\r\n$1\r\n1\r\n$1\r\n1\r\n"));
+    let counts = s.engine.pool_counts(0).unwrap();
+    assert_eq!((counts.near_hits, counts.near_fills), (4, 1));
+    let holdings = s.engine.holdings();
+    assert_eq!((holdings.gathers, holdings.errands), (0, 0));
+}
+
+#[test]
+fn an_element_that_was_read_at_home_is_kept_and_compared() {
+    let mut s = Stand::new();
+    s.ask(1, "MGET j k");
+    assert!(s.sent(s.tracker).contains("PTTL"));
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert!(s.near(2).is_some());
+    s.answer(s.line, "*2\r\n$1\r\n0\r\n$1\r\n2\r\n");
+    assert_eq!(s.near(2), None, "the element says something newer");
+}
+
+#[test]
+fn a_session_that_speaks_resp3_gets_nulls_of_its_own_in_arrays() {
+    let mut s = Stand::new();
+    s.ask(0, "GET k");
+    s.answer(s.line, "$-1\r\n");
+    s.answer(s.tracker, "+OK\r\n_\r\n:-2\r\n");
+    s.ask(2, "HELLO 3");
+    s.app(2);
+    s.ask(2, "MGET k k");
+    assert_eq!(s.app(2), "*2\r\n_\r\n_\r\n");
+}

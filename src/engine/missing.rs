@@ -6,11 +6,11 @@
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
 
 use super::line::Waiter;
-use super::plan::Part;
+use super::plan::{Part, Source};
 use super::port::Port;
 use super::{Engine, SessionId};
 use crate::command::{Merge, Spec};
-use crate::resp::Request;
+use crate::resp::{Request, write};
 use crate::stages::{Refusal, missing};
 
 impl Engine {
@@ -44,7 +44,7 @@ impl Engine {
 
     /// A part of a split request that goes to no shard; it is answered at once.
     #[cold]
-    pub(super) fn miss_part(
+    pub(super) fn answer_part(
         &mut self,
         id: SessionId,
         (spec, merge): (&'static Spec, Merge),
@@ -55,9 +55,14 @@ impl Engine {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let (pool, resp3) = (session.pool, session.resp3);
         let mut reply = self.spare.take();
-        // Whether it can be answered for was asked when the part was made.
-        let _ = missing::part(spec, merge, part.legs as usize, resp3, &mut reply);
-        self.count_missed(id);
+        if part.source == Source::Memory {
+            write::array(&mut reply, part.legs as usize);
+            reply.extend_from_slice(&part.flight);
+        } else {
+            // Whether it can be answered for was asked when the part was made.
+            let _ = missing::part(spec, merge, part.legs as usize, resp3, &mut reply);
+            self.count_missed(id);
+        }
         self.land(part.on, pool, waiter, &reply, port);
         self.spare.put(reply);
     }

@@ -78,6 +78,8 @@ struct Piece {
     key_start: u32,
     key_end: u32,
     part: u16,
+    /// Its key's hash, if that is hot.
+    hot: Option<u64>,
 }
 
 pub(super) struct Part {
@@ -86,12 +88,30 @@ pub(super) struct Part {
     pub(super) on: LineId,
     shard: u16,
     pub(super) legs: u32,
-    /// It goes to no shard: its keys are told not to exist.
-    missing: bool,
-    /// The flight's bytes.
-    flight: Vec<u8>,
+    /// Where its reply comes from.
+    pub(super) source: Source,
+    /// The flight's bytes; of a part that is answered from memory, those of its elements.
+    pub(super) flight: Vec<u8>,
     /// Its number on the connection.
     serial: u64,
+}
+
+/// Where the reply to a part of a split request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From its shard.
+    Shard,
+    /// From nowhere: its keys are told not to exist.
+    Missing,
+    /// From memory.
+    Memory,
+}
+
+impl Part {
+    /// Whether it is sent to a shard.
+    fn departs(&self) -> bool {
+        self.source == Source::Shard
+    }
 }
 
 impl Engine {
@@ -371,13 +391,23 @@ impl Engine {
             let end = args.at();
             let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
             leg.alone = false;
-            let refused = refusal(pool.config.path.decide(&mut leg, self.now));
+            let verdict = pool.config.path.decide(&mut leg, self.now);
+            let refused = refusal(verdict);
             if let Some(reason) = refused
                 && !(matches!(reason, Refusal::Missing(_)) && missing::part(spec, merge, 0, false, &mut Vec::new()))
             {
                 return Err((reason, leg.shard));
             }
-            let line = leg.line as usize;
+            let kept = (verdict == Verdict::Near).then(|| leg.hot.and_then(|hash| pool.config.path.hot.entry(hash, self.now)));
+            let kept = kept.flatten();
+            let source = match (kept, refused) {
+                (Some(_), _) => Source::Memory,
+                (None, Some(_)) => Source::Missing,
+                (None, None) => Source::Shard,
+            };
+            // What is answered from memory has a place behind all connections.
+            let number = if kept.is_some() { pool.table.len() as u32 } else { leg.line };
+            let line = number as usize;
             if plan.part_of.len() <= line {
                 plan.part_of.resize(line + 1, NONE);
             }
@@ -385,11 +415,11 @@ impl Engine {
             if *part == NONE {
                 *part = plan.parts.len() as u16;
                 plan.parts.push(Part {
-                    line: leg.line,
+                    line: number,
                     on: 0,
                     shard: leg.shard,
                     legs: 0,
-                    missing: refused.is_some(),
+                    source,
                     flight: Vec::new(),
                     serial: 0,
                 });
@@ -397,6 +427,9 @@ impl Engine {
             let part = *part;
             if let Some(place) = plan.parts.get_mut(usize::from(part)) {
                 place.legs += 1;
+                if let Some(entry) = kept {
+                    entry.value.write(session.resp3, &mut place.flight);
+                }
             }
             plan.legs.push(Piece {
                 start: start as u32,
@@ -404,6 +437,7 @@ impl Engine {
                 key_start: (key_end - key.len()) as u32,
                 key_end: key_end as u32,
                 part,
+                hot: leg.hot,
             });
             plan.order.push(part);
         }
@@ -438,26 +472,27 @@ impl Engine {
             }
         }
         if let [part] = plan.parts.as_mut_slice() {
-            if part.missing {
-                return self.miss_part(id, (spec, merge), part, &waiter, port);
+            if part.departs() {
+                part.serial = self.send(part.on, waiter, wire, port);
+            } else {
+                self.answer_part(id, (spec, merge), part, &waiter, port);
             }
-            part.serial = self.send(part.on, waiter, wire, port);
         } else {
             let values = if matches!(merge, Merge::AllOk) { 2 } else { 1 };
-            for part in plan.parts.iter_mut().filter(|part| !part.missing) {
+            for part in plan.parts.iter_mut().filter(|part| part.departs()) {
                 part.flight = self.spare.take();
                 write::array(&mut part.flight, 1 + part.legs as usize * values);
                 write::bulk(&mut part.flight, request.name());
             }
             for leg in &plan.legs {
-                if let Some(part) = plan.parts.get_mut(usize::from(leg.part)).filter(|part| !part.missing) {
+                if let Some(part) = plan.parts.get_mut(usize::from(leg.part)).filter(|part| part.departs()) {
                     part.flight.extend_from_slice(wire.get(leg.start as usize..leg.end as usize).unwrap_or_default());
                 }
             }
             for (index, part) in plan.parts.iter_mut().enumerate() {
                 waiter.part = index as u16;
-                if part.missing {
-                    self.miss_part(id, (spec, merge), part, &waiter, port);
+                if !part.departs() {
+                    self.answer_part(id, (spec, merge), part, &waiter, port);
                     continue;
                 }
                 part.serial = self.send(part.on, waiter, &part.flight, port);
@@ -465,11 +500,22 @@ impl Engine {
             }
         }
         let gutter = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.gutter_ttl > 0);
+        let mut place = vec_of_zeros(plan.parts.len(), plan.legs.iter().any(|piece| piece.hot.is_some()));
         for piece in &plan.legs {
-            let Some(part) = plan.parts.get(usize::from(piece.part)).filter(|part| !part.missing) else { continue };
+            let Some(part) = plan.parts.get(usize::from(piece.part)) else { continue };
+            let index = place.get_mut(usize::from(piece.part)).map(|next| std::mem::replace(next, next.saturating_add(1)));
+            if !part.departs() {
+                if let (Source::Memory, Some(hash)) = (part.source, piece.hot) {
+                    self.served_part(number, hash, part.shard);
+                }
+                continue;
+            }
             let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
             let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
             self.sent(number, &leg, part.serial);
+            if let (Some(hash), Some(index)) = (piece.hot, index) {
+                self.element_at_home(ticket, (hash, key), (part.on, part.serial, index), port);
+            }
             if gutter && self.stands_in(id, part.shard) {
                 self.shorten(id, spec, (part.on, part.shard), key, port);
             }
@@ -575,6 +621,11 @@ impl Engine {
             line.paused.push((id, session.generation));
         }
     }
+}
+
+/// A count for each part, where they are needed.
+fn vec_of_zeros(parts: usize, needed: bool) -> Vec<u16> {
+    if needed { vec![0; parts] } else { Vec::new() }
 }
 
 /// See [`Engine::explain`].

@@ -10,6 +10,7 @@ use crate::command::{self, Access, Class, flag};
 use crate::engine::line::{Owner, Ticket, Waiter};
 use crate::engine::{Engine, LineId, SessionId};
 use crate::resp::Request;
+use crate::resp::reply::Elements;
 use crate::stages::hot::Place;
 
 impl Engine {
@@ -65,9 +66,13 @@ impl Engine {
             let hot = &mut place.config.path.hot;
             match note {
                 Note::Write(place) => hot.fence().end(place, self.now),
-                Note::Read(hash) => {
-                    if let Some(reply) = reply {
-                        hot.passed(hash, reply);
+                Note::Read(hash) | Note::Element(hash, _) => {
+                    let element = match note {
+                        Note::Element(_, index) => reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into())),
+                        _ => reply,
+                    };
+                    if let Some(element) = element {
+                        hot.passed(hash, element);
                     }
                     let session = self.sessions.get_mut(ticket.session as usize);
                     if let Some(session) = session.filter(|session| session.generation == ticket.generation) {
@@ -94,9 +99,9 @@ impl Engine {
 
     /// A read of a hot key, by its hash, was sent home: until it is answered its session is not told of that key from
     /// elsewhere, where it may be older.
-    pub(in crate::engine) fn note_read(&mut self, ticket: Ticket, hash: u64, on: LineId, serial: u64) {
+    pub(in crate::engine) fn note_read(&mut self, ticket: Ticket, note: Note, on: LineId, serial: u64) {
         if let Some(line) = self.lines.get_mut(on as usize) {
-            line.notes.push(serial, Note::Read(hash));
+            line.notes.push(serial, note);
         }
         if let Some(session) = self.sessions.get_mut(ticket.session as usize) {
             // Its own slot is open already. Nothing that was counted before can be on its way where nothing else is open.

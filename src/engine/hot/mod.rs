@@ -15,33 +15,70 @@ use super::{Engine, LineId, SessionId};
 use crate::resp::write;
 use crate::stages::Leg;
 use crate::stages::hot::{Means, Value};
+use std::rc::Rc;
 
 impl Engine {
     /// Answers a read of a hot key with what is kept of it here.
     pub(super) fn answer_near(&mut self, id: SessionId, leg: &Leg<'_>) {
-        let Some(session) = self.sessions.get(id as usize) else { return };
-        let (number, resp3) = (session.pool, session.resp3);
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        let kept = leg.hot.and_then(|hash| Some((hash, pool.config.path.hot.entry(hash, self.now)?)));
+        let Some((hash, entry)) = kept else { return };
+        let number = session.pool;
+        let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
+        pool.counts.requests_pending += 1;
+        match &entry.value {
+            Value::Bulk(bytes) => {
+                let bytes = Rc::clone(bytes);
+                self.complete(number, ticket, &bytes, None);
+            }
+            Value::Absent => {
+                let mut reply = self.spare.take();
+                write::null(&mut reply, session.resp3);
+                self.complete(number, ticket, &reply, None);
+                self.spare.put(reply);
+            }
+        }
+        self.served_part(number, hash, leg.shard);
+    }
+
+    /// A read of a hot key, or an element of one, was answered from memory.
+    #[inline]
+    pub(super) fn served_part(&mut self, number: u16, hash: u64, shard: u16) {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-        let Some(hash) = leg.hot else { return };
-        let Some(value) = pool.config.path.hot.entry(hash, self.now).map(|entry| entry.value.clone()) else { return };
         pool.config.path.hot.served(hash);
         pool.counts.near_hits = pool.counts.near_hits.saturating_add(1);
-        self.keep_proof(number, leg.shard);
-        self.answer_with(id, None, |out| match value {
-            Value::Absent => write::null(out, resp3),
-            Value::Bulk(bytes) => out.extend_from_slice(&bytes),
-        });
+        self.keep_proof(number, shard);
     }
 
     /// A read of a hot key was sent home.
     #[cold]
     pub(super) fn read_at_home(&mut self, ticket: Ticket, leg: &Leg<'_>, to: (LineId, u64), port: &mut impl Port) {
-        let Some(hash) = leg.hot.filter(|_| leg.spec.name == "get") else { return };
+        if let Some(hash) = leg.hot.filter(|_| leg.spec.name == "get") {
+            self.note_read(ticket, Note::Read(hash), to.0, to.1);
+            self.keep(ticket, hash, leg.key, port);
+        }
+    }
+
+    /// The same for an element of MGET: which of its flight's.
+    #[cold]
+    pub(super) fn element_at_home(
+        &mut self,
+        ticket: Ticket,
+        (hash, key): (u64, &[u8]),
+        (on, serial, index): (LineId, u64, u16),
+        port: &mut impl Port,
+    ) {
+        self.note_read(ticket, Note::Element(hash, index), on, serial);
+        self.keep(ticket, hash, key, port);
+    }
+
+    /// Reads a hot key once more, to keep it, if that is how it is to be served.
+    fn keep(&mut self, ticket: Ticket, hash: u64, key: &[u8], port: &mut impl Port) {
         let Some(pool) = self.sessions.get(ticket.session as usize).map(|session| session.pool) else { return };
-        self.note_read(ticket, hash, to.0, to.1);
-        let means = self.pools.get(usize::from(pool)).and_then(|pool| pool.config.path.hot.key(hash)).map(|key| key.means);
-        if means == Some(Means::Near) {
-            self.fill(pool, hash, leg.key, port);
+        let place = self.pools.get(usize::from(pool));
+        if place.and_then(|place| place.config.path.hot.key(hash)).is_some_and(|key| key.means == Means::Near) {
+            self.fill(pool, hash, key, port);
         }
     }
 }

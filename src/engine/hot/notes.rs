@@ -12,6 +12,8 @@ pub(in crate::engine) enum Note {
     Write(Place),
     /// It is a read of a hot key, by its hash, at its home.
     Read(u64),
+    /// The same, as so manieth element of an array.
+    Element(u64, u16),
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.

@@ -316,7 +316,7 @@ impl Hot {
 impl Stage for Hot {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
-        if self.keys.is_empty() || !leg.alone || leg.spec.access != Access::Read {
+        if self.keys.is_empty() || leg.spec.access != Access::Read {
             return Verdict::Next;
         }
         self.choose(leg, now)
@@ -335,15 +335,23 @@ impl Stage for Hot {
     }
 }
 
+/// Whether a leg reads all of a string, and nothing else: GET, or an element of MGET.
+fn is_whole_read(leg: &Leg<'_>) -> bool {
+    if leg.alone { leg.spec.name == "get" } else { leg.spec.name == "mget" }
+}
+
 impl Hot {
     fn choose(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
         let hash = self.hash(leg.key);
         let Some(key) = self.keys.get(&hash).filter(|key| *key.name == *leg.key && key.shard == leg.shard) else {
             return Verdict::Next;
         };
+        if !is_whole_read(leg) && !leg.alone {
+            return Verdict::Next;
+        }
         leg.hot = Some(hash);
         match key.means {
-            Means::Near if leg.free && leg.spec.name == "get" && self.entry(hash, now).is_some() => Verdict::Near,
+            Means::Near if leg.free && is_whole_read(leg) && self.entry(hash, now).is_some() => Verdict::Near,
             _ => Verdict::Next,
         }
     }

@@ -11,6 +11,7 @@
 //! So an answer is never older than `staleness`, whatever the network does, and never older than what this process wrote.
 
 use super::fence::Seen;
+use crate::resp::write;
 use crate::stages::Micros;
 use std::rc::Rc;
 
@@ -44,6 +45,15 @@ impl Value {
         match self {
             Self::Absent => Self::of(reply) == Some(Self::Absent),
             Self::Bulk(bytes) => **bytes == *reply,
+        }
+    }
+
+    /// Appends the reply to GET that says so.
+    #[inline]
+    pub fn write(&self, resp3: bool, out: &mut Vec<u8>) {
+        match self {
+            Self::Absent => write::null(out, resp3),
+            Self::Bulk(bytes) => out.extend_from_slice(bytes),
         }
     }
 
