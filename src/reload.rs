@@ -107,8 +107,8 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
         let Some(before) = now.pools.iter().find(|before| before.name == pool.name) else { continue };
         let (new, old) = (&mut pool.downstream, &before.downstream);
         let options = |config: &downstream::Config| (config.backlog, config.reuseport, config.client_tcpkeepalive);
-        let stays = |address: &&Address| old.listen.iter().any(|before| before.is_same_place(address));
-        let sockets = options(new) == options(old) || !new.listen.iter().any(|address| stays(&address));
+        let stays = |address: &Address| old.listeners().any(|(before, _)| before.is_same_place(address));
+        let sockets = options(new) == options(old) || !new.listeners().any(|(address, _)| stays(address));
         keep(
             sockets,
             &format!(
@@ -116,8 +116,9 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
                 pool.name
             ),
         );
-        for address in new.listen.iter().filter(|address| matches!(address, Address::Unix { .. }) && stays(address)) {
-            keep(old.listen.contains(address), &format!("the mode of `{address}`"));
+        let unix = |address: &&Address| matches!(address, Address::Unix { .. }) && stays(address);
+        for address in new.listeners().map(|(address, _)| address).filter(unix) {
+            keep(old.listeners().any(|(before, _)| before == address), &format!("the mode of `{address}`"));
         }
         if let (
             Servers::Embedded { maxmemory, eviction, .. },

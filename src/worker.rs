@@ -99,7 +99,7 @@ pub struct Seat {
 /// An accepted connection on its way to a worker.
 pub struct Dealt {
     accepted: Accepted,
-    pool: u16,
+    whose: Whose,
     place: Place,
 }
 
@@ -120,10 +120,19 @@ impl Drop for Place {
 pub struct Listening {
     /// Its number in the process.
     pub number: u64,
-    /// Its pool's.
-    pub pool: u16,
+    /// Whose it is.
+    pub whose: Whose,
     /// The socket.
     pub bound: Bound,
+}
+
+/// Whose a listener is, and what its sessions may expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whose {
+    /// The number of its pool.
+    pub pool: u16,
+    /// Whether they are never answered from elsewhere than a key's server.
+    pub strict: bool,
 }
 
 /// What a worker is asked to do.
@@ -142,8 +151,8 @@ pub struct Reload {
     pub open: Vec<Listening>,
     /// Worker 0: listeners that are closed, by number.
     pub close: Vec<u64>,
-    /// Worker 0: listeners that are another pool's now.
-    pub hand_over: Vec<(u64, u16)>,
+    /// Worker 0: listeners that are another pool's now, or strict and were not, or the other way round.
+    pub hand_over: Vec<(u64, Whose)>,
     /// Told when it is done.
     pub done: oneshot::Sender<()>,
 }
@@ -362,9 +371,9 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
             text = hub.broken_down() => return Err(io::Error::other(text)),
             dealt = setup.dealt.recv() => match dealt {
                 Some(dealt) => {
-                    let Dealt { accepted, pool, place } = dealt;
+                    let Dealt { accepted, whose: Whose { pool, strict }, place } = dealt;
                     if let Ok(stream) = accepted.attach() {
-                        tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, place));
+                        tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, strict, place));
                     }
                     if !running.borrow().pools.get(usize::from(pool)).is_some_and(|pool| pool.listed) {
                         // Its pool has left while it was on its way.
@@ -376,9 +385,9 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         }
     }
     setup.shutdown.cancelled().await;
-    while let Ok(Dealt { accepted, pool, place }) = setup.dealt.try_recv() {
+    while let Ok(Dealt { accepted, whose: Whose { pool, strict }, place }) = setup.dealt.try_recv() {
         if let Ok(stream) = accepted.attach() {
-            tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, place));
+            tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, strict, place));
         }
     }
     finish(&hub, &setup.halt).await;
@@ -504,7 +513,7 @@ struct Door {
     /// Closes it.
     closing: CancellationToken,
     /// Whose it is.
-    pool: Rc<Cell<u16>>,
+    whose: Rc<Cell<Whose>>,
     /// Ends when it is closed.
     is_closed: oneshot::Receiver<()>,
 }
@@ -513,13 +522,13 @@ impl Doors {
     /// Begins to accept.
     fn open(&mut self, listening: Listening) -> io::Result<()> {
         let listener = listening.bound.start()?;
-        let (closing, pool) = (self.shutdown.child_token(), Rc::new(Cell::new(listening.pool)));
+        let (closing, whose) = (self.shutdown.child_token(), Rc::new(Cell::new(listening.whose)));
         let table = Table {
             hub: Rc::clone(&self.hub),
             number: self.number,
             seats: Rc::clone(&self.seats),
             live: Rc::clone(&self.live),
-            pool: Rc::clone(&pool),
+            whose: Rc::clone(&whose),
             reserve: Rc::clone(&self.reserve),
         };
         let (open, is_closed) = oneshot::channel::<()>();
@@ -528,7 +537,7 @@ impl Doors {
             accept(table, listener, stop).await;
             drop(open);
         });
-        self.open.insert(listening.number, Door { closing, pool, is_closed });
+        self.open.insert(listening.number, Door { closing, whose, is_closed });
         Ok(())
     }
 
@@ -575,7 +584,7 @@ struct Table {
     number: usize,
     seats: Rc<[Seat]>,
     live: Rc<RefCell<Arc<Live>>>,
-    pool: Rc<Cell<u16>>,
+    whose: Rc<Cell<Whose>>,
     reserve: Rc<Reserve>,
 }
 
@@ -588,13 +597,14 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
                 Came::App(stream) => stream,
                 Came::Beyond(stream) => {
                     table.reserve.complain(table.hub.now());
-                    turn_away(&table, table.pool.get(), stream, Cause::MaxClients, MAX_CLIENTS);
+                    turn_away(&table, table.whose.get().pool, stream, Cause::MaxClients, MAX_CLIENTS);
                     table.reserve.keep();
                     continue;
                 }
             },
         };
-        let pool = table.pool.get();
+        let whose = table.whose.get();
+        let Whose { pool, strict } = whose;
         let Some((limit, open)) = table
             .live
             .borrow()
@@ -622,10 +632,10 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
         seat.load.fetch_add(1, Ordering::Relaxed);
         let place = Place { open, load: Arc::clone(&seat.load) };
         if seat_number == table.number {
-            tokio::task::spawn_local(Session::new(Rc::clone(&table.hub), stream, pool, place));
+            tokio::task::spawn_local(Session::new(Rc::clone(&table.hub), stream, pool, strict, place));
         } else if let Ok(accepted) = Accepted::detach(stream) {
             // Full means that the worker is behind; accepting then waits, and the kernel's backlog fills.
-            let _ = seat.sender.send(Dealt { accepted, pool, place }).await;
+            let _ = seat.sender.send(Dealt { accepted, whose, place }).await;
         }
     }
 }
@@ -834,9 +844,9 @@ impl Desk {
         (before..after).for_each(|line| self.lines.start(line, false));
         *self.live.borrow_mut() = live;
         let closed: Vec<_> = close.into_iter().filter_map(|number| self.doors.close(number)).collect();
-        for (number, pool) in hand_over {
+        for (number, whose) in hand_over {
             if let Some(door) = self.doors.open.get(&number) {
-                door.pool.set(pool);
+                door.whose.set(whose);
             }
         }
         for listening in open {

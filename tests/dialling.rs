@@ -120,7 +120,7 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
-        tokio::task::spawn_local(Session::new(Rc::clone(hub), Socket::Tcp(socket), 0, ()));
+        tokio::task::spawn_local(Session::new(Rc::clone(hub), Socket::Tcp(socket), 0, false, ()));
         Self(app)
     }
 

@@ -171,7 +171,9 @@ fn news_between_the_question_and_its_reply_counts() {
 
 #[test]
 fn a_write_ends_it_from_when_it_is_sent() {
-    for write in ["SET k 2", "DEL k j", "EXPIRE k 5", "EVAL x 1 other", "EVAL x 0", "FLUSHALL", "RENAME j k", "SORT j STORE k"] {
+    for write in
+        ["SET k 2", "DEL k j", "EXPIRE k 5", "EVAL x 1 other", "EVAL x 0", "FLUSHALL", "RENAME j k", "SORT j STORE k"]
+    {
         let mut s = Stand::new();
         s.fill("$1\r\n1\r\n");
         s.ask(2, write);

@@ -109,6 +109,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         name: written.name.value,
         downstream: downstream::Config {
             listen: written.listen.into_iter().map(|address| address.value).collect(),
+            strict: written.listen_strict.into_iter().map(|address| address.value).collect(),
             backlog: value(written.backlog, BACKLOG),
             reuseport: value(written.reuseport, false),
             client_connections: value(written.client_connections, 0),
@@ -177,9 +178,9 @@ fn check_listeners(admin: Option<&Written<Address>>, pools: &[PoolWritten], repo
         seen.push((&admin.value, admin.at, "admin"));
     }
     for pool in pools {
-        for listen in &pool.listen {
+        for (listen, name) in pool.listeners() {
             let same = |(address, ..): &&(&Address, usize, &str)| listen.value.is_same_place(address);
-            let key = format!("{}.listen", pool.key);
+            let key = format!("{}.{name}", pool.key);
             match seen.iter().find(same) {
                 _ if matches!(listen.value, Address::Tcp { port: 0, .. }) => {}
                 Some((address, 0, _)) => {
@@ -281,7 +282,7 @@ fn check_servers(pool: &PoolWritten, report: &mut Report) {
             Some(first) => report.twice(server.at, *first, key(i), format!("{} names two servers", quoted(name))),
             None => drop(seen.insert(name, server.at)),
         }
-        if pool.listen.iter().any(|listen| reaches(&listen.value, &server.value.address)) {
+        if pool.listeners().any(|(listen, _)| reaches(&listen.value, &server.value.address)) {
             let address = quoted(&server.value.address.to_string());
             report.add(server.at, key(i), format!("{address} is where this pool listens, it would talk to itself"));
         }

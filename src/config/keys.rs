@@ -307,6 +307,13 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Pool,
+        "listen_strict",
+        "",
+        "further addresses, as of `listen`, for sessions that get exactly Redis' answers: always the key's own server's, never \
+         from memory, a replica or a copy (`hot_keys`), nor another session's reply (`coalesce`)",
+    ),
+    own(
+        Place::Pool,
         "slowlog_slower_than",
         "10ms",
         "requests that take as long or longer are told by SLOWLOG; `0` is all of them, `off` is none",

@@ -70,9 +70,12 @@ impl Text {
     fn pool(&mut self, pool: &Pool) {
         let (downstream, upstream, ring) = (&pool.downstream, &pool.upstream, &pool.ring);
         self.line(&format!("  {}:", scalar(&pool.name)));
-        match &downstream.listen[..] {
-            [one] => self.line(&format!("    listen: {}", scalar(&one.to_string()))),
-            many => self.list("listen", many.iter().map(ToString::to_string)),
+        for (name, addresses) in [("listen", &downstream.listen), ("listen_strict", &downstream.strict)] {
+            match &addresses[..] {
+                [] => {}
+                [one] => self.line(&format!("    {name}: {}", scalar(&one.to_string()))),
+                many => self.list(name, many.iter().map(ToString::to_string)),
+            }
         }
         match &upstream.servers {
             Servers::Embedded { count, maxmemory, eviction } => {

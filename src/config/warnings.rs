@@ -31,7 +31,7 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
         let limit = downstream.client_connections;
         out.push(format!("`client_connections: {limit}` is obeyed; twemproxy reads it and does nothing"));
     }
-    if downstream.reuseport && downstream.listen.iter().all(|address| matches!(address, Address::Unix { .. })) {
+    if downstream.reuseport && downstream.listeners().all(|(address, _)| matches!(address, Address::Unix { .. })) {
         out.push("`reuseport` does nothing for a Unix socket".to_owned());
     }
     let default = downstream.users.iter().any(|user| user.name == acl::DEFAULT);

@@ -55,6 +55,7 @@ pub(super) struct PoolWritten {
     /// Its key in the file, such as `pools.main`.
     pub(super) key: String,
     pub(super) listen: Vec<Written<Address>>,
+    pub(super) listen_strict: Vec<Written<Address>>,
     pub(super) servers: Option<ServersWritten>,
     pub(super) maxmemory: Option<Written<u64>>,
     pub(super) eviction: Option<Written<Eviction>>,
@@ -119,6 +120,14 @@ pub(super) struct PoolWritten {
     pub(super) pins: Vec<(String, Written<String>)>,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
+}
+
+impl PoolWritten {
+    /// Where it listens, each with the key under which that stands.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = (&Written<Address>, &'static str)> {
+        let strict = self.listen_strict.iter().map(|address| (address, "listen_strict"));
+        self.listen.iter().map(|address| (address, "listen")).chain(strict)
+    }
 }
 
 /// The value of `servers`.
@@ -231,7 +240,11 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
     let mut pool = Fields::open(node, key.clone(), &known, report)?;
     pool.stands_at(name.id);
     let listen = match pool.require("listen", "an address such as `127.0.0.1:6379`") {
-        Some(node) => pool.listen(node, nutcracker),
+        Some(node) => pool.listen("listen", node, nutcracker),
+        None => Vec::new(),
+    };
+    let listen_strict = match pool.get("listen_strict").filter(|_| !nutcracker) {
+        Some(node) => pool.listen("listen_strict", node, false),
         None => Vec::new(),
     };
     let servers = pool.require("servers", SERVERS).and_then(|node| pool.servers(node, nutcracker));
@@ -239,6 +252,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         name: Written { value: text.to_owned(), at: name.id },
         key,
         listen,
+        listen_strict,
         servers,
         maxmemory: pool.value("maxmemory", |text| size(text, 1 << 20)),
         eviction: pool.value("eviction", |text| text.parse().map_err(|()| Expected::new("`lru` or `lfu`"))),
@@ -388,8 +402,8 @@ impl<'n, 'r> Fields<'n, 'r> {
         pins
     }
 
-    fn listen(&mut self, node: &'n Node, nutcracker: bool) -> Vec<Written<Address>> {
-        let key = join(&self.key, "listen");
+    fn listen(&mut self, name: &str, node: &'n Node, nutcracker: bool) -> Vec<Written<Address>> {
+        let key = join(&self.key, name);
         let parse = |text: &str| match text.parse()? {
             Address::Tcp { port: 0, .. } if nutcracker => Err(Expected::new("a port from 1 to 65535")),
             address => Ok(address),

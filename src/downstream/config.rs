@@ -45,6 +45,8 @@ impl fmt::Display for Unread {
 pub struct Config {
     /// Where apps connect to, at least one.
     pub listen: Vec<Address>,
+    /// Where sessions connect to that are never answered from elsewhere than a key's server.
+    pub strict: Vec<Address>,
     /// Connections the kernel may hold ready before they are accepted.
     pub backlog: u32,
     /// `SO_REUSEPORT` on the listeners, so that two processes may share an address.
@@ -77,4 +79,11 @@ pub struct Config {
     pub users: Vec<Account>,
     /// Whether commands about one server's own state are forwarded, to the pool's first server.
     pub admin_commands: bool,
+}
+
+impl Config {
+    /// Everywhere that apps connect to, and whether it is strict there.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Address, bool)> {
+        self.listen.iter().map(|address| (address, false)).chain(self.strict.iter().map(|address| (address, true)))
+    }
 }

@@ -333,6 +333,7 @@ mod tests {
     fn accepted(after: Option<Duration>) -> (bool, Duration, Duration, u32) {
         let config = Config {
             listen: Vec::new(),
+            strict: Vec::new(),
             backlog: BACKLOG,
             reuseport: false,
             client_tcpkeepalive: after,

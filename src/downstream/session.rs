@@ -41,10 +41,10 @@ pub struct Session<P> {
 }
 
 impl<P> Session<P> {
-    /// Opens a session for an app that has connected.
-    pub fn new(hub: Rc<Hub>, socket: Socket, pool: u16, place: P) -> Self {
+    /// Opens a session for an app that has connected to a listener of the pool, a `strict` one or not.
+    pub fn new(hub: Rc<Hub>, socket: Socket, pool: u16, strict: bool, place: P) -> Self {
         let id = hub.with(|engine, sockets| {
-            let id = engine.open(pool);
+            let id = if strict { engine.open_strict(pool) } else { engine.open(pool) };
             sockets.add_app(id, socket);
             id
         });

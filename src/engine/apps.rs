@@ -45,6 +45,15 @@ impl Engine {
         number
     }
 
+    /// An app connected that is never answered from elsewhere than a key's shard, nor with another's reply.
+    pub fn open_strict(&mut self, pool: u16) -> SessionId {
+        let id = self.open(pool);
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.be_strict();
+        }
+        id
+    }
+
     /// An app is gone, or its session has ended. Replies that are still under way will be dropped.
     pub fn close(&mut self, id: SessionId, broken: bool, port: &mut impl Port) {
         self.leave_own(id, port);

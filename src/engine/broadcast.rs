@@ -87,7 +87,7 @@ impl Engine {
     pub(super) fn line_to(&self, id: SessionId, shard: u16) -> Result<Line, Refusal> {
         let session = self.sessions.get(id as usize).ok_or(Refusal::NoShard)?;
         let pool = self.pools.get(usize::from(session.pool)).ok_or(Refusal::NoShard)?;
-        let line = session.base + u32::from(shard) * u32::from(pool.config.lanes) + u32::from(session.lane);
+        let line = session.base + u32::from(shard) * u32::from(pool.config.lanes) + u32::from(session.lane());
         pool.config.path.health.against(shard, line).map_or(Ok(line), Err)
     }
 

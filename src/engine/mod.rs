@@ -424,10 +424,13 @@ fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
 fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [u8], number: u64) -> Leg<'a> {
     // A channel has one home though keys may have none: there it is listened to.
     let number = if spec.flags & flag::PUBSUB == 0 { number } else { 0 };
-    let after = (session.open_slots() > 0).then_some(session.newest);
+    // A strict session shares no flight, and none is newer than its own request.
+    let after =
+        if session.is_strict() { Some(number as u32) } else { (session.open_slots() > 0).then_some(session.newest) };
     // In another database the same name is another key.
-    let free = (session.hot_reads == 0 || after.is_none()) && (session.base == 0 || session.db() == 0);
-    Leg { lane: session.lane, base: session.base, number: number as u32, after, free, ..Leg::new(spec, key, wire) }
+    let free =
+        !session.is_strict() && (session.hot_reads == 0 || after.is_none()) && (session.base == 0 || session.db() == 0);
+    Leg { lane: session.lane(), base: session.base, number: number as u32, after, free, ..Leg::new(spec, key, wire) }
 }
 
 /// The verdict and, where it is a refusal, what it refuses with.

@@ -398,7 +398,8 @@ impl Engine {
             {
                 return Err((reason, leg.shard));
             }
-            let kept = (verdict == Verdict::Near).then(|| leg.hot.and_then(|hash| pool.config.path.hot.entry(hash, self.now)));
+            let kept =
+                (verdict == Verdict::Near).then(|| leg.hot.and_then(|hash| pool.config.path.hot.entry(hash, self.now)));
             let kept = kept.flatten();
             let source = match (kept, refused) {
                 (Some(_), _) => Source::Memory,
@@ -503,7 +504,8 @@ impl Engine {
         let mut place = vec_of_zeros(plan.parts.len(), plan.legs.iter().any(|piece| piece.hot.is_some()));
         for piece in &plan.legs {
             let Some(part) = plan.parts.get(usize::from(piece.part)) else { continue };
-            let index = place.get_mut(usize::from(piece.part)).map(|next| std::mem::replace(next, next.saturating_add(1)));
+            let index =
+                place.get_mut(usize::from(piece.part)).map(|next| std::mem::replace(next, next.saturating_add(1)));
             if !part.departs() {
                 if let (Source::Memory, Some(hash)) = (part.source, piece.hot) {
                     self.served_part(number, hash, part.shard);

@@ -34,8 +34,8 @@ pub struct Session {
     pub generation: u32,
     /// Its pool.
     pub pool: u16,
-    /// Which of each shard's connections it is bound to, so that its own order holds.
-    pub lane: u16,
+    /// Its lane; the highest bit says whether it is strict. Fewer connections than that lead to a shard.
+    lane: u16,
     /// Bytes on their way to the app; those before `sent` have left.
     pub output: Vec<u8>,
     /// What most sessions never have.
@@ -83,6 +83,9 @@ pub struct Session {
     early: Option<Box<Early>>,
 }
 
+/// See [`Session::is_strict`].
+const STRICT: u16 = 1 << 15;
+
 /// See [`Session::keep`].
 type Early = VecDeque<Option<Vec<u8>>>;
 
@@ -93,7 +96,7 @@ impl Session {
         Self {
             generation,
             pool,
-            lane,
+            lane: lane & !STRICT,
             output: Vec::new(),
             special: None,
             sent: 0,
@@ -117,6 +120,25 @@ impl Session {
             head: 0,
             early: None,
         }
+    }
+
+    /// Which of each shard's connections it is bound to, so that its own order holds.
+    #[must_use]
+    #[inline]
+    pub fn lane(&self) -> u16 {
+        self.lane & !STRICT
+    }
+
+    /// Whether it is never answered from elsewhere than a key's shard, nor with another's reply.
+    #[must_use]
+    #[inline]
+    pub fn is_strict(&self) -> bool {
+        self.lane & STRICT != 0
+    }
+
+    /// It is from now on.
+    pub fn be_strict(&mut self) {
+        self.lane |= STRICT;
     }
 
     /// Opens a slot for a reply that is to come; returns its number.

@@ -7,7 +7,7 @@ use crate::downstream::listener::{Bound, SocketFile, bind_unix};
 use crate::handover::{self, Taken};
 use crate::live::Live;
 use crate::units::Address;
-use crate::worker::{Listening, Order, Reload};
+use crate::worker::{Listening, Order, Reload, Whose};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -28,6 +28,8 @@ const ADMIN_BACKLOG: i32 = 128;
 pub(super) struct Door {
     pub(super) number: u64,
     pub(super) pool: String,
+    /// Whether its sessions are strict.
+    pub(super) strict: bool,
     /// As it is configured.
     pub(super) address: Address,
     /// Where it is; port 0 has become a real one.
@@ -112,30 +114,34 @@ impl Proxy {
 
     /// Binds what is new, before anything else is changed, and finds what is not wanted any more.
     #[expect(clippy::type_complexity, reason = "the three parts of an order, named where it is made")]
-    pub(super) fn change_doors(&mut self, next: &Live) -> Result<(Vec<Listening>, Vec<u64>, Vec<(u64, u16)>), String> {
+    pub(super) fn change_doors(
+        &mut self,
+        next: &Live,
+    ) -> Result<(Vec<Listening>, Vec<u64>, Vec<(u64, Whose)>), String> {
         let mut before: Vec<Door> = std::mem::take(&mut self.doors);
         let (mut doors, mut open, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         let mut number = before.iter().map(|door| door.number + 1).max().unwrap_or(0);
         let mut failed = None;
         for (pool, place) in next.listed() {
-            for address in &place.pool.downstream.listen {
+            for (address, strict) in place.pool.downstream.listeners() {
+                let whose = Whose { pool, strict };
                 let any_port = matches!(address, Address::Tcp { port: 0, .. });
                 let same = |door: &Door| {
                     if any_port {
-                        door.address == *address && door.pool == place.pool.name
+                        door.address == *address && door.pool == place.pool.name && door.strict == strict
                     } else {
                         door.address.is_same_place(address)
                     }
                 };
                 if let Some(at) = before.iter().position(same) {
                     let door = before.remove(at);
-                    if door.pool != place.pool.name {
-                        moved.push((door.number, pool));
+                    if door.pool != place.pool.name || door.strict != strict {
+                        moved.push((door.number, whose));
                     }
                     doors.push(door);
                     continue;
                 }
-                match open_door(number, pool, &place.pool, address, None, next.config.handover.is_some()) {
+                match open_door(number, whose, &place.pool, address, None, next.config.handover.is_some()) {
                     Ok((door, listening)) => {
                         number += 1;
                         doors.push(door);
@@ -155,10 +161,11 @@ impl Proxy {
         }
         for door in &mut doors {
             // Only now: had anything failed, it would be the pool's that it was.
-            let pool = moved.iter().find(|(number, _)| *number == door.number).map(|&(_, pool)| usize::from(pool));
-            if let Some(place) = pool.and_then(|pool| next.pools.get(pool)) {
+            let Some(&(_, whose)) = moved.iter().find(|(number, _)| *number == door.number) else { continue };
+            if let Some(place) = next.pools.get(usize::from(whose.pool)) {
                 door.pool.clone_from(&place.pool.name);
             }
+            door.strict = whose.strict;
         }
         self.doors = doors;
         Ok((open, before.into_iter().map(|door| door.number).collect(), moved))
@@ -168,7 +175,7 @@ impl Proxy {
 /// Opens a listener, or takes the one that another process has `given`. A `copy` of it is kept if it may be handed on.
 pub(super) fn open_door(
     number: u64,
-    pool: u16,
+    whose: Whose,
     config: &Pool,
     address: &Address,
     given: Option<OwnedFd>,
@@ -183,8 +190,9 @@ pub(super) fn open_door(
     let (copy, stays) =
         if copy { bound.copy().map(|(copy, stays)| (Some(copy), stays)).map_err(bad)? } else { (None, None) };
     let at = bound.address();
-    let door = Door { number, pool: config.name.clone(), address: address.clone(), at, copy, stays };
-    Ok((door, Listening { number, pool, bound }))
+    let (pool, strict) = (config.name.clone(), whose.strict);
+    let door = Door { number, pool, strict, address: address.clone(), at, copy, stays };
+    Ok((door, Listening { number, whose, bound }))
 }
 
 /// The admin listener, as the process knows it.

@@ -14,7 +14,7 @@ use crate::live::Live;
 use crate::memory;
 use crate::metrics::Exporter;
 use crate::reload::{Watched, keep_what_needs_a_restart, report, settings};
-use crate::worker::{self, Order, Reload, Seat, Setup};
+use crate::worker::{self, Order, Reload, Seat, Setup, Whose};
 use doors::{ADMIN, AdminDoor, Door, accept_taker, admin_listener, bind_admin, name_of, open_door, take_over};
 use housekeeping::housekeeping;
 use source::Shared;
@@ -114,10 +114,11 @@ impl Proxy {
         let live = Arc::new(Live::first(config, Instant::now()));
         let (mut doors, mut listeners) = (Vec::new(), Vec::new());
         for (pool, place) in live.listed() {
-            for address in &place.pool.downstream.listen {
+            for (address, strict) in place.pool.downstream.listeners() {
                 let given = taken.as_mut().and_then(|taken| taken.find(&name_of(address)));
                 let copy = live.config.handover.is_some();
-                let (door, listening) = open_door(doors.len() as u64, pool, &place.pool, address, given, copy)?;
+                let (door, listening) =
+                    open_door(doors.len() as u64, Whose { pool, strict }, &place.pool, address, given, copy)?;
                 doors.push(door);
                 listeners.push(listening);
             }

@@ -141,7 +141,9 @@ impl Engine {
         let now = self.now;
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let hot = &mut place.config.path.hot;
-        let Some((shard, since, settled)) = hot.key(hash).map(|key| (key.shard, key.since, key.settled)) else { return };
+        let Some((shard, since, settled)) = hot.key(hash).map(|key| (key.shard, key.since, key.settled)) else {
+            return;
+        };
         if !settled {
             if self.asked_before(pool, shard, since) {
                 return;
