@@ -443,6 +443,8 @@ struct PoolBook {
     told: Vec<Told>,
     /// The names of the shards, for the log.
     names: Vec<String>,
+    /// How many of them were known not to tell of changes.
+    untracked: u64,
 }
 
 impl Books {
@@ -473,6 +475,7 @@ impl Books {
                 shards: names.iter().map(|_| Vec::new()).collect(),
                 told: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
                 names,
+                untracked: 0,
             }
         };
         self.pools = live.pools.iter().enumerate().map(book).collect();
@@ -741,6 +744,11 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         let pool = number as u16;
         if let Some(counts) = engine.pool_counts(pool) {
             book.farewell.note(&book.name, counts, now);
+            let untracked = counts.untracked.get();
+            if std::mem::replace(&mut book.untracked, untracked) < untracked {
+                let reason = "a server refuses CLIENT TRACKING: what is kept of its keys lives for max_staleness only";
+                tracing::warn!(pool = %book.name, servers = untracked, reason, "untracked");
+            }
             let is_over = !book.listed && counts.client_connections.get() == 0;
             if let Some(metrics) = &mut book.metrics {
                 metrics.fold(counts);

@@ -72,8 +72,10 @@ fn names_follow_the_rules() {
         assert_eq!(stem.ends_with("_bytes"), metric.unit == Unit::Bytes, "{name}");
         assert!(!["_sum", "_count", "_bucket", "_info_total"].iter().any(|end| name.ends_with(end)), "{name}");
         for label in metric.labels() {
-            let known =
-                ["pool", "backend", "worker", "version", "class", "cause", "full", "state", "result", "why", "limit"];
+            let known = [
+                "pool", "backend", "worker", "version", "class", "cause", "full", "state", "result", "why", "limit",
+                "age",
+            ];
             assert!(known.contains(&label), "{name} has a label {label}");
         }
         let help = metric.help;

@@ -7,6 +7,7 @@ mod support;
 
 use hotring::engine::{Engine, LineId, SessionId};
 use hotring::error::{Cause, Failure};
+use hotring::metrics::{Label, Stale};
 use hotring::stages::Hot;
 use hotring::stages::hot::{Config, Means, Reads};
 use support::{Wires, engine, pool, request};
@@ -394,4 +395,37 @@ fn a_session_that_speaks_resp3_gets_nulls_of_its_own_in_arrays() {
     s.app(2);
     s.ask(2, "MGET k k");
     assert_eq!(s.app(2), "*2\r\n_\r\n_\r\n");
+}
+
+#[test]
+fn a_sample_of_the_answers_is_compared_with_the_shard() {
+    let mut s = Stand::with(Config { reads: Reads::Near, audit: 1, ..Config::default() });
+    let stale = |s: &mut Stand| {
+        let counts = s.engine.pool_counts(0).unwrap();
+        (counts.audited, Stale::ALL.iter().map(|&age| counts.audit_stale[age]).collect::<Vec<_>>())
+    };
+    s.fill("$1\r\n1\r\n");
+    s.sent(s.line);
+    s.ask(1, "GET k");
+    assert_eq!(s.app(1), "$1\r\n1\r\n");
+    assert_eq!(s.sent(s.line), "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+    s.answer(s.line, "$1\r\n1\r\n");
+    assert_eq!(stale(&mut s), (1, vec![0, 0, 0, 0]), "right");
+    // Wrong, and of what is wrong there is no news.
+    s.ask(1, "GET k");
+    s.answer(s.line, "$1\r\n2\r\n");
+    for after in [10_000, 100_000] {
+        s.sent(s.line);
+        s.now += after;
+        s.engine.tick(s.now, &mut s.wires);
+        s.flush();
+        assert_eq!(s.sent(s.line), "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+        s.answer(s.line, "$1\r\n2\r\n");
+    }
+    s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    s.now += S;
+    s.engine.tick(s.now, &mut s.wires);
+    s.flush();
+    s.answer(s.line, "$1\r\n2\r\n");
+    assert_eq!(stale(&mut s), (2, vec![0, 0, 1, 0]), "for a tenth of a second at least");
 }

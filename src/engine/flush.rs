@@ -122,6 +122,7 @@ impl Engine {
             pool.config.path.tick(now, &mut self.notices);
         }
         self.follow_homes(port);
+        self.look_again();
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);
         self.see_off(&mut overdue, port);

@@ -153,6 +153,8 @@ struct Pool {
     channels: channels::Channels,
     /// By shard.
     trackers: Vec<Option<hot::Tracker>>,
+    /// Answers from elsewhere since one was looked at.
+    unaudited: u32,
     limits: limits::Limits,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
@@ -216,6 +218,7 @@ pub struct Engine {
     gathers: Slab<Gather>,
     attempts: Slab<scripts::Attempt>,
     errands: Slab<hot::Way>,
+    audits: Vec<hot::Audit>,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     spare: Spare,
@@ -253,6 +256,7 @@ impl Engine {
             gathers: Slab::new(),
             attempts: Slab::new(),
             errands: Slab::new(),
+            audits: Vec::new(),
             scripts: Arc::default(),
             joined: Slab::new(),
             spare: Spare::default(),
@@ -295,6 +299,7 @@ impl Engine {
             own,
             channels: channels::Channels::default(),
             trackers: Vec::new(),
+            unaudited: 0,
             counts: PoolCounts::default(),
         };
         pool.fill(number, &mut self.lines);

@@ -144,6 +144,10 @@ declare! {
         near_invalidations: u64 = "hotring_near_invalidations_total", One;
         /// Times all that was kept of a backend's keys was given up, since the connection on which it tells of changes was lost or it said so.
         near_flushes: u64 = "hotring_near_flushes_total", One;
+        /// Answers that did not come from their key's backend and were compared with it.
+        audited: u64 = "hotring_audited_total", One;
+        /// Those of them that said something else than the backend, by how long the same would have been answered.
+        audit_stale: Per<Stale, u64, { Stale::COUNT }> = "hotring_audit_stale_total", One;
         /// Backends that do not tell of changes, or not to this user: what is kept of their keys lives for `max_staleness` only.
         untracked: Level = "hotring_near_untracked_backends", One;
         /// Requests that took `slowlog_slower_than` or longer.
@@ -336,6 +340,20 @@ label! {
         Ejected = "ejected",
         /// So they do, but the next probe that it answers brings it back.
         HalfOpen = "half_open",
+    }
+}
+
+label! {
+    /// How long an answer that was compared with its backend stayed wrong.
+    Stale "age" {
+        /// Right again, or not given any more, 10 ms later.
+        Within10ms = "10ms",
+        /// From 10 to 100 ms.
+        Within100ms = "100ms",
+        /// From 100 ms to a second.
+        Within1s = "1s",
+        /// Longer.
+        Longer = "longer",
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Bounded: hot keys are few, and each has one errand of a kind at a time.
 
-use super::State;
+use super::{Audit, State};
 use crate::command::{Class, Tag};
 use crate::engine::line::{Ticket, Waiter};
 use crate::engine::{Engine, LineId};
@@ -17,6 +17,8 @@ pub(in crate::engine) enum Errand {
     Track,
     /// It is asked for a sign of life.
     Proof,
+    /// An answer is compared with what its shard has.
+    Audit(Box<Audit>),
     /// What a key has is kept here: its hash, and the number of the fill.
     Near {
         /// The key's.
@@ -70,6 +72,11 @@ impl Engine {
         match errand {
             Errand::Track => self.tracks(pool, shard, replies.first().is_some_and(|reply| reply == b"+OK\r\n")),
             Errand::Proof => {}
+            Errand::Audit(audit) => {
+                if let [reply] = replies {
+                    self.looked(*audit, reply);
+                }
+            }
             Errand::Near { hash, number } => {
                 let now = self.now;
                 let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };

@@ -1,10 +1,12 @@
 //! What is done for hot keys: answers from memory, and what keeps them true.
 
+mod audit;
 mod errands;
 mod fencing;
 mod notes;
 mod tracker;
 
+pub(super) use audit::Audit;
 pub(super) use errands::{Errand, Way};
 pub(super) use notes::{Note, Notes};
 pub(super) use tracker::Tracker;
@@ -49,6 +51,7 @@ impl Engine {
         pool.config.path.hot.served(hash);
         pool.counts.near_hits = pool.counts.near_hits.saturating_add(1);
         self.keep_proof(number, shard);
+        self.sample(number, hash);
     }
 
     /// A read of a hot key was sent home.
