@@ -9,7 +9,7 @@ use crate::live::{Live, Place};
 use crate::upstream::connection::{self, Target};
 use crate::upstream::dial::{Gate, Names, Resolver, System};
 use crate::upstream::probe::Lobby;
-use crate::upstream::{self, Servers};
+use crate::upstream::{self, Server, Servers};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -61,7 +61,14 @@ impl Lines {
         targets.resize_with(live.pools.len(), Vec::new);
         for (pool, targets) in live.pools.iter().zip(targets.iter_mut()) {
             targets.resize_with(pool.shards.len(), || None);
-            let own = (Rc::new(pool.pool.upstream.clone()), &pool.order);
+            let config = Rc::new(pool.pool.upstream.clone());
+            let replica = |&(number, _): &(u16, u16)| {
+                let Place::Server { address, .. } = &pool.shards.get(usize::from(number))?.place else { return None };
+                let server = Server { address: address.clone(), weight: 1, alias: None, name: String::new() };
+                Some((Rc::clone(&config), server, number))
+            };
+            let replicas: Vec<_> = pool.replicas.iter().filter_map(replica).collect();
+            let own = (config, &pool.order);
             let gutter = pool.gutter.as_ref().map(|gutter| (Rc::new(gutter.upstream.clone()), &pool.spare));
             let servers = [own].into_iter().chain(gutter).flat_map(|(config, numbers)| {
                 let servers = match &config.servers {
@@ -70,7 +77,7 @@ impl Lines {
                 };
                 servers.into_iter().zip(numbers).map(move |(server, &number)| (Rc::clone(&config), server, number))
             });
-            for (config, server, number) in servers {
+            for (config, server, number) in servers.chain(replicas) {
                 let aim = targets.get_mut(usize::from(number));
                 let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
                 let gate = before.filter(|gate| gate.is_as(&config));

@@ -46,6 +46,8 @@ pub struct LivePool {
     pub gutter: Option<Arc<Pool>>,
     /// The numbers that its servers have here, in the order of the file.
     pub spare: Vec<u16>,
+    /// The replicas of its own servers, in the order of the file: a replica's number, and that of the server it follows.
+    pub replicas: Vec<(u16, u16)>,
     /// What its workers tell each other of writes.
     pub fence: Arc<Fence>,
     /// Its open sessions, over all workers.
@@ -93,6 +95,27 @@ impl Place {
             }
             _ => false,
         }
+    }
+}
+
+/// What a shard is to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Keys live on it.
+    Primary,
+    /// It stands in for those that are ejected.
+    Gutter,
+    /// It follows another.
+    Replica,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "primary",
+            Self::Gutter => "gutter",
+            Self::Replica => "replica",
+        })
     }
 }
 
@@ -152,6 +175,7 @@ impl Live {
                     order: Vec::new(),
                     gutter: None,
                     spare: Vec::new(),
+                    replicas: Vec::new(),
                     fence: Arc::default(),
                     open: Arc::default(),
                 });
@@ -179,6 +203,7 @@ impl Live {
                 let named = |(name, place): (String, Place)| (format!("{}/{name}", gutter.name), place);
                 all.extend(places(gutter).into_iter().map(named));
             }
+            all.extend(replicas(listed));
             pool.gutter = gutter;
             pool.settle(&all, now);
         }
@@ -234,12 +259,26 @@ impl LivePool {
     /// Whether it is configured as the other is.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.pool, &self.gutter, &self.order, &self.spare) == (&other.pool, &other.gutter, &other.order, &other.spare)
+        let all = |pool: &Self| (pool.order.clone(), pool.spare.clone(), pool.replicas.clone());
+        (&self.pool, &self.gutter, all(self)) == (&other.pool, &other.gutter, all(other))
     }
 
-    /// All its numbers that are in use, those of its gutter last.
+    /// All its numbers that are in use: those of its servers, of its gutter, of its replicas.
     pub fn numbers(&self) -> impl Iterator<Item = u16> {
-        self.order.iter().chain(&self.spare).copied()
+        let replicas = self.replicas.iter().map(|&(replica, _)| replica);
+        self.order.iter().chain(&self.spare).copied().chain(replicas)
+    }
+
+    /// What the shard with this number is to the pool.
+    #[must_use]
+    pub fn role(&self, shard: u16) -> Role {
+        if self.spare.contains(&shard) {
+            Role::Gutter
+        } else if self.replicas.iter().any(|&(replica, _)| replica == shard) {
+            Role::Replica
+        } else {
+            Role::Primary
+        }
     }
 
     /// Where its keys live, all shards being well.
@@ -279,8 +318,18 @@ impl LivePool {
         }
         let own = if self.listed { shards(&self.pool).len() } else { 0 };
         self.spare = self.order.split_off(own.min(self.order.len()));
+        let gutter = self.gutter.as_ref().map_or(0, |gutter| shards(gutter).len());
+        let replicas = self.spare.split_off(gutter.min(self.spare.len()));
+        let names = shards(&self.pool);
+        let followed = self.pool.upstream.replicas.iter().flat_map(|(server, list)| {
+            let at = names.iter().position(|shard| shard.name == *server);
+            let number = at.and_then(|at| self.order.get(at)).copied();
+            list.iter().map(move |_| number)
+        });
+        self.replicas = replicas.into_iter().zip(followed).filter_map(|(own, of)| Some((own, of?))).collect();
+        let used: Vec<u16> = self.numbers().collect();
         for (number, shard) in self.shards.iter_mut().enumerate() {
-            if !self.order.contains(&(number as u16)) && !self.spare.contains(&(number as u16)) {
+            if !used.contains(&(number as u16)) {
                 shard.left.get_or_insert(now);
             }
         }
@@ -301,6 +350,17 @@ fn places(pool: &Pool) -> Vec<(String, Place)> {
         }
         Servers::Static(servers) => names.zip(servers.iter().map(|server| Place::of(server, &pool.upstream))).collect(),
     }
+}
+
+/// Where the replicas of a pool's servers are, by their names: the server's, and the place in its list.
+fn replicas(pool: &Pool) -> Vec<(String, Place)> {
+    let upstream = &pool.upstream;
+    let auth = (upstream.user.clone(), upstream.password.clone());
+    let all = upstream.replicas.iter().flat_map(|(server, list)| {
+        list.iter().zip(1..).map(move |(address, n)| (format!("{server}/replica-{n}"), address))
+    });
+    let place = |address: &Address| Place::Server { address: address.clone(), auth: auth.clone(), db: upstream.db };
+    all.map(|(name, address)| (name, place(address))).collect()
 }
 
 /// The share of the keyspace whose home is another shard. Of many keys, since hashes need not use all positions; pins are

@@ -245,6 +245,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         }),
         None => route,
     };
+    let route = route.with_replicas(live.replicas.clone());
     PoolConfig {
         name: pool.name.clone(),
         shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
@@ -462,7 +463,7 @@ impl Books {
         let exporter = &self.exporter;
         let book = |(number, pool): (usize, &LivePool)| {
             // Of a shard that leaves nothing is known any more, should it come back.
-            let stays = |shard: &usize| pool.order.contains(&(*shard as u16));
+            let stays = |shard: &usize| pool.numbers().any(|own| usize::from(own) == *shard);
             let told = |shard| Some(shard).filter(stays).and_then(|at| before.get(number)?.told.get(at)).copied();
             let names: Vec<String> = pool.shards.iter().map(|shard| shard.name.clone()).collect();
             let had = before.get(number).is_some_and(|book| book.metrics.is_some());

@@ -71,6 +71,7 @@ impl Source for Fake {
             pool: "alpha".to_owned(),
             name: name.to_owned(),
             address: "127.0.0.1:6379".to_owned(),
+            role: "primary".to_owned(),
             state: state.to_owned(),
             connections: 2,
             in_queue: 0,
@@ -150,7 +151,10 @@ fn pages_answer_in_plain_text() {
             ("/healthz", "ok\n"),
             ("/version", concat!("hotring ", env!("CARGO_PKG_VERSION"))),
             ("/config", "redis_auth: \"***\""),
-            ("/backends", "alpha  the-other  127.0.0.1:6379  ejected for 3 s  2            0         17\n"),
+            (
+                "/backends",
+                "alpha  the-other  127.0.0.1:6379  ejected for 3 s  2            0         17         primary\n",
+            ),
             ("/healthz?x=y", "ok\n"),
         ] {
             let answer = admin.get(path).await;

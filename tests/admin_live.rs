@@ -306,8 +306,8 @@ fn ready_and_backends_tell_of_a_shard_that_is_down() {
         let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(name)).unwrap();
         line.split_whitespace().skip(2).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(row("s0"), [&at[0], "up", "1", "0", "0"]);
-    assert_eq!(row("s1"), [&at[1], "ejected", "0", "0", "0"]);
+    assert_eq!(row("s0"), [&at[0], "up", "1", "0", "0", "primary"]);
+    assert_eq!(row("s1"), [&at[1], "ejected", "0", "0", "0", "primary"]);
     redis[1].restart();
     eventually("it is back", || hotring.page("/readyz") == (200, "ready\n".to_owned()));
 }

@@ -281,11 +281,12 @@ fn the_example_uncommented_loads() {
     assert_eq!(users, ["app", "reader"]);
     assert_eq!(servers(&all, 2)[1].name, "private-b");
     assert_eq!(all.warnings(), [""; 0]);
-    // The keys of `sessions` are defaults too, but for the hash tag and what is pinned.
+    // The keys of `sessions` are defaults too, but for the hash tag, what is pinned and the replicas.
     let sessions = all.pools[1].clone();
     let servers = r#"["10.0.0.11:6379:1 sessions-1", "10.0.0.12:6379:1 sessions-2", "10.0.0.13:6379:2 sessions-3"]"#;
+    let more = r#"pin: {"celery:": sessions-1}, replicas: {sessions-1: ["10.0.0.21:6379", "10.0.0.22:6379"]}"#;
     let plain = parse(&format!(
-        r#"pools: {{sessions: {{listen: "127.0.0.1:6381", servers: {servers}, hash_tag: "{{}}", pin: {{"celery:": sessions-1}}}}}}"#
+        r#"pools: {{sessions: {{listen: "127.0.0.1:6381", servers: {servers}, hash_tag: "{{}}", {more}}}}}"#
     ));
     assert_eq!(sessions, plain.pools[0]);
     least.pools.extend_from_slice(&all.pools[1..]);
@@ -323,6 +324,7 @@ pools:
     redis_auth: "hush-1"
     timeout: off
     hash_tag: "$$"
+    replicas: {r: [/tmp/redis-2, "[::1]:6380"], "10.0.0.1:6379": "10.0.0.2:6379"}
     redis_db: 2
   b:
     listen: 127.0.0.1:2

@@ -87,6 +87,10 @@ fn without_a_gutter_that_is_well_there_is_the_error() {
         redis.kill();
     }
     eventually("nobody stands in", || app.ask(&format!("GET {b}")).starts_with("-ERR shard s1 is down ("));
+    for redis in &mut spare {
+        redis.restart();
+    }
+    eventually("they stand in again", || app.ask(&format!("SET {b} 2")) == "+OK\r\n");
     redis[1].restart();
     eventually("it is home again", || app.ask(&format!("GET {b}")) == "$-1\r\n");
 }

@@ -66,6 +66,8 @@ pub struct Backend {
     pub name: String,
     /// Where it is.
     pub address: String,
+    /// What it is to its pool, in one word: primary, replica ...
+    pub role: String,
     /// One word or a few: up, connecting, ejected ...
     pub state: String,
     /// Open connections.
@@ -189,17 +191,18 @@ async fn explain(source: Arc<dyn Source>, query: Option<String>, patience: Durat
 }
 
 fn backends(rows: &[Backend]) -> Response {
-    let head = ["POOL", "BACKEND", "ADDRESS", "STATE", "CONNECTIONS", "IN_QUEUE", "OUT_QUEUE"].map(str::to_owned);
+    let head = ["POOL", "BACKEND", "ADDRESS", "STATE", "CONNECTIONS", "IN_QUEUE", "OUT_QUEUE", "ROLE"];
+    let head = head.map(str::to_owned);
     let rows = rows.iter().map(|b| {
         let numbers = [b.connections, b.in_queue, b.out_queue].map(|n| n.to_string());
         let [connections, in_queue, out_queue] = numbers;
-        let words = [&b.pool, &b.name, &b.address, &b.state].map(|word| one_line(word));
-        let [pool, name, address, state] = words;
-        [pool, name, address, state, connections, in_queue, out_queue]
+        let words = [&b.pool, &b.name, &b.address, &b.state, &b.role].map(|word| one_line(word));
+        let [pool, name, address, state, role] = words;
+        [pool, name, address, state, connections, in_queue, out_queue, role]
     });
     let table: Vec<_> = [head].into_iter().chain(rows).collect();
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
+    let widths: [usize; 8] = std::array::from_fn(width);
     let lines = table.iter().map(|row| {
         let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())

@@ -65,6 +65,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_limits(&written, report);
     check_pins(&written, report);
     hot::check(&written, report);
+    check_replicas(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
         for (name, other) in other {
@@ -154,6 +155,11 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             databases: if db == 0 { value(written.databases, u32::from(upstream::DATABASES)) as u16 } else { 1 },
             resp3: value(written.resp3, true),
             max_outbox: value(written.max_outbox, upstream::MAX_OUTBOX),
+            replicas: written
+                .replicas
+                .into_iter()
+                .map(|(server, list)| (server.value, list.into_iter().map(|address| address.value).collect()))
+                .collect(),
         },
         ring: RingConfig {
             hash: value(written.hash, KeyHash::Fnv1a_64),
@@ -306,6 +312,43 @@ fn check_pins(pool: &PoolWritten, report: &mut Report) {
         let at = if start.is_empty() { String::new() } else { format!(".{start}") };
         let said = format!("`{}` is no server of this pool, expected one of `{}`", server.value, names.join("`, `"));
         report.add(server.at, format!("{}.pin{at}", pool.key), said);
+    }
+}
+
+/// A replica is one of a server of the pool, and stands once in it.
+fn check_replicas(pool: &PoolWritten, report: &mut Report) {
+    let servers = match &pool.servers {
+        Some(ServersWritten::List(servers)) => servers,
+        Some(ServersWritten::Embedded(_)) => {
+            let said = "is for pools of servers: embedded nodes have no replicas";
+            pool.replicas.first().into_iter().for_each(|(server, _)| {
+                report.add(server.at, format!("{}.replicas", pool.key), said);
+            });
+            return;
+        }
+        None => return,
+    };
+    let mut seen: Vec<&Written<Address>> = Vec::new();
+    for (server, addresses) in &pool.replicas {
+        let key = format!("{}.replicas.{}", pool.key, server.value);
+        if !servers.iter().any(|own| own.value.name == server.value) {
+            let names: Vec<&str> = servers.iter().map(|server| server.value.name.as_str()).collect();
+            let said =
+                format!("`{}` is no server of this pool, expected one of `{}`", server.value, names.join("`, `"));
+            report.add(server.at, key.clone(), said);
+        }
+        for (i, address) in addresses.iter().enumerate() {
+            let (key, told) = (format!("{key}[{i}]"), quoted(&address.value.to_string()));
+            if let Some(first) = seen.iter().find(|other| other.value.is_same_place(&address.value)) {
+                report.twice(address.at, first.at, key, format!("{told} stands twice"));
+            } else if let Some(own) = servers.iter().find(|own| own.value.address.is_same_place(&address.value)) {
+                let said = format!("{told} is the server {} itself, expected a replica", quoted(&own.value.name));
+                report.add(address.at, key, said);
+            } else if pool.listen.iter().any(|listen| reaches(&listen.value, &address.value)) {
+                report.add(address.at, key, format!("{told} is where this pool listens, it would talk to itself"));
+            }
+            seen.push(address);
+        }
     }
 }
 

@@ -343,6 +343,13 @@ pub const KEYS: &[Key] = &[
         "",
         "a server where all keys live, or servers by how keys begin, such as `{\"celery:\": s1}`; the longest beginning counts",
     ),
+    own(
+        Place::Pool,
+        "replicas",
+        "",
+        "where replicas of the servers are, by the servers' names, such as `{s1: [10.0.0.21:6379, 10.0.0.22:6379]}`: reads of hot \
+         keys may be served by them",
+    ),
     twemproxy("redis_db", "0", "database that is selected at the servers"),
     own(Place::Pool, "db", "0", "the same as `redis_db`"),
     own(Place::Server, "address", "required", "where the server listens: `host:port` or `/path`"),

@@ -162,6 +162,13 @@ impl Text {
         for (start, server) in &ring.pins {
             self.line(&format!("      {}: {}", quoted(start), quoted(server)));
         }
+        if !upstream.replicas.is_empty() {
+            self.line("    replicas:");
+        }
+        for (server, addresses) in &upstream.replicas {
+            let addresses: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
+            self.line(&format!("      {}: [{}]", quoted(server), addresses.join(", ")));
+        }
         self.key("redis_db", upstream.db);
     }
 

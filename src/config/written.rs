@@ -118,6 +118,8 @@ pub(super) struct PoolWritten {
     pub(super) rate_limits: Vec<Written<Limit>>,
     /// Beginnings of keys, each with a server's name.
     pub(super) pins: Vec<(String, Written<String>)>,
+    /// Servers' names with where their replicas are.
+    pub(super) replicas: Vec<(Written<String>, Vec<Written<Address>>)>,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
 }
@@ -313,6 +315,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         users: pool.users(dir),
         rate_limits: pool.rate_limits(),
         pins: pool.pins(),
+        replicas: pool.replicas(),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
     })
@@ -400,6 +403,40 @@ impl<'n, 'r> Fields<'n, 'r> {
             pins.extend(scalar(name, &join(&key, text), self.report, server).map(|name| (text.to_owned(), name)));
         }
         pins
+    }
+
+    /// Where the servers' replicas are, by the servers' names.
+    fn replicas(&mut self) -> Vec<(Written<String>, Vec<Written<Address>>)> {
+        let Some(node) = self.get("replicas") else { return Vec::new() };
+        let key = join(&self.key, "replicas");
+        let Some(entries) = node.entries().filter(|entries| !entries.is_empty()) else {
+            let expected = "a map from servers' names to lists of addresses such as `{s1: [10.0.0.21:6379]}`";
+            self.report.unfit(node, &key, &Expected::new(expected));
+            return Vec::new();
+        };
+        refuse_twice(entries, &key, self.report);
+        let mut replicas = Vec::new();
+        for (server, list) in entries {
+            let Some(name) = server.text() else {
+                self.report.unfit(server, &key, &Expected::new("the name of a server"));
+                continue;
+            };
+            let key = join(&key, name);
+            let address = |text: &str| servers::address(text).map(|(address, _)| address);
+            let addresses = match &list.kind {
+                NodeKind::List(items) if items.is_empty() => {
+                    self.report.add(list.id, key, "the list is empty; name at least one replica");
+                    continue;
+                }
+                NodeKind::List(items) => {
+                    let item = |(i, node)| scalar(node, &format!("{key}[{i}]"), self.report, address);
+                    items.iter().enumerate().filter_map(item).collect()
+                }
+                _ => scalar(list, &key, self.report, address).into_iter().collect(),
+            };
+            replicas.push((Written { value: name.to_owned(), at: server.id }, addresses));
+        }
+        replicas
     }
 
     fn listen(&mut self, name: &str, node: &'n Node, nutcracker: bool) -> Vec<Written<Address>> {

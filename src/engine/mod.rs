@@ -400,7 +400,7 @@ impl Engine {
     #[must_use]
     pub fn probe_at(&self, pool: u16, shard: u16) -> Option<Micros> {
         let path = self.path(pool)?;
-        path.health.probe_at(shard).filter(|_| path.route.shards().contains(&shard))
+        path.health.probe_at(shard).filter(|_| path.route.numbers().any(|own| own == shard))
     }
 
     /// A pool's stages, to be told of what the shell knows.

@@ -41,7 +41,7 @@ impl Pool {
             let (set, shard, lane) = (place / stride, place % stride / width, place % width);
             let was = (shard < shards && lane < lanes).then_some(set * shards * lanes + shard * lanes + lane);
             let line = was.and_then(|was| table.get(was as usize)).copied().unwrap_or_else(|| {
-                let retired = !self.config.path.route.shards().contains(&(shard as u16));
+                let retired = !self.config.path.route.numbers().any(|own| u32::from(own) == shard);
                 lines.push(Line { retired, ..Line::new(number, shard as u16, place, self.dialect(place)) });
                 lines.len() as LineId - 1
             });

@@ -134,6 +134,7 @@ impl admin::Source for Shared {
                     pool: pool.pool.name.clone(),
                     name: pool.name_of(shard).to_owned(),
                     address,
+                    role: pool.role(shard).to_string(),
                     state: state.into(),
                     connections,
                     in_queue: views.iter().map(|v| v.in_queue).sum(),

@@ -57,6 +57,8 @@ pub struct Route {
     ring: Ring,
     /// The servers that stand in for those that are ejected, and their ring.
     gutter: Option<(Placement, Ring)>,
+    /// Shards that follow others: a replica's number, and that of the shard it follows. They are on no ring.
+    replicas: Vec<(u16, u16)>,
     /// By the shards' numbers; what is not there is live.
     live: Vec<bool>,
     lanes: u16,
@@ -68,7 +70,7 @@ impl Route {
     #[must_use]
     pub fn new(placement: Placement, lanes: u16) -> Self {
         let ring = placement.ring(&[]);
-        Self { placement, ring, gutter: None, live: Vec::new(), lanes, changes: 0 }
+        Self { placement, ring, gutter: None, replicas: Vec::new(), live: Vec::new(), lanes, changes: 0 }
     }
 
     /// The same, with a gutter: shards that have numbers of their own, and take the keys of those that are ejected.
@@ -78,6 +80,13 @@ impl Route {
         Self { gutter: Some((gutter, ring)), ..self }
     }
 
+    /// The same, with shards that have numbers of their own and follow others: a replica's number, and that of the shard it
+    /// follows.
+    #[must_use]
+    pub fn with_replicas(self, replicas: Vec<(u16, u16)>) -> Self {
+        Self { replicas, ..self }
+    }
+
     /// Whether a shard is one of the gutter's.
     #[must_use]
     #[inline]
@@ -85,10 +94,17 @@ impl Route {
         self.gutter.as_ref().is_some_and(|(gutter, _)| gutter.numbers.contains(&shard))
     }
 
-    /// The numbers of all shards, those of the gutter last.
+    /// The numbers of all shards, those of the gutter and the replicas last.
     pub fn numbers(&self) -> impl Iterator<Item = u16> {
         let spares = self.gutter.iter().flat_map(|(gutter, _)| &gutter.numbers);
-        self.placement.numbers.iter().chain(spares).copied()
+        let replicas = self.replicas.iter().map(|(replica, _)| replica);
+        self.placement.numbers.iter().chain(spares).chain(replicas).copied()
+    }
+
+    /// Whether a shard follows another.
+    #[must_use]
+    pub fn is_replica(&self, shard: u16) -> bool {
+        self.replicas.iter().any(|&(replica, _)| replica == shard)
     }
 
     /// Draws the rings anew.
@@ -191,6 +207,8 @@ impl Stage for Route {
 
     fn observe(&mut self, event: &Event<'_>, _now: Micros, _notices: &mut Notices) {
         match event {
+            // A replica is on no ring, and nothing moves for its sake.
+            Event::Ejected(shard) | Event::Restored(shard) if self.is_replica(*shard) => {}
             Event::Ejected(shard) => self.set(*shard, false),
             Event::Restored(shard) => self.set(*shard, true),
             _ => {}

@@ -93,6 +93,9 @@ pub struct Config {
     pub slow_commands: Vec<String>,
     /// Bytes that may wait to be sent on one connection before the sessions that fill it are paused.
     pub max_outbox: u64,
+    /// Where replicas of the servers are, by the servers' names: reads of hot keys may be served by them. They are spoken to as
+    /// the servers are.
+    pub replicas: Vec<(String, Vec<Address>)>,
 }
 
 impl Config {

@@ -414,6 +414,7 @@ pub(super) mod tests {
             dedicated_connections: crate::upstream::DEDICATED_CONNECTIONS,
             slow_commands: Vec::new(),
             max_outbox: crate::upstream::MAX_OUTBOX,
+            replicas: Vec::new(),
         }
     }
 
