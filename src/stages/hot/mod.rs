@@ -333,6 +333,7 @@ impl Stage for Hot {
         match (verdict, leg.hot.and_then(|hash| self.keys.get(&hash))) {
             (Verdict::Near, _) => "hot: answered from memory".into(),
             (_, Some(key)) => format!("hot, served by {:?}", key.means),
+            _ if !self.config.serves() => "off".into(),
             _ => "not hot".into(),
         }
     }
