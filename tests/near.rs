@@ -80,28 +80,42 @@ impl Stand {
         String::from_utf8(std::mem::take(&mut self.wires.shards[line as usize])).unwrap()
     }
 
-    /// Reads `k` at its shard, upon which it is read on the tracked connection, too.
+    /// Reads `k` on the tracked connection, so that it is kept.
     fn fill(&mut self, value: &str) {
-        self.sent(self.line);
-        self.ask(0, "GET k");
-        assert!(self.sent(self.line).contains("GET"), "read at home");
-        assert!(self.sent(self.tracker).contains("PTTL"), "and to be kept");
-        self.answer(self.line, value);
+        self.fill_begins(0);
         let kept = format!("+OK\r\n{value}:-1\r\n");
         self.answer(self.tracker, &kept);
-        self.app(0);
+        assert_eq!(self.app(0), value);
     }
 
-    /// Whether `GET k` of a session is answered from memory, and how.
-    fn near(&mut self, session: SessionId) -> Option<String> {
-        self.sent(self.line);
+    /// A session's `GET k` is asked on the tracked connection, and nowhere else.
+    fn fill_begins(&mut self, session: SessionId) {
+        (self.sent(self.line), self.sent(self.tracker));
         self.ask(session, "GET k");
-        let sent = self.sent(self.line);
-        if sent.is_empty() {
-            return Some(self.app(session));
+        assert_eq!(self.sent(self.line), "");
+        let asked =
+            ["CLIENT CACHING YES", "GET k", "PTTL k"].map(|line| String::from_utf8(request(line)).unwrap()).concat();
+        assert_eq!(self.sent(self.tracker), asked);
+    }
+
+    /// Whether `GET k` of a session is answered from memory, and how. If not it is answered from wherever it was sent, and not
+    /// kept.
+    fn near(&mut self, session: SessionId) -> Option<String> {
+        (self.sent(self.line), self.sent(self.tracker));
+        self.ask(session, "GET k");
+        let (home, tracked) = (self.sent(self.line), self.sent(self.tracker));
+        let told = self.app(session);
+        if !home.is_empty() {
+            self.answer(self.line, "$4\r\nhome\r\n");
+        } else if tracked.contains("GET") {
+            // It was there, and is gone.
+            let reply =
+                if tracked.contains("CACHING") { "+OK\r\n$4\r\nhome\r\n:-2\r\n" } else { "$4\r\nhome\r\n:-2\r\n" };
+            self.answer(self.tracker, reply);
+        } else {
+            return Some(told);
         }
-        self.answer(self.line, "$4\r\nhome\r\n");
-        assert_eq!(self.app(session), "$4\r\nhome\r\n");
+        assert_eq!((told.as_str(), self.app(session).as_str()), ("", "$4\r\nhome\r\n"));
         None
     }
 }
@@ -133,11 +147,9 @@ fn other_keys_and_other_commands_go_home() {
 #[test]
 fn that_there_is_nothing_is_kept_too_and_told_in_each_ones_protocol() {
     let mut s = Stand::new();
-    s.sent(s.line);
-    s.ask(0, "GET k");
-    s.answer(s.line, "$-1\r\n");
+    s.fill_begins(0);
     s.answer(s.tracker, "+OK\r\n_\r\n:-2\r\n");
-    s.app(0);
+    assert_eq!(s.app(0), "$-1\r\n");
     assert_eq!(s.near(1).as_deref(), Some("$-1\r\n"));
     s.ask(2, "HELLO 3");
     s.app(2);
@@ -149,10 +161,7 @@ fn news_of_a_change_ends_it() {
     let mut s = Stand::new();
     s.fill("$1\r\n1\r\n");
     s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
-    assert_eq!(s.near(1), None);
-    // That it was read has begun the next one.
-    s.answer(s.tracker, "+OK\r\n$1\r\n2\r\n:-1\r\n");
-    // But what was answered meanwhile was something else.
+    s.fill("$1\r\n2\r\n");
     assert_eq!(s.near(1).as_deref(), Some("$1\r\n2\r\n"));
     s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n_\r\n");
     assert_eq!(s.near(1), None, "all keys there are");
@@ -162,11 +171,11 @@ fn news_of_a_change_ends_it() {
 #[test]
 fn news_between_the_question_and_its_reply_counts() {
     let mut s = Stand::new();
-    s.ask(0, "GET k");
-    s.answer(s.line, "$1\r\n1\r\n");
+    s.fill_begins(0);
     s.answer(s.tracker, "+OK\r\n");
     s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
     s.answer(s.tracker, "$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.app(0), "$1\r\n1\r\n", "whoever asked is told all the same");
     assert_eq!(s.near(1), None);
 }
 
@@ -204,12 +213,16 @@ fn what_was_asked_for_while_a_write_was_on_its_way_is_not_kept() {
     s.ask(0, "GET k");
     assert_eq!(s.sent(s.tracker), "", "not even asked for");
     s.answer(s.line, "+OK\r\n$1\r\n2\r\n");
-    s.ask(0, "GET k");
-    assert!(s.sent(s.tracker).contains("PTTL"));
+    assert_eq!(s.app(0), "$1\r\n2\r\n");
+    s.fill_begins(0);
     s.ask(2, "SET k 3");
+    s.answer(s.line, "+OK\r\n");
+    s.sent(s.line);
+    s.ask(1, "GET k");
+    assert!(!s.sent(s.line).is_empty(), "what was asked before the write is not for whoever asks behind it");
+    s.answer(s.line, "$1\r\n3\r\n");
     s.answer(s.tracker, "+OK\r\n$1\r\n2\r\n:-1\r\n");
-    s.answer(s.line, "$1\r\n2\r\n+OK\r\n");
-    s.app(0);
+    assert_eq!((s.app(0).as_str(), s.app(1).as_str()), ("$1\r\n2\r\n", "$1\r\n3\r\n"));
     assert_eq!(s.near(0), None);
 }
 
@@ -252,16 +265,19 @@ fn nothing_is_served_longer_than_the_last_sign_of_life_allows() {
     assert!(s.near(1).is_some());
     assert_eq!(s.sent(s.tracker), "");
     s.now += 2_000;
-    assert!(s.near(1).is_some());
+    s.ask(1, "GET k");
+    assert_eq!((s.sent(s.line).as_str(), s.app(1).as_str()), ("", "$1\r\n1\r\n"));
     assert_eq!(s.sent(s.tracker), "*1\r\n$4\r\nPING\r\n", "asked in time");
     s.answer(s.tracker, "+PONG\r\n");
     s.now += S - 1_000;
     assert!(s.near(1).is_some());
     s.sent(s.tracker);
     s.now += 2_000;
-    assert_eq!(s.near(1), None, "no answer");
-    s.answer(s.tracker, "+PONG\r\n");
-    assert_eq!(s.near(1), None, "that was seen at home meanwhile was something else");
+    s.ask(1, "GET k");
+    assert_eq!(s.app(1), "", "no answer");
+    s.answer(s.tracker, "+PONG\r\n+OK\r\n$1\r\n2\r\n:-1\r\n");
+    assert_eq!(s.app(1), "$1\r\n2\r\n");
+    assert_eq!(s.near(1).as_deref(), Some("$1\r\n2\r\n"));
 }
 
 #[test]
@@ -288,8 +304,9 @@ fn a_shard_that_tells_of_nothing_is_read_again_in_time() {
     s.engine.connected(s.tracker, s.now);
     s.flush();
     s.answer(s.tracker, "-NOPERM this user has no permissions to run the 'client|tracking' command\r\n");
+    s.sent(s.tracker);
     s.ask(0, "GET k");
-    s.answer(s.line, "$1\r\n1\r\n");
+    assert!(!s.sent(s.tracker).contains("CACHING"));
     let asked = s.now;
     s.answer(s.tracker, "$1\r\n1\r\n:-1\r\n");
     assert!(s.near(1).is_some());
@@ -301,8 +318,7 @@ fn a_shard_that_tells_of_nothing_is_read_again_in_time() {
 #[test]
 fn a_time_to_live_is_kept() {
     let mut s = Stand::new();
-    s.ask(0, "GET k");
-    s.answer(s.line, "$1\r\n1\r\n");
+    s.fill_begins(0);
     let asked = s.now;
     s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:300\r\n");
     s.now = asked + 290_000;
@@ -314,17 +330,62 @@ fn a_time_to_live_is_kept() {
 #[test]
 fn whoever_has_seen_something_newer_is_not_served_the_older() {
     let mut s = Stand::new();
+    // Sent home, since a write is on its way, and answered only when another one was kept.
+    s.ask(2, "SET k 1");
+    s.ask(1, "GET k");
+    s.answer(s.line, "+OK\r\n");
     s.fill("$1\r\n1\r\n");
-    // Read before it was kept, and answered only now.
-    let mut s2 = Stand::new();
-    s2.ask(1, "GET k");
-    s2.answer(s2.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
-    assert!(s2.near(2).is_some(), "others are served");
-    s2.sent(s2.line);
-    s2.ask(1, "GET k");
-    assert!(!s2.sent(s2.line).is_empty(), "its own reads stay in order");
-    s2.answer(s2.line, "$1\r\n2\r\n$1\r\n2\r\n");
-    assert_eq!(s2.near(2), None, "the news is on its way");
+    assert!(s.near(2).is_some(), "others are served");
+    s.sent(s.line);
+    s.ask(1, "GET k");
+    assert!(!s.sent(s.line).is_empty(), "its own reads stay in order");
+    s.answer(s.line, "$1\r\n2\r\n$1\r\n2\r\n");
+    assert_eq!(s.near(2), None, "the news is on its way");
+}
+
+#[test]
+fn reads_that_come_while_it_is_read_get_the_same() {
+    let mut s = Stand::new();
+    s.fill_begins(0);
+    s.ask(1, "GET k");
+    s.ask(2, "GET k");
+    assert_eq!((s.sent(s.line).as_str(), s.sent(s.tracker).as_str()), ("", ""));
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    for session in 0..3 {
+        assert_eq!(s.app(session), "$1\r\n1\r\n");
+    }
+    assert_eq!(s.engine.pool_counts(0).unwrap().near_joined, 3);
+}
+
+#[test]
+fn they_are_sent_home_if_it_is_lost() {
+    let mut s = Stand::new();
+    s.fill_begins(0);
+    s.ask(1, "GET k");
+    s.answer(s.tracker, "+OK\r\n");
+    s.engine.fail(s.tracker, Failure { cause: Cause::Lost, reason: "cut" }, s.now, &mut s.wires);
+    s.flush();
+    assert_eq!(s.sent(s.line).as_bytes(), [request("GET k"), request("GET k")].concat());
+    s.answer(s.line, "$1\r\n1\r\n$1\r\n1\r\n");
+    assert_eq!((s.app(0).as_str(), s.app(1).as_str()), ("$1\r\n1\r\n", "$1\r\n1\r\n"));
+    assert_eq!((s.engine.holdings().errands, s.engine.pending()), (0, 0));
+}
+
+#[test]
+fn what_a_session_writes_behind_a_read_waits_for_it() {
+    let mut s = Stand::new();
+    (s.sent(s.line), s.sent(s.tracker));
+    let both = [request("GET k"), request("SET k 2")].concat();
+    s.now += 10;
+    let submitted = s.engine.submit(1, &both, s.now, &mut s.wires);
+    s.flush();
+    assert_eq!(submitted.consumed, request("GET k").len(), "the write is not read yet");
+    assert_eq!(s.sent(s.line), "");
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.app(1), "$1\r\n1\r\n");
+    assert!(s.wires.woken.contains(&1));
+    s.ask(1, "SET k 2");
+    assert_eq!(s.sent(s.line).as_bytes(), request("SET k 2"));
 }
 
 #[test]
@@ -346,9 +407,9 @@ fn long_values_errors_and_other_databases_are_not_kept() {
     s.fill("$4\r\nlong\r\n");
     assert_eq!(s.near(1), None);
     let mut s = Stand::new();
-    s.ask(0, "GET k");
-    s.answer(s.line, "-WRONGTYPE x\r\n");
+    s.fill_begins(0);
     s.answer(s.tracker, "+OK\r\n-WRONGTYPE x\r\n:-1\r\n");
+    assert_eq!(s.app(0), "-WRONGTYPE x\r\n");
     assert_eq!(s.near(1), None);
     let mut s = Stand::new();
     s.fill("$1\r\n1\r\n");
@@ -388,8 +449,7 @@ fn an_element_that_was_read_at_home_is_kept_and_compared() {
 #[test]
 fn a_session_that_speaks_resp3_gets_nulls_of_its_own_in_arrays() {
     let mut s = Stand::new();
-    s.ask(0, "GET k");
-    s.answer(s.line, "$-1\r\n");
+    s.fill_begins(0);
     s.answer(s.tracker, "+OK\r\n_\r\n:-2\r\n");
     s.ask(2, "HELLO 3");
     s.app(2);

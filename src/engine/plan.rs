@@ -250,6 +250,9 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
         match pool.config.path.decide(&mut leg, self.now) {
+            verdict @ (Verdict::Next | Verdict::Join(_)) if leg.fill => {
+                self.single_to_keep(id, &leg, verdict, request, port)
+            }
             Verdict::Next => {
                 let line = pool.line(leg.line);
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
@@ -273,6 +276,29 @@ impl Engine {
                 self.turned_away(id, spec, request, reason, shard);
             }
         }
+    }
+
+    /// The same for a read of a hot key that may be answered with what is being read to be kept.
+    #[cold]
+    fn single_to_keep(
+        &mut self,
+        id: SessionId,
+        leg: &Leg<'_>,
+        verdict: Verdict,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) {
+        if self.join_fill(id, leg, port) {
+            return;
+        }
+        if let Verdict::Join(flight) = verdict {
+            return self.join(id, leg, flight, request, port);
+        }
+        let Some((number, ticket)) = self.open_slot(id) else { return };
+        let Some(on) = self.pools.get(usize::from(number)).map(|pool| pool.line(leg.line)) else { return };
+        let serial = self.send(on, self.waiter(ticket, leg.spec), request.wire(), port);
+        self.sent(number, leg, serial);
+        self.read_at_home(ticket, leg, (on, serial), port);
     }
 
     /// A command with several keys, or none, that goes to one shard as it is.

@@ -112,7 +112,7 @@ impl Engine {
         if waiter.part == Waiter::UNTIMED {
             self.complete(pool, waiter.ticket, reply, Some(port));
         } else if waiter.part == Waiter::ERRAND {
-            self.errand_reply(waiter, reply);
+            self.errand_reply(waiter, Some(reply), port);
         } else if waiter.part == Waiter::ATTEMPT {
             self.attempted(id, pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
@@ -210,7 +210,7 @@ impl Engine {
 
     /// Notes how long a request took. Returns whether that is slow.
     #[inline]
-    fn clock(&mut self, pool: u16, tag: Tag, at: u32) -> bool {
+    pub(super) fn clock(&mut self, pool: u16, tag: Tag, at: u32) -> bool {
         let took = (self.now as u32).wrapping_sub(at);
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return false };
         pool.counts.request_duration[tag.class()].record(took);
@@ -354,6 +354,10 @@ impl Engine {
         }
         let mut reply = self.spare.take();
         for (waiter, sent) in lost {
+            if waiter.part == Waiter::ERRAND {
+                self.errand_reply(&waiter, None, port);
+                continue;
+            }
             reply.clear();
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);

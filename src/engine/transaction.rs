@@ -40,6 +40,10 @@ impl Engine {
             return true;
         }
         let aside = session.mode & mode::ASIDE != 0 && named.is_ok_and(|spec| self.is_aside(session.pool, spec));
+        // A read that is answered from elsewhere, in its own time, must not see what is written behind it, nor may what is read
+        // behind it be older.
+        let overtakes = session.indirect > 0
+            && named.is_ok_and(|spec| spec.access != Access::Read || self.reads_hot(session.pool, spec, request));
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         // Within a transaction everything goes the same way.
         let within = session.special.as_ref().is_some_and(|s| s.multi && !s.leaving && !s.blocked);
@@ -47,8 +51,7 @@ impl Engine {
             || named.is_ok_and(|spec| {
                 spec.flags & flag::SETTLED != 0 && !matches!(command::treatment(spec, request), Treatment::Forward)
             });
-        // A read that is answered from elsewhere, in its own time, must not see what is written behind it.
-        let turns = turns || (session.indirect > 0 && named.is_ok_and(|spec| spec.access != Access::Read));
+        let turns = turns || overtakes;
         let subscribing = session.special.as_ref().is_some_and(|s| s.subscribing);
         let waits = subscribing || if session.mode & mode::PINNED != 0 { !within } else { turns };
         if waits {

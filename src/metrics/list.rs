@@ -140,6 +140,8 @@ declare! {
         near_hits: u64 = "hotring_near_hits_total", One;
         /// Reads of hot keys made in order to answer further ones from memory.
         near_fills: u64 = "hotring_near_fills_total", One;
+        /// Reads of hot keys answered with what was being read in order to answer further ones from memory.
+        near_joined: u64 = "hotring_near_joined_total", One;
         /// Changes of hot keys that backends have told of.
         near_invalidations: u64 = "hotring_near_invalidations_total", One;
         /// Times all that was kept of a backend's keys was given up, since the connection on which it tells of changes was lost or it said so.

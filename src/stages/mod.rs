@@ -70,6 +70,8 @@ pub struct Leg<'a> {
     pub free: bool,
     /// Its key's hash, if the key is a hot one; set by `hot`.
     pub hot: Option<u64>,
+    /// Whether it may be answered with what is being read to be kept; set by `hot`.
+    pub fill: bool,
     /// Where it goes; set by `route`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
@@ -91,6 +93,7 @@ impl<'a> Leg<'a> {
             after: None,
             free: false,
             hot: None,
+            fill: false,
             shard: 0,
             line: 0,
         }

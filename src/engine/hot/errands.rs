@@ -5,6 +5,7 @@
 use super::{Audit, State};
 use crate::command::{Class, Tag};
 use crate::engine::line::{Ticket, Waiter};
+use crate::engine::port::Port;
 use crate::engine::{Engine, LineId};
 use crate::resp::reply::integer;
 use crate::resp::write;
@@ -19,12 +20,14 @@ pub(in crate::engine) enum Errand {
     Proof,
     /// An answer is compared with what its shard has.
     Audit(Box<Audit>),
-    /// What a key has is kept here: its hash, and the number of the fill.
+    /// What a key has is kept here.
     Near {
         /// The key's.
         hash: u64,
         /// The fill's.
         number: u64,
+        /// The key.
+        name: Box<[u8]>,
     },
 }
 
@@ -36,13 +39,20 @@ pub(in crate::engine) struct Way {
     shard: u16,
     wanted: usize,
     replies: Vec<Vec<u8>>,
+    /// Some of the replies will never come.
+    lost: bool,
+    /// Reads that are answered with what comes, and when they were asked.
+    pub(super) readers: Vec<(Ticket, u32)>,
 }
 
 impl Engine {
-    /// Queues requests of an errand on a connection, one behind the other. Returns false, and does nothing, if it is not open.
-    pub(in crate::engine) fn run_errand(&mut self, on: LineId, commands: &[&[&[u8]]], errand: Errand) -> bool {
-        let Some(line) = self.lines.get_mut(on as usize).filter(|line| line.state == State::Up) else { return false };
-        let way = Way { errand, pool: line.pool, shard: line.shard, wanted: commands.len(), replies: Vec::new() };
+    /// Queues requests of an errand on a connection, one behind the other. Returns its number; nothing, and does nothing, if the
+    /// connection is not open.
+    pub(in crate::engine) fn run_errand(&mut self, on: LineId, commands: &[&[&[u8]]], errand: Errand) -> Option<u32> {
+        let line = self.lines.get_mut(on as usize).filter(|line| line.state == State::Up)?;
+        let (pool, shard, wanted) = (line.pool, line.shard, commands.len());
+        let (replies, readers) = (Vec::with_capacity(wanted), Vec::new());
+        let way = Way { errand, pool, shard, wanted, replies, lost: false, readers };
         let link = self.errands.insert(way) as u32;
         let ticket = Ticket { session: u32::MAX, generation: 0, slot: 0 };
         let (at, tag) = (self.now as u32, Tag::nameless(Class::Local));
@@ -52,22 +62,27 @@ impl Engine {
             write::request(&mut line.outbox, command);
         }
         line.mark(on, &mut self.dirty_lines);
-        true
+        Some(link)
     }
 
-    /// A reply of an errand came, or is told in its place.
+    /// A reply of an errand came, or never will.
     #[cold]
-    pub(in crate::engine) fn errand_reply(&mut self, waiter: &Waiter, reply: &[u8]) {
+    pub(in crate::engine) fn errand_reply(&mut self, waiter: &Waiter, reply: Option<&[u8]>, port: &mut impl Port) {
         let Some(way) = self.errands.get_mut(waiter.link as usize) else { return };
-        way.replies.push(reply.to_vec());
+        way.lost |= reply.is_none();
+        way.replies.push(reply.unwrap_or_default().to_vec());
         if way.replies.len() < way.wanted {
             return;
         }
-        let Way { errand, pool, shard, replies, .. } = self.errands.remove(waiter.link as usize);
+        let Way { errand, pool, shard, replies, lost, readers, .. } = self.errands.remove(waiter.link as usize);
+        let replies = if lost { Vec::new() } else { replies };
+        let name = if let Errand::Near { name, .. } = &errand { name.clone() } else { Box::default() };
         self.errand_done((pool, shard), errand, &replies);
+        let value = replies.len().checked_sub(2).and_then(|at| replies.get(at)).map(Vec::as_slice);
+        self.tell_readers((pool, shard), readers, value, &name, port);
     }
 
-    /// All replies of an errand are there; those that were lost are errors of hotring's own.
+    /// All replies of an errand are there; none, if some were lost.
     fn errand_done(&mut self, (pool, shard): (u16, u16), errand: Errand, replies: &[Vec<u8>]) {
         match errand {
             Errand::Track => self.tracks(pool, shard, replies.first().is_some_and(|reply| reply == b"+OK\r\n")),
@@ -77,7 +92,7 @@ impl Engine {
                     self.looked(*audit, reply);
                 }
             }
-            Errand::Near { hash, number } => {
+            Errand::Near { hash, number, .. } => {
                 let now = self.now;
                 let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
                 let hot = &mut place.config.path.hot;

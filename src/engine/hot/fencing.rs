@@ -6,7 +6,7 @@
 //! EXEC is sent, as nothing happens before. Only in pools that answer from elsewhere at all.
 
 use super::Note;
-use crate::command::{self, Access, Class, flag};
+use crate::command::{self, Access, Class, Spec, flag};
 use crate::engine::line::{Owner, Ticket, Waiter};
 use crate::engine::{Engine, LineId, SessionId};
 use crate::resp::Request;
@@ -133,5 +133,16 @@ impl Engine {
         if let Some(session) = session.filter(|s| s.generation == ticket.generation && s.indirect < u8::MAX) {
             session.indirect = session.indirect.saturating_sub(1);
         }
+    }
+
+    /// Whether a read asks, among others, for a key that is served from memory and would be sent home now.
+    pub(in crate::engine) fn reads_hot(&self, pool: u16, spec: &'static Spec, request: &Request<'_>) -> bool {
+        let Some(pool) = self.pools.get(usize::from(pool)) else { return false };
+        let hot = &pool.config.path.hot;
+        let mut found = false;
+        let _ = command::keys(spec, request, &mut |index| {
+            found |= request.arg(index).is_some_and(|key| hot.goes_home(key, self.now));
+        });
+        found
     }
 }

@@ -5,12 +5,15 @@
 //! most from when they were read, and no longer.
 
 use super::{Errand, State};
+use crate::command;
 use crate::engine::line::{Dialect, Line, Owner};
+use crate::engine::line::{Ticket, Waiter};
 use crate::engine::port::Port;
-use crate::engine::{Engine, LineId};
+use crate::engine::{Engine, LineId, SessionId};
 use crate::resp::reply::{Elements, bulk};
-use crate::stages::Micros;
-use crate::stages::hot::Tracking;
+use crate::resp::write;
+use crate::stages::hot::{Tracking, Value};
+use crate::stages::{Leg, Micros};
 
 /// A shard's tracked connection.
 #[derive(Debug)]
@@ -114,15 +117,16 @@ impl Engine {
     }
 
     /// Reads on a shard's tracked connection, which is opened if need be: these commands, of which the shard will tell when what
-    /// they read changes. Returns whether they were sent.
+    /// they read changes. Returns the errand's number, if
+    /// they were sent.
     pub(in crate::engine) fn tracked_read(
         &mut self,
         (pool, shard): (u16, u16),
         commands: &[&[&[u8]]],
         errand: Errand,
         port: &mut impl Port,
-    ) -> bool {
-        let Some(on) = self.tracker(pool, shard, port) else { return false };
+    ) -> Option<u32> {
+        let on = self.tracker(pool, shard, port)?;
         let tracking = self.pools.get(usize::from(pool)).map(|pool| pool.config.path.hot.tracked(shard).tracking);
         match tracking {
             Some(Tracking::On) => {
@@ -132,13 +136,12 @@ impl Engine {
                 self.run_errand(on, &all, errand)
             }
             Some(Tracking::Refused) => self.run_errand(on, commands, errand),
-            _ => false,
+            _ => None,
         }
     }
 
     /// Reads a hot key to keep it here, if it is to be.
     pub(in crate::engine) fn fill(&mut self, pool: u16, hash: u64, key: &[u8], port: &mut impl Port) {
-        let now = self.now;
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let hot = &mut place.config.path.hot;
         let Some((shard, since, settled)) = hot.key(hash).map(|key| (key.shard, key.since, key.settled)) else {
@@ -153,6 +156,12 @@ impl Engine {
                 key.settled = true;
             }
         }
+        self.begin_fill(pool, shard, hash, key, port);
+    }
+
+    /// Reads a key on its shard's tracked connection, which is opened if need be.
+    fn begin_fill(&mut self, pool: u16, shard: u16, hash: u64, key: &[u8], port: &mut impl Port) {
+        let now = self.now;
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let hot = &mut place.config.path.hot;
         if hot.tracked(shard).tracking == Tracking::Off {
@@ -160,13 +169,82 @@ impl Engine {
             return;
         }
         let Some(fill) = hot.begin_fill(hash, now) else { return };
-        place.counts.near_fills += 1;
-        let errand = Errand::Near { hash, number: fill.number };
-        if !self.tracked_read((pool, shard), &[&[b"GET", key], &[b"PTTL", key]], errand, port)
-            && let Some(place) = self.pools.get_mut(usize::from(pool))
-        {
-            place.config.path.hot.end_fill_without(hash, fill.number);
+        place.counts.near_fills = place.counts.near_fills.saturating_add(1);
+        let errand = Errand::Near { hash, number: fill.number, name: key.into() };
+        let link = self.tracked_read((pool, shard), &[&[b"GET", key], &[b"PTTL", key]], errand, port);
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        match link {
+            Some(link) => place.config.path.hot.link_fill(hash, link),
+            None => place.config.path.hot.end_fill_without(hash, fill.number),
         }
+    }
+
+    /// Answers a read of a hot key with what is being read to be kept, which is begun if need be. Returns whether it will be.
+    ///
+    /// What is on its way already may be joined, though it is older than the question by the time it has been: an answer from
+    /// memory may be as old as that, too, and it is not older than any write of this process.
+    pub(in crate::engine) fn join_fill(&mut self, id: SessionId, leg: &Leg<'_>, port: &mut impl Port) -> bool {
+        let Some(hash) = leg.hot else { return false };
+        let Some(number) = self.sessions.get(id as usize).map(|session| session.pool) else { return false };
+        let fill = |engine: &Self| {
+            let key = engine.pools.get(usize::from(number))?.config.path.hot.key(hash)?;
+            key.fill.filter(|fill| engine.errands.contains(fill.link as usize))
+        };
+        if fill(self).is_none() {
+            self.begin_fill(number, leg.shard, hash, leg.key, port);
+        }
+        let Some(link) = fill(self).map(|fill| fill.link) else { return false };
+        let Some((_, ticket)) = self.open_slot(id) else { return false };
+        self.begin_indirect(ticket);
+        let at = self.now as u32;
+        if let Some(way) = self.errands.get_mut(link as usize) {
+            way.readers.push((ticket, at));
+        }
+        if let Some(place) = self.pools.get_mut(usize::from(number)) {
+            place.counts.near_joined = place.counts.near_joined.saturating_add(1);
+        }
+        true
+    }
+
+    /// What was read is there, for all who have joined; nothing if it was lost: then each is sent home.
+    pub(super) fn tell_readers(
+        &mut self,
+        (pool, shard): (u16, u16),
+        readers: Vec<(Ticket, u32)>,
+        reply: Option<&[u8]>,
+        key: &[u8],
+        port: &mut impl Port,
+    ) {
+        let Some(spec) = command::lookup(b"get").filter(|_| !readers.is_empty()) else { return };
+        let mut wire = self.spare.take();
+        for (ticket, at) in readers {
+            self.end_indirect(ticket);
+            let session = self.sessions.get(ticket.session as usize).filter(|s| s.generation == ticket.generation);
+            let resp3 = session.is_some_and(|session| session.resp3);
+            wire.clear();
+            match (reply, session) {
+                (Some(reply), _) => {
+                    match Value::of(reply) {
+                        Some(value) => value.write(resp3, &mut wire),
+                        None => wire.extend_from_slice(reply),
+                    }
+                    self.clock(pool, spec.tag, at);
+                    self.complete(pool, ticket, &wire, None);
+                }
+                (None, Some(session)) => {
+                    write::request(&mut wire, &[b"GET", key]);
+                    let Some(place) = self.pools.get(usize::from(pool)) else { break };
+                    let lanes = u32::from(place.config.lanes);
+                    let line = session.base.saturating_add(u32::from(shard).saturating_mul(lanes));
+                    let on = place.line(line.saturating_add(u32::from(session.lane())));
+                    let waiter = Waiter { at, ..self.waiter(ticket, spec) };
+                    self.send(on, waiter, &wire, port);
+                }
+                // Its app is gone.
+                _ => self.complete(pool, ticket, b"", None),
+            }
+        }
+        self.spare.put(wire);
     }
 
     /// Whether something is on its way to a shard that was asked for before `since`: a read of a key that was not hot then may

@@ -20,6 +20,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+/// How long, in microseconds, after a running pool has come to serve hot keys nothing is kept: until then all writes have been
+/// answered that were sent before and not noted.
+const HOLD: Micros = 6_000_000;
+
 /// By which means reads of a hot key are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Means {
@@ -68,17 +72,24 @@ pub struct Hot {
     /// Bytes of all entries.
     kept: usize,
     fills: u64,
+    /// Whether any answer may come from elsewhere.
+    serves: bool,
+    /// Nothing is kept or copied before: writes that were not noted may still be on their way.
+    not_before: Micros,
 }
 
 impl Hot {
     /// For a pool. `seed` keeps apps from choosing keys that collide, and is the same for all workers, as the fence is.
     #[must_use]
     pub fn new(config: Config, seed: u64, fence: Arc<Fence>) -> Self {
-        Self { config, seed, fence, keys: HashMap::default(), tracked: Vec::new(), kept: 0, fills: 0 }
+        let serves = config.serves();
+        let (keys, tracked) = (HashMap::default(), Vec::new());
+        Self { config, seed, fence, keys, tracked, kept: 0, fills: 0, serves, not_before: 0 }
     }
 
     /// Takes another's place in a pool that is configured anew. What is hot is found out again.
-    pub fn inherit(&mut self, before: Self) {
+    pub fn inherit(&mut self, before: Self, now: Micros) {
+        self.not_before = if before.serves { before.not_before } else { now.saturating_add(HOLD) };
         self.tracked = before.tracked;
         self.fills = before.fills;
     }
@@ -93,7 +104,7 @@ impl Hot {
     #[must_use]
     #[inline]
     pub fn serves(&self) -> bool {
-        self.config.serves()
+        self.serves
     }
 
     /// The fence.
@@ -222,18 +233,52 @@ impl Hot {
         }
     }
 
+    /// Whether a read of a key that is served from memory, but is not there, may be answered with what is being read to be kept,
+    /// or that may be begun.
+    fn may_fill(&self, hash: u64, key: &HotKey, now: Micros) -> bool {
+        let tracked = self.tracked(key.shard);
+        if tracked.tracking == Tracking::Off || !key.settled || now < self.not_before {
+            return false;
+        }
+        match key.fill {
+            // Whoever asks now must not be told what was before a write of this process.
+            Some(fill) => fill.term == tracked.term && self.fence.holds(fill.seen, hash, key.shard),
+            None => now >= key.not_before && self.fence.see(hash, key.shard).is_some(),
+        }
+    }
+
+    /// Whether a read of a key that is served from memory would be sent home now.
+    #[must_use]
+    pub fn goes_home(&self, key: &[u8], now: Micros) -> bool {
+        let hash = self.hash(key);
+        self.keys.get(&hash).is_some_and(|key| {
+            key.means == Means::Near && self.entry(hash, now).is_none() && !self.may_fill(hash, key, now)
+        })
+    }
+
     /// Begins to read a key on its shard's tracked connection; nothing if it is not to be.
     pub fn begin_fill(&mut self, hash: u64, now: Micros) -> Option<Fill> {
         let key = self.keys.get_mut(&hash)?;
         let tracked = self.tracked.get(usize::from(key.shard)).copied()?;
-        if key.means != Means::Near || key.fill.is_some() || tracked.tracking == Tracking::Off || now < key.not_before {
+        if key.means != Means::Near
+            || key.fill.is_some()
+            || tracked.tracking == Tracking::Off
+            || now < key.not_before.max(self.not_before)
+        {
             return None;
         }
         let seen = self.fence.see(hash, key.shard)?;
         self.fills = self.fills.wrapping_add(1);
-        let fill = Fill { seen, term: tracked.term, asked: now, number: self.fills };
+        let fill = Fill { seen, term: tracked.term, asked: now, number: self.fills, link: u32::MAX };
         key.fill = Some(fill);
         Some(fill)
+    }
+
+    /// By what the engine knows a fill that has begun.
+    pub fn link_fill(&mut self, hash: u64, link: u32) {
+        if let Some(fill) = self.keys.get_mut(&hash).and_then(|key| key.fill.as_mut()) {
+            fill.link = link;
+        }
     }
 
     /// What was read: its time to live in milliseconds is as PTTL tells it, negative for none. Returns whether it is kept.
@@ -333,7 +378,7 @@ impl Stage for Hot {
         match (verdict, leg.hot.and_then(|hash| self.keys.get(&hash))) {
             (Verdict::Near, _) => "hot: answered from memory".into(),
             (_, Some(key)) => format!("hot, served by {:?}", key.means),
-            _ if !self.config.serves() => "off".into(),
+            _ if !self.serves => "off".into(),
             _ => "not hot".into(),
         }
     }
@@ -355,7 +400,13 @@ impl Hot {
         }
         leg.hot = Some(hash);
         match key.means {
-            Means::Near if leg.free && is_whole_read(leg) && self.entry(hash, now).is_some() => Verdict::Near,
+            Means::Near if leg.free && is_whole_read(leg) => {
+                if self.entry(hash, now).is_some() {
+                    return Verdict::Near;
+                }
+                leg.fill = leg.alone && self.may_fill(hash, key, now);
+                Verdict::Next
+            }
             _ => Verdict::Next,
         }
     }

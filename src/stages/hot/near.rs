@@ -96,6 +96,8 @@ pub struct Fill {
     pub(super) asked: Micros,
     /// Distinguishes it from those that were given up.
     pub number: u64,
+    /// By what the engine knows it.
+    pub link: u32,
 }
 
 /// Whether a shard tells of changes.
