@@ -10,7 +10,7 @@ use crate::config::{Config, Pool};
 use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
 use crate::ring::{Ring, Shard};
-use crate::stages::hot::Fence;
+use crate::stages::hot::{Board, Fence};
 use crate::units::{Address, Secret};
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub struct LivePool {
     pub replicas: Vec<(u16, u16)>,
     /// What its workers tell each other of writes.
     pub fence: Arc<Fence>,
+    /// What they tell people of its hot keys.
+    pub board: Arc<Board>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
 }
@@ -177,6 +179,7 @@ impl Live {
                     spare: Vec::new(),
                     replicas: Vec::new(),
                     fence: Arc::default(),
+                    board: Arc::default(),
                     open: Arc::default(),
                 });
                 pools.len() - 1

@@ -28,6 +28,7 @@ use crate::live::{Live, LivePool, shards};
 use crate::metrics::{BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics, WorkerCounts, WorkerMetrics};
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
+use crate::stages::hot::Site;
 use crate::stages::{Coalesce, Health, HealthConfig, Hot, Path, Placement, Route, SPAN, ShardState, Way};
 use crate::upstream::dial::LOOK_UPS;
 use crate::upstream::{Servers, WhenEjected};
@@ -188,13 +189,13 @@ pub fn engine(live: &Live, number: usize, workers: usize, seed: u64) -> Engine {
     crate::command::teach(&live.config.commands);
     let mut engine = Engine::new(number as u64 + 1, workers as u64);
     for pool in &live.pools {
-        engine.add_pool(pool_config(pool, 1, seed));
+        engine.add_pool(pool_config(pool, 1, seed, number));
     }
     engine
 }
 
 /// What the engine needs to know of a pool that has numbers for `lanes` connections to each shard at least.
-fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
+fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize) -> PoolConfig {
     let pool = &*live.pool;
     let upstream = &pool.upstream;
     let dealt = match upstream.servers {
@@ -276,7 +277,9 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64) -> PoolConfig {
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         path: Path {
             route,
-            hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence)),
+            hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence))
+                .at(Site { shards: live.order.len() as u16, replicas: !live.replicas.is_empty() })
+                .telling(Arc::clone(&live.board), worker),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
         },
@@ -843,7 +846,8 @@ impl Desk {
                 if running.pools.get(usize::from(number)).is_some_and(same) {
                     continue;
                 }
-                engine.reload(number, pool_config(pool, engine.lanes(number), self.seed), now, sockets);
+                let config = pool_config(pool, engine.lanes(number), self.seed, self.doors.number);
+                engine.reload(number, config, now, sockets);
                 if !pool.listed {
                     engine.finish_pool(number, sockets);
                 }

@@ -130,7 +130,7 @@ impl Engine {
     ) {
         let Some(on) = self.pools.get(usize::from(pool)).map(|pool| pool.line(line)) else { return };
         let serial = self.send(on, waiter, wire, port);
-        self.sent(pool, &Leg { line, shard, alone: false, ..Leg::new(spec, b"", wire) }, serial);
+        self.sent(pool, &Leg { line, shard, alone: false, ..Leg::new(spec, b"", wire) }, serial, 1);
     }
 }
 

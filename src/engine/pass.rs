@@ -68,7 +68,7 @@ impl Engine {
         let shared = line.owner == Owner::Shared;
         self.part_to_app(pool, waiter.ticket, bytes.get(..count).unwrap_or_default(), port);
         if over {
-            self.noted(id, serial, waiter.ticket, None);
+            self.noted((id, serial), waiter.ticket, None, total);
             self.in_flight = self.in_flight.saturating_sub(1);
             if let Some(place) = self.pools.get_mut(usize::from(pool))
                 && shared

@@ -5,6 +5,7 @@
     reason = "counters of 64 bits, and places within a request that was scanned"
 )]
 
+use super::hot::Note;
 use super::line::{Ticket, Waiter};
 use super::merge::Gather;
 use super::port::{Port, Taken};
@@ -261,7 +262,7 @@ impl Engine {
                 let gutter = pool.config.gutter_ttl > 0;
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
-                self.sent(number, &leg, serial);
+                self.sent(number, &leg, serial, 1);
                 if leg.hot.is_some() {
                     self.read_at_home(ticket, &leg, (line, serial), port);
                 }
@@ -345,7 +346,7 @@ impl Engine {
         let serial = self.send(on, waiter, request.wire(), port);
         for key in keys_of(request, keys) {
             let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
-            self.sent(number, &leg, serial);
+            self.sent(number, &leg, serial, keys.len() as u16);
         }
         if self.stands_in(id, shard) {
             self.shorten_all(id, spec, (on, shard), request, keys, port);
@@ -540,7 +541,7 @@ impl Engine {
             }
             let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
             let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
-            self.sent(number, &leg, part.serial);
+            self.sent(number, &leg, part.serial, part.legs as u16);
             if let (Some(hash), Some(index)) = (piece.hot, index) {
                 self.element_at_home(ticket, (hash, key), (part.on, part.serial, index), port);
             }
@@ -564,6 +565,7 @@ impl Engine {
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
             pool.counts.joined_requests += 1;
             pool.config.path.observe(&Event::Joined(leg, flight), self.now, &mut self.notices);
+            pool.config.path.hot.count_unsent(leg);
             if leg.hot.is_some() {
                 self.note_joined(id);
             }
@@ -571,7 +573,7 @@ impl Engine {
             session.newest = self.requests as u32;
             let waiter = self.waiter(ticket, leg.spec);
             let serial = self.send(own, waiter, request.wire(), port);
-            self.sent(number, leg, serial);
+            self.sent(number, leg, serial, 1);
             if leg.hot.is_some() {
                 self.read_at_home(ticket, leg, (own, serial), port);
             }
@@ -596,10 +598,15 @@ impl Engine {
     }
 
     #[inline]
-    pub(super) fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64) {
+    pub(super) fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64, legs: u16) {
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
             let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
             pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
+            if let Some(hash) = pool.config.path.hot.count(leg)
+                && let Some(line) = self.lines.get_mut(pool.line(leg.line) as usize)
+            {
+                line.notes.push(serial, Note::Weigh(hash, legs));
+            }
         }
     }
 

@@ -185,7 +185,7 @@ impl Engine {
             if let Some(number) = number {
                 let leg =
                     Leg { line: number, shard: attempt.shard, alone: false, ..Leg::new(attempt.spec, b"", &wire) };
-                self.sent(pool, &leg, serial);
+                self.sent(pool, &leg, serial, 1);
             }
             self.spare.put(wire);
         } else {

@@ -89,7 +89,7 @@ impl Engine {
                 }
             }
             if noted {
-                self.noted(id, serial, waiter.ticket, Some(reply));
+                self.noted((id, serial), waiter.ticket, Some(reply), length as u64);
             }
             if tracked {
                 self.proved(pool, shard, waiter.at);

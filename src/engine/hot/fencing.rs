@@ -57,15 +57,23 @@ impl Engine {
         }
     }
 
-    /// A reply came of whose flight something was noted; before anyone is given it. `None` for one that was not kept whole.
+    /// A reply of so many bytes came of whose flight something was noted; before anyone is given it. `None` for one that was
+    /// not kept whole.
     #[cold]
-    pub(in crate::engine) fn noted(&mut self, id: LineId, serial: u64, ticket: Ticket, reply: Option<&[u8]>) {
+    pub(in crate::engine) fn noted(
+        &mut self,
+        (id, serial): (LineId, u64),
+        ticket: Ticket,
+        reply: Option<&[u8]>,
+        length: u64,
+    ) {
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
             let Some(pool) = self.lines.get(id as usize).map(|line| line.pool) else { return };
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
             let hot = &mut place.config.path.hot;
             match note {
                 Note::Write(place) => hot.fence().end(place, self.now),
+                Note::Weigh(hash, of) => hot.weigh(hash, length.checked_div(u64::from(of)).unwrap_or(length)),
                 Note::Read(hash) | Note::Element(hash, _) => {
                     let element = match note {
                         Note::Element(_, index) => reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into())),

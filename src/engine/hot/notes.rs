@@ -14,6 +14,8 @@ pub(in crate::engine) enum Note {
     Read(u64),
     /// The same, as so manieth element of an array.
     Element(u64, u16),
+    /// Its reply is weighed for so many keys, of which this is one, by its hash.
+    Weigh(u64, u16),
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.
@@ -33,8 +35,11 @@ impl Notes {
     /// Notes something of the flight with this number, which is not less than any before it.
     #[inline]
     pub(in crate::engine) fn push(&mut self, serial: u64, note: Note) {
-        if self.notes.is_empty() {
-            self.due = serial;
+        match self.notes.back() {
+            None => self.due = serial,
+            // What is weighed may be noted after a later flight was: then it is not.
+            Some(&(last, _)) if last > serial => return debug_assert!(matches!(note, Note::Weigh(..))),
+            Some(_) => {}
         }
         self.notes.push_back((serial, note));
     }

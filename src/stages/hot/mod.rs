@@ -4,17 +4,26 @@
 //! [`Means`] its reads are served. Whatever does not come from the key's shard stays behind the writes of this process, for
 //! any number of workers ([`Fence`]). Only reads that are all of a request, of a session's own database, are served so.
 
+mod board;
 mod choice;
 mod config;
+pub mod detector;
 mod fence;
+pub mod ladder;
 mod near;
+pub mod summary;
+mod upkeep;
 
+pub use board::{Board, Page, Row};
 pub use choice::Choice;
 pub use config::{Config, Reads, Rule};
+pub use detector::Level;
 pub use fence::{Fence, Place, Seen};
+pub use ladder::Site;
 pub use near::{Entry, Fill, LONGEST, Tracked, Tracking, Value};
+pub use upkeep::Turns;
 
-use super::{Event, Leg, Micros, Notices, Stage, Verdict};
+use super::{Leg, Micros, Notices, Stage, Verdict};
 use crate::command::Access;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
@@ -59,6 +68,12 @@ pub struct HotKey {
     pub settled: bool,
     /// Times it was served from here since it was filled last.
     pub hits: u64,
+    /// Times it was served otherwise than by its shard since it is hot, and read for that.
+    pub served: u64,
+    /// Times it was read to be kept here, or copied.
+    pub fills: u64,
+    /// Times its shard told that it has changed.
+    pub changes: u64,
 }
 
 /// The stage.
@@ -76,6 +91,12 @@ pub struct Hot {
     serves: bool,
     /// Nothing is kept or copied before: writes that were not noted may still be on their way.
     not_before: Micros,
+    detector: detector::Detector,
+    site: Site,
+    /// By shard: how many clients it tells of changes.
+    trackers: Vec<u32>,
+    would_serve: u64,
+    teller: upkeep::Teller,
 }
 
 impl Hot {
@@ -83,13 +104,29 @@ impl Hot {
     #[must_use]
     pub fn new(config: Config, seed: u64, fence: Arc<Fence>) -> Self {
         let serves = config.serves();
-        let (keys, tracked) = (HashMap::default(), Vec::new());
-        Self { config, seed, fence, keys, tracked, kept: 0, fills: 0, serves, not_before: 0 }
+        Self {
+            config,
+            seed,
+            fence,
+            keys: HashMap::default(),
+            tracked: Vec::new(),
+            kept: 0,
+            fills: 0,
+            serves,
+            not_before: 0,
+            detector: detector::Detector::new(seed),
+            site: Site { shards: 1, replicas: false },
+            trackers: Vec::new(),
+            would_serve: 0,
+            teller: upkeep::Teller::default(),
+        }
     }
 
-    /// Takes another's place in a pool that is configured anew. What is hot is found out again.
+    /// Takes another's place in a pool that is configured anew. What is hot is known at the end of the open window.
     pub fn inherit(&mut self, before: Self, now: Micros) {
         self.not_before = if before.serves { before.not_before } else { now.saturating_add(HOLD) };
+        self.detector = before.detector;
+        self.trackers = before.trackers;
         self.tracked = before.tracked;
         self.fills = before.fills;
     }
@@ -150,6 +187,9 @@ impl Hot {
             not_before: now,
             settled: false,
             hits: 0,
+            served: 0,
+            fills: 0,
+            changes: 0,
         });
         key.means = means;
         if means != Means::Near {
@@ -230,6 +270,10 @@ impl Hot {
     pub fn served(&mut self, hash: u64) {
         if let Some(key) = self.keys.get_mut(&hash) {
             key.hits = key.hits.saturating_add(1);
+            key.served = key.served.saturating_add(1);
+            if !self.detector.skips() {
+                self.detector.see(hash);
+            }
         }
     }
 
@@ -271,6 +315,7 @@ impl Hot {
         self.fills = self.fills.wrapping_add(1);
         let fill = Fill { seen, term: tracked.term, asked: now, number: self.fills, link: u32::MAX };
         key.fill = Some(fill);
+        key.fills = key.fills.saturating_add(1);
         Some(fill)
     }
 
@@ -328,6 +373,7 @@ impl Hot {
     pub fn changed(&mut self, name: &[u8]) -> Option<u64> {
         let hash = self.hash(name);
         let key = self.keys.get_mut(&hash)?;
+        key.changes = key.changes.saturating_add(1);
         // What is on its way was read before, or may have been.
         key.fill = None;
         self.drop_entry(hash);
@@ -370,8 +416,10 @@ impl Stage for Hot {
         self.choose(leg, now)
     }
 
-    fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
-        let _ = (event, now, notices);
+    fn tick(&mut self, now: Micros, _notices: &mut Notices) {
+        if self.detector.is_due(now) {
+            self.close(now);
+        }
     }
 
     fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
