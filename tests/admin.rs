@@ -62,6 +62,10 @@ impl Source for Fake {
         })
     }
 
+    fn hot_keys(&self) -> String {
+        "{\"pools\":[]}\n".into()
+    }
+
     fn reload(&self, dry: bool) -> Explanation {
         Box::pin(async move { if dry { Ok("would\n".to_owned()) } else { Err("is wrong\n".to_owned()) } })
     }

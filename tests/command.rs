@@ -39,6 +39,8 @@ const ADDED_LATER: &[&str] = &[
     // Valkey 8, 8.1, 9
     "client|capa client|import-source cluster|slot-stats script|show delifeq",
     "commandlog commandlog|get commandlog|help commandlog|len commandlog|reset",
+    // Never: it is hotring's own
+    "hotring hotring|help hotring|hotkeys",
 ];
 
 /// Commands whose channels are keys to hotring, and not to GETKEYS.

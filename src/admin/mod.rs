@@ -1,7 +1,7 @@
 //! The admin listener: what operators, probes and Prometheus ask of the running process, over HTTP/1.1.
 //!
 //! Read only but for `POST /reload`, which has the process read its own file again: nothing here takes a configuration, or
-//! anything else, from its peer. All answers are plain text. It asks a [`Source`] and knows nothing of
+//! anything else, from its peer. All answers are plain text, but for one. It asks a [`Source`] and knows nothing of
 //! workers, pools or config itself.
 //!
 //! Promises: a request has a bounded head and a deadline, a connection serves one request, at most
@@ -39,6 +39,8 @@ pub trait Source: Send + Sync {
     fn ready(&self) -> Readiness;
     /// The running config as YAML, secrets masked.
     fn config(&self) -> String;
+    /// The hot keys of all pools, as JSON.
+    fn hot_keys(&self) -> String;
     /// What would happen to this request (command first, then its arguments) in that pool, or in the only one.
     fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation;
     /// Reads the configuration again and goes on with it; `dry` only tells what would change. The text is for people, also
@@ -107,6 +109,7 @@ pub async fn serve_within(
         .route("/readyz", get(ready))
         .route("/config", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.config())))
         .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
+        .route("/hotkeys", get(hot_keys))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
         .route(
             "/reload",
@@ -135,6 +138,7 @@ const INDEX: &str = concat!(
 /readyz     200 when it should get traffic, else 503 and the reasons
 /config     the running config, secrets masked
 /backends   the backends and how they are
+/hotkeys    which keys are hot and what serves them, as JSON
 /explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request
 /version    which hotring this is
 
@@ -158,6 +162,11 @@ async fn reload(source: Arc<dyn Source>, headers: HeaderMap, query: Option<Strin
         Ok(Err(wrong)) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{}\n", wrong.trim_end())),
         Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "not done in time; the log tells what becomes of it\n"),
     }
+}
+
+async fn hot_keys(State(source): State<Arc<dyn Source>>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (headers, source.hot_keys()).into_response()
 }
 
 async fn metrics(State(source): State<Arc<dyn Source>>) -> Response {

@@ -158,6 +158,7 @@ pub enum Local {
     Config,
     Echo,
     Hello,
+    Hotring,
     /// HELP of any container of subcommands; [`help`] has the lines.
     Help,
     Info,

@@ -120,6 +120,7 @@ impl Engine {
         self.weigh(port);
         for pool in &mut self.pools {
             pool.config.path.tick(now, &mut self.notices);
+            pool.tell_of_hot_keys();
         }
         self.follow_homes(port);
         self.look_again();

@@ -96,7 +96,7 @@ impl Exporter {
             for (series, value) in series {
                 let _ = write!(samples, "{series} ");
                 match (metric.unit, value.parse()) {
-                    (Unit::Seconds, Ok(micros)) => latency::seconds(micros, &mut samples),
+                    (Unit::Seconds | Unit::Ratio, Ok(micros)) => latency::seconds(micros, &mut samples),
                     _ => samples.push_str(&value),
                 }
                 samples.push('\n');

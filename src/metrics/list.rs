@@ -136,6 +136,18 @@ declare! {
         retried_reads: u64 = "hotring_retried_reads_total", One;
         /// Reads answered as if their keys did not exist, since their backend is ejected; parts of split ones count each.
         missed: u64 = "hotring_missed_total", One;
+        /// Keys that are hot or warm on any worker, as HOTRING HOTKEYS tells.
+        hot_keys: Setting = "hotring_hot_keys", One;
+        /// The largest share of the requests, or of the bytes of replies, that one key surely has; 0 where none is hot or warm.
+        hot_key_share: Setting = "hotring_hot_key_share_max", Ratio;
+        /// Keys that have become hot or warm; each worker counts its own.
+        hot_entered: u64 = "hotring_hot_keys_entered_total", One;
+        /// Keys that are hot or warm no more.
+        hot_left: u64 = "hotring_hot_keys_left_total", One;
+        /// Reads that would have been served from elsewhere than their key's backend, where that is only observed.
+        hot_would_serve: u64 = "hotring_hot_would_serve_total", One;
+        /// How many times the average of the pool's backends the busiest one was sent in about ten seconds; 1 is even.
+        shard_imbalance: Setting = "hotring_shard_imbalance", Ratio;
         /// Reads of hot keys answered from memory.
         near_hits: u64 = "hotring_near_hits_total", One;
         /// Reads of hot keys made in order to answer further ones from memory.

@@ -75,6 +75,8 @@ pub enum Unit {
     One,
     /// Bytes.
     Bytes,
+    /// Parts of a whole, or times something, when rendered. Settings hold whole millionths.
+    Ratio,
     /// Seconds when rendered. Counts, levels and settings hold whole **microseconds**.
     Seconds,
 }

@@ -1,6 +1,7 @@
 //! The process: binds, starts the workers and the admin listener, waits for a signal, stops.
 
 mod doors;
+mod hotkeys;
 mod housekeeping;
 mod source;
 

@@ -70,6 +70,10 @@ impl admin::Source for Shared {
         self.live().config.masked_yaml()
     }
 
+    fn hot_keys(&self) -> String {
+        super::hotkeys::json(self.live().listed().map(|(_, pool)| pool))
+    }
+
     fn reload(&self, dry: bool) -> Explanation {
         let asks = self.asks.clone();
         Box::pin(async move {

@@ -11,6 +11,7 @@ const COMMANDS_OF: Family = CONNECTION.local(Local::Command);
 const SERVER: Family = Family::of(0);
 const ADMIN_ONLY: Family = SERVER.refused(Why::Admin);
 const ONE_SERVER: Family = SERVER.refused(Why::OneServer);
+const OWN: Family = SERVER.local(Local::Hotring);
 const SLOW: Family = SERVER.local(Local::Slowlog);
 const CLUSTER_ONLY: Family = SERVER.refused(Why::Cluster);
 /// Flags of most administration.
@@ -59,6 +60,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     ONE_SERVER.other("latency", -2, NONE, 0).containing(LATENCY),
     ONE_SERVER.other("memory", -2, NONE, 0).containing(MEMORY),
     SLOW.other("slowlog", -2, NONE, 0).containing(SLOWLOG),
+    OWN.other("hotring", -2, NONE, 0).containing(HOTRING),
     CLUSTER_ONLY.other("cluster", -2, NONE, 0).containing(CLUSTER),
 ];
 
@@ -159,6 +161,10 @@ static SLOWLOG: &[Spec] = &[
     SLOW.other("slowlog|len", 2, NONE, ADMIN | LOADING | STALE),
     SLOW.other("slowlog|reset", 2, NONE, ADMIN | LOADING | STALE),
 ];
+
+/// What no Redis has.
+static HOTRING: &[Spec] =
+    &[OWN.help("hotring|help"), OWN.other("hotring|hotkeys", -2, NONE, ADMIN | LOADING | STALE)];
 
 static CLUSTER: &[Spec] = &[
     CLUSTER_ONLY.other("cluster|addslots", -3, NONE, ADMIN | STALE | NO_ASYNC_LOADING),

@@ -4,6 +4,7 @@ mod audit;
 mod errands;
 mod fencing;
 mod notes;
+mod tell;
 mod tracker;
 
 pub(super) use audit::Audit;

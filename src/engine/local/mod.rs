@@ -5,6 +5,7 @@
 //! client.rs    CLIENT, of the session itself
 //! clients.rs   CLIENT, of others: LIST, KILL, UNBLOCK; those of this worker and pool
 //! commands.rs  COMMAND
+//! hotring.rs   HOTRING, hotring's own
 //! info.rs      INFO, CONFIG
 //! slowlog.rs   SLOWLOG
 //! ```
@@ -14,6 +15,7 @@
 mod client;
 mod clients;
 mod commands;
+mod hotring;
 mod info;
 mod session;
 mod slowlog;
@@ -101,6 +103,7 @@ pub(super) fn answer(
         Local::Command => commands::command(&mut asked),
         Local::Config => info::config(engine, &mut asked),
         Local::Hello => session::hello(engine, &mut asked),
+        Local::Hotring => hotring::hotring(engine, &mut asked),
         Local::Info => info::info(engine, &mut asked),
         Local::Ping => ping(&mut asked),
         Local::Select => session::select(engine, &mut asked),

@@ -40,8 +40,8 @@ pub struct Row {
     pub observed: bool,
     /// Why it is not more.
     pub why: &'static str,
-    /// Since when it is hot or warm, on the process' clock.
-    pub since: Micros,
+    /// For how long it is hot or warm.
+    pub age: Micros,
 }
 
 /// What a worker, or all of them, sees.
@@ -49,6 +49,8 @@ pub struct Row {
 pub struct Page {
     /// Hot and warm keys; the hottest first.
     pub rows: Vec<Row>,
+    /// How many keys are hot or warm; more than are told of, perhaps. Of several workers the most.
+    pub keys: usize,
     /// Requests a second, those for keys that are not told of with them.
     pub requests: f64,
     /// Bytes of replies a second.
@@ -83,6 +85,7 @@ impl Board {
         let mut whole = Page { requests, bytes, ..Page::default() };
         let mut rows: HashMap<Box<[u8]>, Row> = HashMap::new();
         for page in pages {
+            whole.keys = whole.keys.max(page.keys);
             if whole.loads.len() < page.loads.len() {
                 whole.loads.resize(page.loads.len(), 0.0);
             }
@@ -97,6 +100,7 @@ impl Board {
             }
         }
         whole.rows = rows.into_values().collect();
+        whole.keys = whole.keys.max(whole.rows.len());
         whole.sort();
         whole
     }
@@ -139,7 +143,7 @@ impl Row {
         self.saved += other.saved;
         self.share = (self.share.0 + other.share.0, self.share.1 + other.share.1);
         self.share_of_bytes += other.share_of_bytes;
-        self.since = self.since.min(other.since);
+        self.age = self.age.max(other.age);
         if (other.level, other.means != Means::Home) > (self.level, self.means != Means::Home) {
             (self.level, self.means, self.why) = (other.level, other.means, other.why);
         }
@@ -184,21 +188,21 @@ mod tests {
             means: Means::Home,
             observed: false,
             why: "",
-            since: 5,
+            age: 2,
         }
     }
 
     #[test]
     fn workers_are_added_up_by_how_much_they_do() {
         let board = Board::default();
-        board.put(1, Page { rows: vec![row("a", 50.0, 0.5)], requests: 100.0, bytes: 0.0, loads: vec![10.0, 30.0] });
-        let near = Row { means: Means::Near, since: 2, ..row("a", 30.0, 0.1) };
+        board.put(1, Page { rows: vec![row("a", 50.0, 0.5)], keys: 1, requests: 100.0, bytes: 0.0, loads: vec![10.0, 30.0] });
+        let near = Row { means: Means::Near, age: 5, ..row("a", 30.0, 0.1) };
         let rows = vec![near, row("b\n\u{ff}", 240.0, 0.8)];
-        board.put(0, Page { rows, requests: 300.0, bytes: 0.0, loads: vec![50.0] });
+        board.put(0, Page { rows, keys: 2, requests: 300.0, bytes: 0.0, loads: vec![50.0] });
         let all = board.all();
         assert_eq!(all.rows.iter().map(Row::shown).collect::<Vec<_>>(), ["b\\nÿ", "a"]);
         let a = &all.rows[1];
-        assert_eq!((a.requests, a.means, a.since, a.served_by().as_str()), (80.0, Means::Near, 2, "memory"));
+        assert_eq!((a.requests, a.means, a.age, a.served_by().as_str()), (80.0, Means::Near, 5, "memory"));
         assert!((a.share.0 - 0.2).abs() < 1e-9 && (all.largest_share() - 0.6).abs() < 1e-9);
         assert!((all.imbalance(&[0, 1]) - 60.0 / 45.0).abs() < 1e-9);
         assert_eq!(Page::default().imbalance(&[0, 1]), 1.0);

@@ -137,7 +137,7 @@ fn where_all_keys_are_alike_none_is_hot() {
     for rate in [1_000, 60_000] {
         let mut world = World::new(64, 6);
         world.run(rate, 10_000, |n| (splitmix(n ^ (rate << 40)) % 1_000_000) as usize);
-        assert_eq!((world.found(), world.hot.take_turns().entered), (vec![], 0));
+        assert_eq!((world.found(), world.hot.entered()), (vec![], 0));
     }
 }
 
@@ -159,7 +159,7 @@ fn a_flash_is_seen_at_once_and_forgotten_soon() {
         println!("{rate}/s: forgotten after {seconds} s");
         assert!(seconds <= 15, "{seconds} s at {rate}");
         world.run(rate, 5_000, uniform);
-        assert_eq!((world.found(), world.hot.take_turns().entered), (vec![], 1));
+        assert_eq!((world.found(), world.hot.entered()), (vec![], 1));
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Hot {
     /// By shard: how many clients it tells of changes.
     trackers: Vec<u32>,
     would_serve: u64,
+    /// A window was closed since it was asked for last.
+    closed: bool,
     teller: upkeep::Teller,
 }
 
@@ -118,6 +120,7 @@ impl Hot {
             site: Site { shards: 1, replicas: false },
             trackers: Vec::new(),
             would_serve: 0,
+            closed: false,
             teller: upkeep::Teller::default(),
         }
     }

@@ -88,10 +88,20 @@ impl Hot {
         self.detector.weigh(hash, bytes);
     }
 
-    /// What has become of keys since the last time.
-    pub fn take_turns(&mut self) -> Turns {
+    /// What has become of keys
+    /// since a window was closed last; nothing before the next one is.
+    pub fn take_turns(&mut self) -> Option<Turns> {
+        if !std::mem::take(&mut self.closed) {
+            return None;
+        }
         let (entered, left) = self.detector.take_turns();
-        Turns { entered, left, would_serve: std::mem::take(&mut self.would_serve) }
+        Some(Turns { entered, left, would_serve: std::mem::take(&mut self.would_serve) })
+    }
+
+    /// How many keys have become hot or warm that were not taken note of.
+    #[cfg(test)]
+    pub(super) fn entered(&mut self) -> u64 {
+        self.detector.take_turns().0
     }
 
     /// How many keys are hot or warm.
@@ -151,16 +161,18 @@ impl Hot {
             }
         }
         self.detector.put_keys(keys);
-        self.tell();
+        self.closed = true;
+        self.tell(now);
     }
 
     /// Writes this worker's page.
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Micros) {
         let (requests, bytes) = self.detector.all();
         let (short, span) = self.detector.spans();
         let rate = |count: f32, span: f32| if span > 0.0 { f64::from(count / span) } else { 0.0 };
         let mut page = Page {
             rows: Vec::new(),
+            keys: self.hot_keys(),
             requests: rate(requests.short, short),
             bytes: rate(bytes.short, short),
             loads: self.detector.loads().map(|load| rate(load, 10.0)).collect(),
@@ -183,7 +195,7 @@ impl Hot {
             means: key.standing.means,
             observed: self.config.reads_of(&key.name) == Reads::Observe,
             why: key.standing.why,
-            since: key.since,
+            age: now.saturating_sub(key.since),
         };
         page.rows.extend(self.detector.keys().filter(|(_, key)| key.level > Level::Cold).map(|(_, key)| row(key)));
         page.sort();
