@@ -298,7 +298,7 @@ impl Engine {
         let Some((number, ticket)) = self.open_slot(id) else { return };
         let Some(on) = self.pools.get(usize::from(number)).map(|pool| pool.line(leg.line)) else { return };
         let serial = self.send(on, self.waiter(ticket, leg.spec), request.wire(), port);
-        self.sent(number, leg, serial);
+        self.sent(number, leg, serial, 1);
         self.read_at_home(ticket, leg, (on, serial), port);
     }
 

@@ -202,6 +202,7 @@ impl Engine {
         }
         if let Some(place) = self.pools.get_mut(usize::from(number)) {
             place.counts.near_joined = place.counts.near_joined.saturating_add(1);
+            place.config.path.hot.count_unsent(leg);
         }
         true
     }
