@@ -124,6 +124,7 @@ impl Engine {
         }
         self.follow_homes(port);
         self.look_again();
+        self.keep_copies(port);
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);
         self.see_off(&mut overdue, port);

@@ -51,6 +51,8 @@ impl Waiter {
     pub const ATTEMPT: u16 = u16::MAX - 4;
     /// `part` of a request that the proxy makes for its own sake and whose reply it looks at; `link` tells for what.
     pub const ERRAND: u16 = u16::MAX - 5;
+    /// `part` of a read that was sent to a copy of its key; `link` tells what is known of it.
+    pub const COPY: u16 = u16::MAX - 6;
     /// The least `part` with a meaning of its own; room is left for more.
     pub const FIRST_SPECIAL: u16 = u16::MAX - 15;
     /// `link` of a flight that nobody joined.

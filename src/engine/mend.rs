@@ -71,6 +71,9 @@ impl Engine {
                 next = link;
             }
         }
+        for ticket in self.withheld.iter().filter_map(|(_, withheld)| withheld.ticket()) {
+            note(ticket);
+        }
         for (number, gather) in &self.gathers {
             if parts.get(&number).copied().unwrap_or(0) >= gather.missing() {
                 note(gather.ticket);

@@ -180,6 +180,10 @@ pub struct Holdings {
     pub attempts: usize,
     /// Requests of the proxy's own that are under way.
     pub errands: usize,
+    /// Reads that were sent to copies of their keys.
+    pub copy_reads: usize,
+    /// Replies that wait until copies of their keys are gone.
+    pub withheld: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Commands that wait for something to happen.
@@ -219,6 +223,8 @@ pub struct Engine {
     attempts: Slab<scripts::Attempt>,
     errands: Slab<hot::Way>,
     audits: Vec<hot::Audit>,
+    copy_reads: Slab<hot::CopyRead>,
+    withheld: Slab<hot::Withheld>,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     spare: Spare,
@@ -257,6 +263,8 @@ impl Engine {
             attempts: Slab::new(),
             errands: Slab::new(),
             audits: Vec::new(),
+            copy_reads: Slab::new(),
+            withheld: Slab::new(),
             scripts: Arc::default(),
             joined: Slab::new(),
             spare: Spare::default(),
@@ -371,6 +379,8 @@ impl Engine {
             gathers: self.gathers.len(),
             attempts: self.attempts.len(),
             errands: self.errands.len(),
+            copy_reads: self.copy_reads.len(),
+            withheld: self.withheld.len(),
             joined: self.joined.len(),
             blocked: self.blocked,
             spare,
@@ -435,7 +445,15 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
     // In another database the same name is another key.
     let free =
         !session.is_strict() && (session.hot_reads == 0 || after.is_none()) && (session.base == 0 || session.db() == 0);
-    Leg { lane: session.lane(), base: session.base, number: number as u32, after, free, ..Leg::new(spec, key, wire) }
+    Leg {
+        lane: session.lane(),
+        base: session.base,
+        number: number as u32,
+        session: session.id as u32,
+        after,
+        free,
+        ..Leg::new(spec, key, wire)
+    }
 }
 
 /// The verdict and, where it is a refusal, what it refuses with.

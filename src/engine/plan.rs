@@ -250,10 +250,17 @@ impl Engine {
         let number = session.pool;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
-        match pool.config.path.decide(&mut leg, self.now) {
-            verdict @ (Verdict::Next | Verdict::Join(_)) if leg.fill => {
-                self.single_to_keep(id, &leg, verdict, request, port)
+        let mut verdict = pool.config.path.decide(&mut leg, self.now);
+        if leg.copy > 0 {
+            if verdict == Verdict::Next {
+                return self.read_copy(id, &leg, request, port);
             }
+            // Its shard is down. The key's own may not be.
+            (leg.copy, leg.free) = (0, false);
+            verdict = pool.config.path.decide(&mut leg, self.now);
+        }
+        match verdict {
+            Verdict::Next | Verdict::Join(_) if leg.fill => self.single_to_keep(id, &leg, verdict, request, port),
             Verdict::Next => {
                 let line = pool.line(leg.line);
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
@@ -602,7 +609,8 @@ impl Engine {
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
             let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
             pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
-            if let Some(hash) = pool.config.path.hot.count(leg)
+            if !leg.key.is_empty()
+                && let Some(hash) = pool.config.path.hot.count(leg)
                 && let Some(line) = self.lines.get_mut(pool.line(leg.line) as usize)
             {
                 line.notes.push(serial, Note::Weigh(hash, legs));

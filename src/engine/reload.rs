@@ -106,6 +106,7 @@ impl Engine {
         for (_, session) in self.sessions.iter_mut().filter(|(_, session)| session.pool == number) {
             session.base = session.base.checked_div(stride).unwrap_or(0) * wider;
         }
+        self.take_copies_away(number);
         for shard in come {
             self.revive(number, shard);
         }

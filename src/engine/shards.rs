@@ -88,16 +88,22 @@ impl Engine {
                     pool.counts.shard_errors += 1;
                 }
             }
-            if noted {
-                self.noted((id, serial), waiter.ticket, Some(reply), length as u64);
-            }
+            // A connection of a session's own changes hands with its last reply: that is never kept.
+            let kept = if noted {
+                self.noted((id, serial), waiter.ticket, Some(reply), length as u64).filter(|_| shared)
+            } else {
+                None
+            };
             if tracked {
                 self.proved(pool, shard, waiter.at);
             }
             if waiter.part == Waiter::MUST_DO && reply.first() == Some(&b'-') {
                 return Err(None);
             }
-            self.land(id, pool, &waiter, reply, port);
+            match kept {
+                None => self.land(id, pool, &waiter, reply, port),
+                Some(held) => self.withhold(held, id, pool, waiter, reply),
+            }
             if !shared {
                 self.own_answered(id, port);
             } else if parts {
@@ -113,6 +119,8 @@ impl Engine {
             self.complete(pool, waiter.ticket, reply, Some(port));
         } else if waiter.part == Waiter::ERRAND {
             self.errand_reply(waiter, Some(reply), port);
+        } else if waiter.part == Waiter::COPY {
+            self.copy_replied(id, pool, waiter, reply, port);
         } else if waiter.part == Waiter::ATTEMPT {
             self.attempted(id, pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
@@ -261,8 +269,9 @@ impl Engine {
         match line.owner {
             Owner::Shared if line.retired => {}
             Owner::Shared => {
-                let (pool, number) = (line.pool, line.number);
+                let (pool, number, shard) = (line.pool, line.number, line.shard);
                 self.tell(pool, &Event::Connected(number));
+                self.forget_time(pool, shard);
             }
             Owner::Ear => self.ear_open(id),
             Owner::Tracker => self.tracker_open(id),
@@ -365,7 +374,10 @@ impl Engine {
                 let split = waiter.part < Waiter::FIRST_SPECIAL
                     && self.gathers.get(waiter.link as usize).is_some_and(Gather::is_split);
                 failure.write(name, sent || split, &mut reply);
-                pool.counts.errors[failure.cause] += 1;
+                // No app is told of a copy: its read is sent home.
+                if waiter.part != Waiter::COPY {
+                    pool.counts.errors[failure.cause] += 1;
+                }
             }
             self.land(id, pool, &waiter, &reply, port);
         }

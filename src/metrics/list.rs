@@ -164,6 +164,16 @@ declare! {
         audit_stale: Per<Stale, u64, { Stale::COUNT }> = "hotring_audit_stale_total", One;
         /// Backends that do not tell of changes, or not to this user: what is kept of their keys lives for `max_staleness` only.
         untracked: Level = "hotring_near_untracked_backends", One;
+        /// Reads of hot keys sent to copies on other backends than their own.
+        copy_reads: u64 = "hotring_copy_reads_total", One;
+        /// Reads of hot keys answered by copies; the others were sent on to the keys' own backends.
+        copy_hits: u64 = "hotring_copy_hits_total", One;
+        /// Copies of hot keys that this process has made on other backends.
+        copy_fills: u64 = "hotring_copy_fills_total", One;
+        /// Copies of hot keys that another process had made first.
+        copy_fill_lost: u64 = "hotring_copy_fills_lost_total", One;
+        /// Copies of hot keys that this process has taken away since their keys changed or are hot no more.
+        copy_unlinks: u64 = "hotring_copy_unlinks_total", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.

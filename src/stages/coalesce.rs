@@ -70,6 +70,7 @@ impl Coalesce {
     /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
     fn can_share(leg: &Leg<'_>) -> bool {
         leg.alone
+            && leg.copy == 0
             && leg.spec.access == Access::Read
             && matches!(leg.spec.keys, Keys::One)
             && leg.wire.len() <= LONGEST

@@ -72,6 +72,10 @@ pub struct Leg<'a> {
     pub hot: Option<u64>,
     /// Whether it may be answered with what is being read to be kept; set by `hot`.
     pub fill: bool,
+    /// Which copy of its key it is led to, by `hot`; 0 for none, the key itself.
+    pub copy: u16,
+    /// Its session's number.
+    pub session: u32,
     /// Where it goes; set by `route`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
@@ -94,6 +98,8 @@ impl<'a> Leg<'a> {
             free: false,
             hot: None,
             fill: false,
+            copy: 0,
+            session: 0,
             shard: 0,
             line: 0,
         }

@@ -177,6 +177,30 @@ impl Route {
         self.placement.numbers.get(usize::from(place)).copied()
     }
 
+    /// Where a key lives now, stand-ins included.
+    #[must_use]
+    pub fn home(&self, key: &[u8]) -> Option<u16> {
+        let mut leg = Leg::new(crate::command::lookup(b"get")?, key, b"");
+        (self.decide(&mut leg, 0) == Verdict::Next).then_some(leg.shard)
+    }
+
+    /// So many shards at most where copies of a key may be, its home first: those that follow on the ring. Nobody but the
+    /// home itself where keys have no place, and where it stands in for another.
+    #[must_use]
+    pub fn around(&self, key: &[u8], home: u16, count: usize) -> Vec<u16> {
+        let mut shards = vec![home];
+        if self.is_spare(home) || self.placement.distribution == Distribution::Random {
+            return shards;
+        }
+        // The home may be none of those on the ring: a key can be pinned to it.
+        let mut places = vec![0; count.min(self.placement.numbers.len())];
+        let found = self.ring.neighbours(self.ring.position(key), &mut places);
+        let numbers = places.iter().take(found).filter_map(|&place| self.placement.numbers.get(usize::from(place)));
+        shards.extend(numbers.copied().filter(|&shard| shard != home));
+        shards.truncate(count.max(1));
+        shards
+    }
+
     /// How often the ring has changed; wraps.
     #[must_use]
     pub fn changes(&self) -> u32 {

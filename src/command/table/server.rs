@@ -163,8 +163,7 @@ static SLOWLOG: &[Spec] = &[
 ];
 
 /// What no Redis has.
-static HOTRING: &[Spec] =
-    &[OWN.help("hotring|help"), OWN.other("hotring|hotkeys", -2, NONE, ADMIN | LOADING | STALE)];
+static HOTRING: &[Spec] = &[OWN.help("hotring|help"), OWN.other("hotring|hotkeys", -2, NONE, ADMIN | LOADING | STALE)];
 
 static CLUSTER: &[Spec] = &[
     CLUSTER_ONLY.other("cluster|addslots", -3, NONE, ADMIN | STALE | NO_ASYNC_LOADING),

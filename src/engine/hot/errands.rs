@@ -29,6 +29,40 @@ pub(in crate::engine) enum Errand {
         /// The key.
         name: Box<[u8]>,
     },
+    /// How much it is that is to be copied: the key's hash, which copy, and the number of the fill.
+    Weigh {
+        /// The key's.
+        hash: u64,
+        /// The copy's.
+        copy: u16,
+        /// The fill's.
+        number: u64,
+    },
+    /// What a key has is copied to another shard: its hash, which copy, and the number of the fill.
+    Copy {
+        /// The key's.
+        hash: u64,
+        /// The copy's.
+        copy: u16,
+        /// The fill's.
+        number: u64,
+    },
+    /// It is made there.
+    Copied {
+        /// The key's.
+        hash: u64,
+        /// The copy's.
+        copy: u16,
+        /// The fill's.
+        number: u64,
+    },
+    /// A shard is asked for its time.
+    Clock,
+    /// Copies are taken away; a reply may wait for that.
+    Gone {
+        /// The reply's number.
+        held: u32,
+    },
 }
 
 /// An errand under way.
@@ -77,16 +111,26 @@ impl Engine {
         let Way { errand, pool, shard, replies, lost, readers, .. } = self.errands.remove(waiter.link as usize);
         let replies = if lost { Vec::new() } else { replies };
         let name = if let Errand::Near { name, .. } = &errand { name.clone() } else { Box::default() };
-        self.errand_done((pool, shard), errand, &replies);
+        self.errand_done((pool, shard), errand, &replies, port);
         let value = replies.len().checked_sub(2).and_then(|at| replies.get(at)).map(Vec::as_slice);
         self.tell_readers((pool, shard), readers, value, &name, port);
     }
 
     /// All replies of an errand are there; none, if some were lost.
-    fn errand_done(&mut self, (pool, shard): (u16, u16), errand: Errand, replies: &[Vec<u8>]) {
+    fn errand_done(&mut self, (pool, shard): (u16, u16), errand: Errand, replies: &[Vec<u8>], port: &mut impl Port) {
         match errand {
             Errand::Track => self.tracks(pool, shard, replies.first().is_some_and(|reply| reply == b"+OK\r\n")),
             Errand::Proof => {}
+            Errand::Gone { held } => self.copies_are_gone(held, port),
+            Errand::Clock => self.told_time(pool, shard, replies.first().map_or(&[], Vec::as_slice)),
+            Errand::Weigh { hash, copy, number } => {
+                let reply = replies.first().map_or(&[][..], Vec::as_slice);
+                self.copy_was_weighed((pool, shard), (hash, copy, number), reply, port);
+            }
+            Errand::Copy { hash, copy, number } => self.copy_was_read(pool, (hash, copy, number), replies),
+            Errand::Copied { hash, copy, number } => {
+                self.copy_was_made(pool, (hash, copy, number), replies.first().map_or(&[], Vec::as_slice));
+            }
             Errand::Audit(audit) => {
                 if let [reply] = replies {
                     self.looked(*audit, reply);

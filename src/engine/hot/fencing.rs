@@ -58,7 +58,7 @@ impl Engine {
     }
 
     /// A reply of so many bytes came of whose flight something was noted; before anyone is given it. `None` for one that was
-    /// not kept whole.
+    /// not kept whole. Returns what the reply is to wait for.
     #[cold]
     pub(in crate::engine) fn noted(
         &mut self,
@@ -66,14 +66,19 @@ impl Engine {
         ticket: Ticket,
         reply: Option<&[u8]>,
         length: u64,
-    ) {
+    ) -> Option<u32> {
+        let (pool, shard) = self.lines.get(id as usize).map(|line| (line.pool, line.shard))?;
+        let mut copied = false;
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
-            let Some(pool) = self.lines.get(id as usize).map(|line| line.pool) else { return };
-            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+            let place = self.pools.get_mut(usize::from(pool))?;
             let hot = &mut place.config.path.hot;
             match note {
-                Note::Write(place) => hot.fence().end(place, self.now),
                 Note::Weigh(hash, of) => hot.weigh(hash, length.checked_div(u64::from(of)).unwrap_or(length)),
+                Note::Write(place) => {
+                    hot.fence().end(place, self.now);
+                    copied |= hot.written(place);
+                }
+                Note::Timed(sent) => hot.choice.ended(shard, self.now.saturating_sub(sent), self.now),
                 Note::Read(hash) | Note::Element(hash, _) => {
                     let element = match note {
                         Note::Element(_, index) => reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into())),
@@ -90,6 +95,7 @@ impl Engine {
                 }
             }
         }
+        if copied { self.take_copies_away_first(pool, reply.is_some()) } else { None }
     }
 
     /// A connection was given up with all that waited on it: none of its writes will be answered.
@@ -97,10 +103,12 @@ impl Engine {
         let now = self.now;
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.queued_writes.clear();
-        let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         while let Some(note) = line.notes.next(u64::MAX) {
-            if let Note::Write(place) = note {
-                pool.config.path.hot.fence().end(place, now);
+            match note {
+                Note::Write(place) => pool.config.path.hot.fence().end(place, now),
+                Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
+                Note::Read(_) | Note::Element(..) | Note::Weigh(..) => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What is done for hot keys: answers from memory, and what keeps them true.
 
 mod audit;
+mod copies;
 mod errands;
 mod fencing;
 mod notes;
@@ -8,6 +9,7 @@ mod tell;
 mod tracker;
 
 pub(super) use audit::Audit;
+pub(super) use copies::{CopyRead, Withheld};
 pub(super) use errands::{Errand, Way};
 pub(super) use notes::{Note, Notes};
 pub(super) use tracker::Tracker;
@@ -58,7 +60,9 @@ impl Engine {
     /// A read of a hot key was sent home.
     #[cold]
     pub(super) fn read_at_home(&mut self, ticket: Ticket, leg: &Leg<'_>, to: (LineId, u64), port: &mut impl Port) {
-        if let Some(hash) = leg.hot.filter(|_| leg.spec.name == "get") {
+        let Some(hash) = leg.hot else { return };
+        self.time_home(leg, hash, ticket, to);
+        if leg.spec.name == "get" {
             self.note_read(ticket, Note::Read(hash), to.0, to.1);
             self.keep(ticket, hash, leg.key, port);
         }

@@ -2,6 +2,7 @@
 //!
 //! Most flights have no note; a reply costs one comparison to find out ([`Notes::is_due`]).
 
+use crate::stages::Micros;
 use crate::stages::hot::Place;
 use std::collections::VecDeque;
 
@@ -16,6 +17,8 @@ pub(in crate::engine) enum Note {
     Element(u64, u16),
     /// Its reply is weighed for so many keys, of which this is one, by its hash.
     Weigh(u64, u16),
+    /// It is a read at home of a key that has copies, sent at this time.
+    Timed(Micros),
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.

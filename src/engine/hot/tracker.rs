@@ -82,12 +82,14 @@ impl Engine {
 
     /// What is heard of a shard's keys from now on says nothing of what was heard before: hook of what else is kept true by it.
     pub(super) fn forgotten(&mut self, pool: u16, shard: u16) {
-        let _ = (&self.now, pool, shard);
+        let _ = shard;
+        self.take_copies_away(pool);
     }
 
     /// A hot key has changed, as its shard tells.
     pub(super) fn key_changed(&mut self, pool: u16, hash: u64) {
-        let _ = (&self.now, pool, hash);
+        let _ = hash;
+        self.take_copies_away(pool);
     }
 
     /// A push came on a tracked connection.

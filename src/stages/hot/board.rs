@@ -195,7 +195,10 @@ mod tests {
     #[test]
     fn workers_are_added_up_by_how_much_they_do() {
         let board = Board::default();
-        board.put(1, Page { rows: vec![row("a", 50.0, 0.5)], keys: 1, requests: 100.0, bytes: 0.0, loads: vec![10.0, 30.0] });
+        board.put(
+            1,
+            Page { rows: vec![row("a", 50.0, 0.5)], keys: 1, requests: 100.0, bytes: 0.0, loads: vec![10.0, 30.0] },
+        );
         let near = Row { means: Means::Near, age: 5, ..row("a", 30.0, 0.1) };
         let rows = vec![near, row("b\n\u{ff}", 240.0, 0.8)];
         board.put(0, Page { rows, keys: 2, requests: 300.0, bytes: 0.0, loads: vec![50.0] });

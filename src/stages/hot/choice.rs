@@ -16,6 +16,9 @@ const HALF_LIFE: f64 = 500_000.0;
 /// The latency of a shard of which nothing is known, and the least that counts: what lies below it is not the shard's doing.
 const IDLE: f64 = 100.0;
 
+/// Latencies that differ by less than this factor tell nothing of load.
+const ALIKE: f64 = 2.0;
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
@@ -64,11 +67,13 @@ impl Choice {
         let second = if second >= first { second.saturating_add(1) } else { second };
         let at = |place: u64| candidates.get(place as usize).copied().unwrap_or(only);
         let (first, second) = (at(first), at(second));
-        if self.cost(second) < self.cost(first) { second } else { first }
-    }
-
-    fn cost(&self, shard: u16) -> f64 {
-        self.shards.get(usize::from(shard)).map_or(IDLE, |load| load.cost(self.now))
+        let [one, other] =
+            [first, second].map(|shard| self.shards.get(usize::from(shard)).copied().unwrap_or_default());
+        let [near, far] = [one, other].map(|load| load.latency(self.now));
+        // One that is only a little farther away is as good: else it would never be asked while nobody is busy.
+        let alike = near < ALIKE * far && far < ALIKE * near;
+        let less = if alike { other.open < one.open } else { other.cost(self.now) < one.cost(self.now) };
+        if less { second } else { first }
     }
 
     fn load(&mut self, shard: u16) -> Option<&mut Load> {
@@ -144,6 +149,19 @@ mod tests {
         choice.lost(9);
         assert_eq!((choice.open(3), choice.open(9)), (1, 0));
         assert!((0..100).all(|n| choice.pick(&[3, 9], splitmix(n)) == 9));
+    }
+
+    #[test]
+    fn those_that_are_idle_are_asked_alike_though_some_are_farther_away() {
+        let mut choice = Choice::new();
+        let mut asked = [0_u32; 4];
+        for n in 0..40_000_u64 {
+            let shard = choice.pick(&[0, 1, 2, 3], splitmix(n));
+            choice.began(shard);
+            asked[usize::from(shard)] += 1;
+            choice.ended(shard, 250 + 50 * u64::from(shard), n * 400);
+        }
+        assert!(asked.iter().all(|count| (9_000..11_000).contains(count)), "{asked:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 use crate::stages::Micros;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +33,13 @@ impl Place {
     #[inline]
     pub fn of_key(hash: u64) -> Self {
         Self((hash >> 48) as u32)
+    }
+
+    /// The hashes of the keys that have it; nothing for a shard's.
+    #[must_use]
+    pub fn keys(self) -> Option<RangeInclusive<u64>> {
+        let first = u64::from(self.0) << 48;
+        (self.0 < KEYS as u32).then_some(first..=first | (u64::MAX >> 16))
     }
 
     /// A shard's.
@@ -194,6 +202,9 @@ mod tests {
         let fence = Fence::default();
         fence.change(Place::of_key(0));
         assert_eq!(Place::of_key(u64::MAX).0 as usize, KEYS - 1);
+        let keys = Place::of_key(HASH).keys().unwrap();
+        assert_eq!([*keys.start(), *keys.end()].map(|hash| Place::of_key(hash) == Place::of_key(HASH)), [true; 2]);
+        assert_eq!(Place::of_shard(0).keys(), None);
         assert_eq!(Place::of_shard(u16::MAX).0 as usize, KEYS + SHARDS - 1);
         assert_eq!(fence.marks.get().unwrap().len(), KEYS + SHARDS);
     }

@@ -6,7 +6,9 @@
 
 mod board;
 mod choice;
+mod clock;
 mod config;
+mod copies;
 pub mod detector;
 mod fence;
 pub mod ladder;
@@ -16,7 +18,9 @@ mod upkeep;
 
 pub use board::{Board, Page, Row};
 pub use choice::Choice;
+pub use clock::Clock;
 pub use config::{Config, Reads, Rule};
+pub use copies::{Copies, Filled, Gone, Order, Wanted, name as copy_name, rewrite, tells};
 pub use detector::Level;
 pub use fence::{Fence, Place, Seen};
 pub use ladder::Site;
@@ -25,7 +29,7 @@ pub use upkeep::Turns;
 
 use super::{Leg, Micros, Notices, Stage, Verdict};
 use crate::command::Access;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -74,6 +78,8 @@ pub struct HotKey {
     pub fills: u64,
     /// Times its shard told that it has changed.
     pub changes: u64,
+    /// What is known of its copies.
+    pub copies: Option<Box<Copies>>,
 }
 
 /// The stage.
@@ -99,6 +105,14 @@ pub struct Hot {
     /// A window was closed since it was asked for last.
     closed: bool,
     teller: upkeep::Teller,
+    /// How loaded shards look from here that have copies.
+    pub choice: Choice,
+    /// Shards' clocks, by shard.
+    clocks: Vec<Clock>,
+    /// Copies that are to be taken away.
+    gone: Vec<Gone>,
+    /// The keys that have copies, by their hashes.
+    copied: BTreeSet<u64>,
 }
 
 impl Hot {
@@ -122,11 +136,17 @@ impl Hot {
             would_serve: 0,
             closed: false,
             teller: upkeep::Teller::default(),
+            choice: Choice::new(),
+            clocks: Vec::new(),
+            gone: Vec::new(),
+            copied: BTreeSet::new(),
         }
     }
 
     /// Takes another's place in a pool that is configured anew. What is hot is known at the end of the open window.
-    pub fn inherit(&mut self, before: Self, now: Micros) {
+    pub fn inherit(&mut self, mut before: Self, now: Micros) {
+        before.release_all();
+        (self.gone, self.clocks, self.choice) = (before.gone, before.clocks, before.choice);
         self.not_before = if before.serves { before.not_before } else { now.saturating_add(HOLD) };
         self.detector = before.detector;
         self.trackers = before.trackers;
@@ -193,8 +213,17 @@ impl Hot {
             served: 0,
             fills: 0,
             changes: 0,
+            copies: None,
         });
+        if !matches!(means, Means::Copies(_)) && key.copies.is_some() {
+            self.release(hash);
+        }
+        let Some(key) = self.keys.get_mut(&hash) else { return };
         key.means = means;
+        if !matches!(means, Means::Copies(_)) {
+            key.copies = None;
+            self.copied.remove(&hash);
+        }
         if means != Means::Near {
             self.drop_entry(hash);
         }
@@ -203,6 +232,8 @@ impl Hot {
     /// A key is hot no more.
     pub fn leave(&mut self, hash: u64) -> Option<HotKey> {
         self.drop_entry(hash);
+        self.release(hash);
+        self.copied.remove(&hash);
         self.keys.remove(&hash)
     }
 
@@ -249,6 +280,7 @@ impl Hot {
         let hashes: Vec<u64> = self.keys.iter().filter(|(_, key)| key.shard == shard).map(|(&hash, _)| hash).collect();
         for hash in hashes {
             self.drop_entry(hash);
+            self.release(hash);
             // Other workers may have seen what happened meanwhile.
             self.fence.change(Place::of_key(hash));
         }
@@ -380,6 +412,7 @@ impl Hot {
         // What is on its way was read before, or may have been.
         key.fill = None;
         self.drop_entry(hash);
+        self.release(hash);
         self.fence.change(Place::of_key(hash));
         Some(hash)
     }
@@ -428,6 +461,7 @@ impl Stage for Hot {
     fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
         match (verdict, leg.hot.and_then(|hash| self.keys.get(&hash))) {
             (Verdict::Near, _) => "hot: answered from memory".into(),
+            (_, Some(key)) if leg.copy > 0 => format!("hot, served by {:?}, this one by copy {}", key.means, leg.copy),
             (_, Some(key)) => format!("hot, served by {:?}", key.means),
             _ if !self.serves => "off".into(),
             _ => "not hot".into(),
@@ -451,6 +485,10 @@ impl Hot {
         }
         leg.hot = Some(hash);
         match key.means {
+            Means::Copies(_) if leg.alone => {
+                self.lead(key, hash, leg, now);
+                Verdict::Next
+            }
             Means::Near if leg.free && is_whole_read(leg) => {
                 if self.entry(hash, now).is_some() {
                     return Verdict::Near;
