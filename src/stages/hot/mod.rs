@@ -147,7 +147,7 @@ impl Hot {
     pub fn inherit(&mut self, mut before: Self, now: Micros) {
         before.release_all();
         (self.gone, self.clocks, self.choice) = (before.gone, before.clocks, before.choice);
-        self.not_before = if before.serves { before.not_before } else { now.saturating_add(HOLD) };
+        self.not_before = if self.serves && !before.serves { now.saturating_add(HOLD) } else { before.not_before };
         self.detector = before.detector;
         self.trackers = before.trackers;
         self.tracked = before.tracked;
