@@ -16,7 +16,7 @@ use crate::engine::port::Port;
 use crate::engine::{Engine, LineId, SessionId, leg_of, refusal, refuse};
 use crate::resp::Request;
 use crate::stages::hot::{Filled, Means, rewrite, tells};
-use crate::stages::{Leg, Micros, Refusal, missing};
+use crate::stages::{Event, Flight, Leg, Micros, Refusal, missing};
 
 /// A read that was sent to a copy.
 #[derive(Debug)]
@@ -60,7 +60,6 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         place.counts.copy_reads += 1;
         place.config.path.hot.choice.began(leg.shard);
-        place.config.path.hot.count_unsent(leg);
         let on = place.line(leg.line);
         self.begin_indirect(ticket);
         let (mut flight, mut wire) = (self.spare.take(), self.spare.take());
@@ -74,7 +73,8 @@ impl Engine {
         self.spare.put(flight);
         // No key is told: nobody may share it, as it may be asked again elsewhere.
         let leg = Leg { line: leg.line, shard: leg.shard, alone: false, ..Leg::new(leg.spec, b"", leg.wire) };
-        self.sent(pool, &leg, serial, 1);
+        let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
+        self.tell(pool, &Event::Sent(&leg, flight));
     }
 
     /// A copy's shard has replied, or its connection is lost.
@@ -103,6 +103,7 @@ impl Engine {
         if tells(reply) {
             if let Some(place) = self.pools.get_mut(usize::from(pool)) {
                 place.counts.copy_hits += 1;
+                place.config.path.hot.served(read.hash);
             }
             self.land(id, pool, &last, reply, port);
         } else {

@@ -251,12 +251,15 @@ impl Hot {
         let copies = key.copies.get_or_insert_default();
         copies.drawn = Some(drawn);
         copies.lanes = lanes;
-        if copies.places == places {
-            return;
+        // Where there are more of them, those that there were stay where they are.
+        if !places.starts_with(&copies.places) {
+            self.release(hash);
         }
-        self.release(hash);
         let Some(copies) = self.keys.get_mut(&hash).and_then(|key| key.copies.as_mut()) else { return };
-        copies.copies = places.iter().map(|_| Copy::default()).collect();
+        if !places.starts_with(&copies.places) {
+            copies.copies.clear();
+        }
+        copies.copies.resize_with(places.len(), Copy::default);
         copies.places = places;
         self.copied.insert(hash);
     }
@@ -304,6 +307,7 @@ impl Hot {
         self.fills = self.fills.wrapping_add(1);
         let number = self.fills;
         place.fill = Some(Copying { number, seen, asked: now, dumped: copies.dumped, sent: false });
+        key.fills = key.fills.saturating_add(1);
         let longest = self.config.longest_copy;
         Some(Wanted { key: key.name.clone(), home: key.shard, dumped: copies.dumped, longest, number })
     }
