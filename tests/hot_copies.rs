@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "hot_copies/found.rs"]
+mod found;
 #[allow(dead_code, unreachable_pub, reason = "shared with tests that use all of it")]
 #[path = "support/engine.rs"]
 mod memory;
