@@ -1,6 +1,6 @@
 //! hotring as it is started, which finds out by itself that a key is hot.
 
-use crate::support::{Hotring, Redis, eventually, home, now, pool, shards};
+use crate::support::{Hotring, Redis, eventually, home, now, pool, shards, wire};
 
 const KEYS: &[&str] = &["hot_keys: {reads: copies, max_staleness: 5s}"];
 
@@ -11,11 +11,10 @@ fn copies(hotring: &Hotring, what: &str) -> f64 {
 /// Reads until copies answer.
 fn warm(hotring: &Hotring, key: &str) {
     let mut app = hotring.app();
-    let get = format!("GET {key}");
+    let batch = wire(&["GET", key]).repeat(200);
     eventually("copies are read", || {
-        for _ in 0..200 {
-            app.ask(&get);
-        }
+        app.send(&batch);
+        (0..200).for_each(|_| drop(app.reply()));
         copies(hotring, "hits") > 100.0
     });
 }
