@@ -85,6 +85,27 @@ fn coalesced_reads_are_linearizable() {
     clean(&history(&["coalesce: true"], &Rules::STRICT, None).0);
 }
 
+#[test]
+fn from_memory_nobody_misses_a_write_of_his_hotring_goes_back_or_reads_what_is_too_old() {
+    let (report, answered) = history(&["hot_keys: {reads: near}"], &NEAR, None);
+    clean(&report);
+    assert!(answered < 0.8, "hardly anything was answered from memory: the shards answered {answered}");
+}
+
+#[test]
+fn from_copies_nobody_misses_a_write_of_his_hotring_or_reads_what_is_too_old() {
+    let (report, answered) = history(&["hot_keys: {reads: copies}"], &COPIES, None);
+    clean(&report);
+    assert!(answered < 0.8, "hardly anything was answered by copies: the shards answered {answered}");
+}
+
+#[test]
+fn by_whatever_is_best_nobody_misses_a_write_of_his_hotring_or_reads_what_is_too_old() {
+    let (report, answered) = history(&["hot_keys: {reads: auto}"], &COPIES, None);
+    clean(&report);
+    assert!(answered < 0.8, "hardly anything was answered from elsewhere: the shards answered {answered}");
+}
+
 /// A cache that knows of no writes, before hotring: all of it is found out.
 #[test]
 fn a_cache_that_forgets_nothing_is_found_out() {

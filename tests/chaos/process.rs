@@ -68,13 +68,19 @@ impl Process {
 
     /// What `/metrics` says, by series.
     pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
-        let mut socket = TcpStream::connect(&self.admin).unwrap();
-        socket.set_read_timeout(Some(FOREVER)).unwrap();
-        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut page = String::new();
-        socket.read_to_string(&mut page).unwrap();
+        let page = self.page("/metrics");
         let samples = page.lines().filter(|line| line.starts_with("hotring_")).filter_map(|line| line.rsplit_once(' '));
         samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect()
+    }
+
+    /// An admin page with its head.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(&self.admin).unwrap();
+        socket.set_read_timeout(Some(FOREVER)).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).unwrap();
+        page
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

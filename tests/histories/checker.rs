@@ -9,9 +9,10 @@
 //! fit between all writes that ended before it and all that began after it, and not go back behind another read. Who pipelines
 //! keeps the order of the pipeline.
 
-use super::{Entry, History, Kind, Nanos, Op, Print, Said};
+use super::{Entry, History, Kind, Log, Nanos, Op, Print, Said};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::fmt;
 
 /// Whose writes a read must have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +57,7 @@ pub(crate) enum Rule {
     Order,
 }
 
-#[derive(Clone, Debug)]
-#[allow(dead_code, reason = "shown")]
+#[derive(Clone)]
 pub(crate) struct Violation {
     pub(crate) rule: Rule,
     pub(crate) app: usize,
@@ -66,8 +66,28 @@ pub(crate) struct Violation {
     pub(crate) found: Option<usize>,
     pub(crate) floor: usize,
     pub(crate) ceiling: usize,
+    /// Who did or saw what is at the floor.
+    pub(crate) behind: Option<(usize, Op)>,
+    /// What went in the same pipeline, and which versions of which keys its answers fit.
+    pub(crate) pipeline: Vec<String>,
     /// How long ago what was read had been overwritten.
     pub(crate) age: Nanos,
+}
+
+impl fmt::Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let op = |app: usize, op: &Op| {
+            let (process, key, kind, said) = (op.process, op.key, op.kind, op.said);
+            format!(
+                "{kind:?} of key {key} by app {app} at hotring {process} from {} to {} ns: {said:?}",
+                op.start, op.end
+            )
+        };
+        write!(f, "{:?}: {}, which is version {:?}, ", self.rule, op(self.app, &self.op), self.found)?;
+        write!(f, "not in {}..{}, overwritten {} ns before", self.floor, self.ceiling as isize, self.age)?;
+        self.behind.iter().try_for_each(|(app, other)| write!(f, "; behind {}", op(*app, other)))?;
+        write!(f, "; sent together: {}", self.pipeline.join(", "))
+    }
 }
 
 /// What was found.
@@ -109,7 +129,22 @@ pub(crate) fn check(history: &History, rules: &Rules) -> Report {
         ops.sort_by_key(|step| (step.op.start, step.app, step.number));
         Key::new(&log.entries, ops).judge(rules, history.apps.len(), &mut report);
     }
+    for violation in &mut report.examples {
+        let together = history.apps[violation.app].iter().filter(|op| op.start == violation.op.start);
+        violation.pipeline = together.map(|op| told(history, op)).collect();
+    }
     report
+}
+
+/// An operation, and the last versions of keys that its answer fits.
+fn told(history: &History, op: &Op) -> String {
+    let fits = |(key, log): (usize, &Log)| {
+        let has = |entry: &Entry| entry.at < op.end && Said::Value(entry.state) == op.said;
+        let version = log.entries.iter().rposition(has)? + 1;
+        Some(format!("{version} of {key}"))
+    };
+    let versions: Vec<String> = history.logs.iter().enumerate().filter_map(fits).collect();
+    format!("{:?} {} -> {:?} (version {})", op.kind, op.key, op.said, versions.join(" or "))
 }
 
 struct Step<'a> {
@@ -134,23 +169,24 @@ struct Key<'a> {
 /// The greatest position among what has ended, as time goes on.
 #[derive(Default)]
 struct Floor {
-    pending: BinaryHeap<Reverse<(Nanos, usize)>>,
-    position: usize,
+    pending: BinaryHeap<Reverse<(Nanos, Seen)>>,
+    least: Seen,
 }
 
+/// A position, and the step that was there.
+type Seen = (usize, usize);
+
 impl Floor {
-    fn at(&mut self, start: Nanos) -> usize {
-        while let Some(Reverse((end, position))) = self.pending.peek().copied().filter(|Reverse((end, _))| *end < start)
-        {
-            let _ = end;
+    fn at(&mut self, start: Nanos) -> Seen {
+        while let Some(Reverse((_, seen))) = self.pending.peek().copied().filter(|Reverse((end, _))| *end < start) {
             self.pending.pop();
-            self.position = self.position.max(position);
+            self.least = self.least.max(seen);
         }
-        self.position
+        self.least
     }
 
-    fn ends(&mut self, end: Nanos, position: usize) {
-        self.pending.push(Reverse((end, position)));
+    fn ends(&mut self, end: Nanos, seen: Seen) {
+        self.pending.push(Reverse((end, seen)));
     }
 }
 
@@ -196,24 +232,24 @@ impl<'a> Key<'a> {
         let scopes = if rules.scope == Scope::All { 1 } else { processes };
         let mut writes: Vec<Floor> = (0..scopes).map(|_| Floor::default()).collect();
         let mut reads: Vec<Floor> = (0..scopes).map(|_| Floor::default()).collect();
-        let mut own = vec![(0, 0); apps];
+        let mut own = vec![(Seen::default(), Seen::default()); apps];
         for (index, step) in self.steps.iter().enumerate() {
             let scope = if scopes == 1 { 0 } else { usize::from(step.op.process) };
             if step.op.kind != Kind::Get {
                 if let Some(position) = step.position {
-                    writes[scope].ends(step.op.end, position);
-                    own[step.app].0 = position.max(own[step.app].0);
+                    writes[scope].ends(step.op.end, (position, index));
+                    own[step.app].0 = own[step.app].0.max((position, index));
                 }
                 continue;
             }
             let Said::Value(value) = step.op.said else { continue };
             report.reads += 1;
             let written = writes[scope].at(step.op.start).max(own[step.app].0);
-            let mut floor = written;
+            let mut seen = written;
             if rules.monotonic {
-                floor = floor.max(reads[scope].at(step.op.start)).max(own[step.app].1);
+                seen = seen.max(reads[scope].at(step.op.start)).max(own[step.app].1);
             }
-            let ceiling = ceilings[index];
+            let (written, floor, ceiling) = (written.0, seen.0, ceilings[index]);
             let having = self.having.get(&value);
             let fits = first(having, floor).filter(|position| *position < ceiling);
             let found = having.and_then(|of| of[..of.partition_point(|position| *position < ceiling)].last()).copied();
@@ -225,8 +261,8 @@ impl<'a> Key<'a> {
                 (Some(_), _) if too_old => Rule::Stale,
                 (Some(position), _) => {
                     if rules.monotonic {
-                        reads[scope].ends(step.op.end, position);
-                        own[step.app].1 = position.max(own[step.app].1);
+                        reads[scope].ends(step.op.end, (position, index));
+                        own[step.app].1 = own[step.app].1.max((position, index));
                     }
                     continue;
                 }
@@ -235,7 +271,18 @@ impl<'a> Key<'a> {
                 (None, None) if having.is_some() => Rule::Future,
                 (None, None) => Rule::Invented,
             };
-            report.accuse(Violation { rule, app: step.app, op: *step.op, found, floor, ceiling, age });
+            let behind = self.steps.get(seen.1).filter(|_| floor > 0).map(|step| (step.app, *step.op));
+            report.accuse(Violation {
+                rule,
+                app: step.app,
+                op: *step.op,
+                found,
+                floor,
+                ceiling,
+                behind,
+                pipeline: Vec::new(),
+                age,
+            });
         }
     }
 
@@ -248,7 +295,7 @@ impl<'a> Key<'a> {
             if op.kind == Kind::Get {
                 continue;
             }
-            let floor = ended.at(op.start).max(own[step.app]);
+            let floor = ended.at(op.start).0.max(own[step.app]);
             let is_answered = !matches!(op.said, Said::Nothing | Said::Error);
             let fits = if op.kind.is_unique() {
                 self.unique.get(&(op.kind, op.argument)).copied()
@@ -267,11 +314,21 @@ impl<'a> Key<'a> {
             };
             if let Some(rule) = rule {
                 let (app, op, ceiling) = (step.app, *op, usize::MAX);
-                report.accuse(Violation { rule, app, op, found: fits, floor, ceiling, age: 0 });
+                report.accuse(Violation {
+                    rule,
+                    app,
+                    op,
+                    found: fits,
+                    floor,
+                    ceiling,
+                    behind: None,
+                    pipeline: Vec::new(),
+                    age: 0,
+                });
             }
             step.position = fits;
             if let (Some(position), true) = (fits, is_answered) {
-                ended.ends(op.end, position);
+                ended.ends(op.end, (position, 0));
                 own[step.app] = position.max(own[step.app]);
             }
         }
@@ -298,7 +355,6 @@ impl<'a> Key<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Log;
     use super::*;
 
     const NEAR: Rules = Rules { scope: Scope::Process, monotonic: true, staleness: Some(1000) };

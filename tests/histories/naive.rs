@@ -13,8 +13,11 @@ pub(crate) struct Naive {
     address: String,
 }
 
+/// By key, since when which reply is kept.
+type Replies = HashMap<Vec<u8>, (u64, Vec<u8>)>;
+
 struct Kept {
-    replies: Mutex<HashMap<Vec<u8>, (u64, Vec<u8>)>>,
+    replies: Mutex<Replies>,
     clock: Clock,
     span: u64,
     /// Whether a write removes what is kept of its key when it is sent.

@@ -112,7 +112,7 @@ struct App<'a> {
 impl App<'_> {
     /// One operation, or several in a pipeline.
     fn turn(&mut self, keys: &[String]) -> usize {
-        let count = if self.chance.below(4) == 0 { 2 + self.chance.below(5) as usize } else { 1 };
+        let count = if self.chance.below(3) == 0 { 2 + self.chance.below(11) as usize } else { 1 };
         let from = self.done.len();
         let mut bytes = Vec::new();
         let mut key = self.chance.below(keys.len() as u64) as usize;
