@@ -77,6 +77,14 @@ fn one(reads: Option<&'static str>, operations: usize, options: &Options) -> Str
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let seconds = clock.now() as f64 / 1e9;
+    if let Some(proxy) = &proxy {
+        let of = |name: &str| proxy.metric(&format!("hotring_near_{name}_total"));
+        let [hits, fills, changes] = ["hits", "fills", "invalidations"].map(of);
+        eprintln!(
+            "{reads:?}: near hits {hits}, fills {fills}, invalidations {changes}; {}",
+            proxy.hot_keys().unwrap_or_default()
+        );
+    }
     let history = History { apps, logs: monitors.finish() };
     let mut took: Vec<Nanos> = history.apps.iter().flatten().map(|op| op.end - op.start).collect();
     let writes = history.apps.iter().flatten().filter(|op| op.kind == Kind::Set).count();
