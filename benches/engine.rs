@@ -9,9 +9,14 @@ mod support;
 #[path = "../tests/support/engine.rs"]
 mod wires;
 
+use hotring::chance::splitmix;
+use hotring::command::lookup;
 use hotring::engine::port::{Port, Taken};
 use hotring::engine::{Engine, LineId, SessionId};
+use hotring::stages::hot::{Config, Site};
+use hotring::stages::{Hot, Leg, Notices, Stage};
 use std::hint::black_box;
+use std::sync::Arc;
 use support::{head, measure};
 use wires::{Wires, engine, key_on, pool, request};
 
@@ -84,6 +89,24 @@ fn main() {
     let ones: [(LineId, &[u8]); 3] = [(0, b":1\r\n"), (1, b":1\r\n"), (2, b":1\r\n")];
     measure("DEL of 3", 1, || pass(&mut engine, &[(0, &del)], &ones));
 
+    head("hot keys: what the detector costs each request, keys by Zipf's law");
+    for (name, rate) in [("each looked at", 4_000), ("one of eight looked at", 1_000_000)] {
+        let mut hot = Hot::new(Config::default(), 1, Arc::default()).at(Site { shards: 16, replicas: false });
+        let names: Vec<String> = (0..65_536).map(|n| format!("key:{}", zipf(n))).collect();
+        let get = lookup(b"get").expect("a command");
+        let (mut now, mut next) = (1_000_000, 0);
+        measure(name, 1_000, || {
+            for key in &names[next..next + 1_000] {
+                if let Some(hash) = hot.count(black_box(&Leg::new(get, key.as_bytes(), b""))) {
+                    hot.weigh(hash, 100);
+                }
+            }
+            next = (next + 1_000) % 65_000;
+            now += 1_000_000_000 / rate;
+            hot.tick(now, &mut Notices::default());
+        });
+    }
+
     for coalesce in [false, true] {
         head(&format!("50 sessions, one pass, coalesce {}", if coalesce { "on" } else { "off" }));
         let (mut engine, Wires { .. }) = wires::engine(pool(3, 1, coalesce), 50);
@@ -100,6 +123,12 @@ fn main() {
         let answers = values(50);
         measure("GET, each its own key", 50, || pass(&mut engine, &own, &[(0, &answers)]));
     }
+}
+
+/// A rank from 0, about as Zipf's law with 0.99 has it for a million keys.
+fn zipf(n: u64) -> u64 {
+    let draw = splitmix(n) as f64 / u64::MAX as f64;
+    1e6_f64.powf(draw) as u64
 }
 
 fn home(engine: &Engine, key: &str) -> u16 {
