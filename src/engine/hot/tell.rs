@@ -14,6 +14,6 @@ impl Pool {
         counts.hot_would_serve = counts.hot_would_serve.saturating_add(turns.would_serve);
         counts.hot_keys.0 = all.keys as u64;
         counts.hot_key_share.0 = (all.largest_share() * 1e6) as u64;
-        counts.shard_imbalance.0 = (all.imbalance(&path.route.shards()) * 1e6) as u64;
+        counts.shard_imbalance.0 = (all.imbalance(path.route.shards()) * 1e6) as u64;
     }
 }

@@ -34,6 +34,8 @@ pub const MOST_NAMES: usize = 512;
 const MANY: f32 = 20_000.0;
 /// See [`MANY`].
 const STRIDE: u32 = 8;
+/// Legs that may be left out between two that are looked at: fewer than this, [`STRIDE`] less one on average.
+const GAPS: u64 = 15;
 /// Fewer samples tell nothing.
 const SAMPLES: f32 = 16.0;
 /// The same of replies, which weigh.
@@ -225,7 +227,7 @@ impl Detector {
         if self.stride > 1 {
             self.draws = self.draws.wrapping_add(1);
             // From 0 to 14, so that one of eight is looked at in the long run.
-            self.skip = (splitmix(self.draws) % u64::from(STRIDE.saturating_mul(2).saturating_sub(1))) as u32;
+            self.skip = (splitmix(self.draws) % GAPS) as u32;
         } else if self.sampled as f32 > MANY * (WINDOW as f32 / 1e6) {
             self.stride = STRIDE;
         }

@@ -88,8 +88,7 @@ impl Hot {
         self.detector.weigh(hash, bytes);
     }
 
-    /// What has become of keys
-    /// since a window was closed last; nothing before the next one is.
+    /// What has become of keys since the last time; nothing before a window has been closed.
     pub fn take_turns(&mut self) -> Option<Turns> {
         if !std::mem::take(&mut self.closed) {
             return None;
