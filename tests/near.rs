@@ -105,6 +105,9 @@ impl Stand {
         self.ask(session, "GET k");
         let (home, tracked) = (self.sent(self.line), self.sent(self.tracker));
         let told = self.app(session);
+        if tracked.contains("PING") {
+            self.answer(self.tracker, "+PONG\r\n");
+        }
         if !home.is_empty() {
             self.answer(self.line, "$4\r\nhome\r\n");
         } else if tracked.contains("GET") {
@@ -270,7 +273,8 @@ fn nothing_is_served_longer_than_the_last_sign_of_life_allows() {
     assert_eq!(s.sent(s.tracker), "*1\r\n$4\r\nPING\r\n", "asked in time");
     s.answer(s.tracker, "+PONG\r\n");
     s.now += S - 1_000;
-    assert!(s.near(1).is_some());
+    s.ask(1, "GET k");
+    assert_eq!(s.app(1), "$1\r\n1\r\n");
     s.sent(s.tracker);
     s.now += 2_000;
     s.ask(1, "GET k");
@@ -340,6 +344,9 @@ fn whoever_has_seen_something_newer_is_not_served_the_older() {
     s.ask(1, "GET k");
     assert!(!s.sent(s.line).is_empty(), "its own reads stay in order");
     s.answer(s.line, "$1\r\n2\r\n$1\r\n2\r\n");
+    if s.sent(s.tracker).contains("GET") {
+        s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    }
     assert_eq!(s.near(2), None, "the news is on its way");
 }
 
@@ -488,4 +495,72 @@ fn a_sample_of_the_answers_is_compared_with_the_shard() {
     s.flush();
     s.answer(s.line, "$1\r\n2\r\n");
     assert_eq!(stale(&mut s), (2, vec![0, 0, 1, 0]), "for a tenth of a second at least");
+}
+
+#[test]
+fn every_key_is_kept_where_that_is_wanted() {
+    let mut s = Stand::with(Config { reads: Reads::Near, near_all: true, ..Config::default() });
+    (s.sent(s.line), s.sent(s.tracker));
+    s.ask(1, "GET other");
+    assert!(s.sent(s.tracker).contains("other") && s.sent(s.line).is_empty());
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.app(1), "$1\r\n1\r\n");
+    s.ask(2, "GET other");
+    assert_eq!(s.app(2), "$1\r\n1\r\n");
+    assert_eq!((s.sent(s.tracker).as_str(), s.sent(s.line).as_str()), ("", ""));
+    // Nobody asks for it any more.
+    for _ in 0..2 {
+        s.now += 30_000_000;
+        s.engine.tick(s.now, &mut s.wires);
+    }
+    let hot = &s.engine.path(0).unwrap().hot;
+    assert!(hot.key(hot.hash(b"other")).is_none());
+}
+
+#[test]
+fn what_is_set_here_is_kept_where_that_is_wanted() {
+    let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+    s.fill("$1\r\n1\r\n");
+    s.sent(s.line);
+    s.ask(2, "SET k 2");
+    let sent = s.now;
+    assert_eq!(s.sent(s.line).as_bytes(), request("SET k 2"));
+    s.answer(s.line, "+OK\r\n");
+    assert_eq!(s.near(1).as_deref(), Some("$1\r\n2\r\n"));
+    // The news of that very change, which may come earlier or later.
+    s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    assert_eq!(s.near(1).as_deref(), Some("$1\r\n2\r\n"));
+    s.now = sent + S - 30;
+    assert!(s.near(1).is_some());
+    s.now = sent + S;
+    assert_eq!(s.near(1), None, "of others' changes there is no news");
+}
+
+#[test]
+fn what_is_set_here_is_not_kept_if_anything_else_happened() {
+    for (first, second) in
+        [("SET k 2", "SET k 3"), ("SET k 2", "INCR k"), ("SET k 2", "FLUSHALL"), ("SET k 2", "EVAL x 0")]
+    {
+        let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+        s.fill("$1\r\n1\r\n");
+        s.ask(1, first);
+        s.ask(2, second);
+        s.answer(s.line, "+OK\r\n+OK\r\n");
+        (s.app(1), s.app(2));
+        assert_eq!(s.near(1), None, "{second}");
+    }
+    for write in ["SET k 2 NX", "SET k 2 EX 10", "SET k 2 GET", "SETEX k 1 2"] {
+        let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+        s.fill("$1\r\n1\r\n");
+        s.ask(1, write);
+        s.answer(s.line, "+OK\r\n");
+        assert_eq!((s.app(1).as_str(), s.near(1)), ("+OK\r\n", None), "{write}");
+    }
+    // Nor what is refused.
+    let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+    s.fill("$1\r\n1\r\n");
+    s.ask(1, "SET k 2");
+    s.answer(s.line, "-OOM command not allowed\r\n");
+    s.app(1);
+    assert_eq!(s.near(1), None);
 }

@@ -56,6 +56,12 @@ impl Fields<'_, '_> {
         bytes(&mut config.near_memory, &fields.value("near_memory", |text| size(text, LEAST_MEMORY)));
         let near_value = fields.value("near_value", |text| size(text, 1));
         bytes(&mut config.longest_near, &near_value);
+        if let Some(all) = fields.value("near_all", flag) {
+            config.near_all = all.value;
+        }
+        if let Some(keep) = fields.value("near_writes", flag) {
+            config.keep_writes = keep.value;
+        }
         bytes(&mut config.longest_copy, &fields.value("copy_value", |text| size(text, 1)));
         if let Some(value) = near_value.filter(|_| config.longest_near > config.near_memory) {
             let memory = Size::from(config.near_memory as u64);
@@ -195,6 +201,7 @@ pub(super) fn warnings(hot: &Config, servers: &Servers) -> Vec<String> {
 /// The map as lines of a file, each key with its value.
 pub(super) fn lines(hot: &Config) -> Vec<String> {
     let Config { reads, rules, extra_load, staleness, most_copies, near_memory, longest_near, longest_copy, .. } = hot;
+    let Config { near_all, keep_writes, .. } = hot;
     let share = format!("{}.{:03}", extra_load / 1000, extra_load % 1000);
     let share = share.trim_end_matches('0').trim_end_matches('.');
     let size = |bytes: usize| Size::from(bytes as u64);
@@ -205,6 +212,8 @@ pub(super) fn lines(hot: &Config) -> Vec<String> {
         format!("max_copies: {most_copies}"),
         format!("near_memory: {}", size(*near_memory)),
         format!("near_value: {}", size(*longest_near)),
+        format!("near_all: {near_all}"),
+        format!("near_writes: {keep_writes}"),
         format!("copy_value: {}", size(*longest_copy)),
         format!("choice: {}", if hot.sticky { "sticky" } else { "balanced" }),
         format!("wait_for_copies: {}", hot.wait_for_copies),

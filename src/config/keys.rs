@@ -417,6 +417,20 @@ pub const KEYS: &[Key] = &[
     own(Place::HotKeys, "max_copies", "16", "at how many servers a key is at most, its own with them: 2 to 64"),
     own(Place::HotKeys, "near_memory", "16mb", "bytes of hot keys that each worker keeps in memory"),
     own(Place::HotKeys, "near_value", "64kb", "longest value that is kept in memory"),
+    own(
+        Place::HotKeys,
+        "near_all",
+        "false",
+        "keep every key that is read and whose `reads` is `near` or `auto`, hot or not; for few keys that are read often, as \
+         each costs its server memory, too",
+    ),
+    own(
+        Place::HotKeys,
+        "near_writes",
+        "false",
+        "keep what is written here by a plain `SET`, too: the server does not tell of the next change of it, so that one that \
+         others make is seen after `max_staleness`",
+    ),
     own(Place::HotKeys, "copy_value", "1mb", "longest value that is copied to other servers"),
     own(
         Place::HotKeys,

@@ -69,6 +69,7 @@ use merge::Gather;
 use port::Port;
 pub use scripts::Scripts;
 use slab::Slab;
+use special::mode;
 use std::sync::Arc;
 use window::{Bounds, Session, Spare};
 
@@ -442,9 +443,11 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
     // A strict session shares no flight, and none is newer than its own request.
     let after =
         if session.is_strict() { Some(number as u32) } else { (session.open_slots() > 0).then_some(session.newest) };
-    // In another database the same name is another key.
-    let free =
-        !session.is_strict() && (session.hot_reads == 0 || after.is_none()) && (session.base == 0 || session.db() == 0);
+    // In another database the same name is another key; and what is read under WATCH must not be older than that.
+    let free = !session.is_strict()
+        && (session.hot_reads == 0 || after.is_none())
+        && (session.base == 0 || session.db() == 0)
+        && session.mode & mode::PINNED == 0;
     Leg {
         lane: session.lane(),
         base: session.base,

@@ -6,7 +6,7 @@
 )]
 
 use super::hot::Note;
-use super::line::{Ticket, Waiter};
+use super::line::{Owner, Ticket, Waiter};
 use super::merge::Gather;
 use super::port::{Port, Taken};
 use super::special::mode;
@@ -350,6 +350,11 @@ impl Engine {
             self.note_script(spec, request);
             self.attempt(spec, request, (on, shard), &mut waiter);
         }
+        if spec.class == Class::Read
+            && self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.path.hot.keeps())
+        {
+            self.note_looks(on, &waiter, spec, request);
+        }
         let serial = self.send(on, waiter, request.wire(), port);
         for key in keys_of(request, keys) {
             let leg = Leg { line, shard, alone: false, ..Leg::new(spec, key, request.wire()) };
@@ -621,7 +626,8 @@ impl Engine {
     /// Appends a flight to a connection's outbox. Returns its serial.
     #[inline]
     pub(super) fn send(&mut self, id: LineId, waiter: Waiter, bytes: &[u8], port: &mut impl Port) -> u64 {
-        if waiter.tag.class() != Class::Read {
+        let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
+        if waiter.tag.class() != Class::Read || matches!(line.owner, Owner::Session(..)) {
             self.note_writes(id, &waiter, bytes);
         }
         let Some(line) = self.lines.get_mut(id as usize) else { return 0 };

@@ -17,9 +17,10 @@ impl Engine {
     /// Notes what a flight that is about to be queued on this connection may change.
     #[cold]
     pub(in crate::engine) fn note_writes(&mut self, id: LineId, waiter: &Waiter, bytes: &[u8]) {
+        let now = self.now;
         let Some(line) = self.lines.get_mut(id as usize) else { return };
-        let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
-        let hot = &pool.config.path.hot;
+        let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
+        let hot = &mut pool.config.path.hot;
         // What the proxy says for its own sake on shared connections changes no key that anyone is answered for from here.
         let own = matches!(line.owner, Owner::Session(..));
         if !hot.serves() || (waiter.tag.class() == Class::Local && !own) {
@@ -30,11 +31,18 @@ impl Engine {
         // A request that is passed on while it arrives is not whole: any key of its shard, then.
         let request = Request::parse(bytes);
         let spec = request.as_ref().and_then(|request| command::identify(request).ok());
-        match (request, spec) {
+        match (&request, spec) {
             (Some(_), Some(spec)) if spec.name == "exec" => places = std::mem::take(&mut line.queued_writes),
-            (Some(_), Some(spec)) if spec.access != Access::Write || spec.flags & flag::PUBSUB != 0 => return,
+            (_, Some(spec)) if spec.flags & flag::PUBSUB != 0 => return,
+            (Some(request), Some(spec)) if spec.access != Access::Write => {
+                // Those two are noted where it is known what they are answered with.
+                if own || !matches!(spec.name, "get" | "mget") {
+                    self.note_looks(id, waiter, spec, request);
+                }
+                return;
+            }
             (Some(request), Some(spec)) => {
-                let named = command::keys(spec, &request, &mut |index| {
+                let named = command::keys(spec, request, &mut |index| {
                     let key = request.arg(index).unwrap_or_default();
                     places.push(Place::of_key(hot.hash(key)));
                 });
@@ -51,9 +59,49 @@ impl Engine {
             _ => places.push(at_shard),
         }
         let serial = line.next_serial();
+        // Before it begins, as that is how what happens besides is told from it.
+        let put = match (&request, spec) {
+            (Some(request), Some(spec)) if spec.name == "set" && request.argc() == 3 && !own => {
+                let (key, value) = (request.arg(1).unwrap_or_default(), request.arg(2).unwrap_or_default());
+                let hash = hot.hash(key);
+                hot.begin_put(hash, line.shard, value, now).map(|number| Note::Put(hash, number))
+            }
+            _ => None,
+        };
         for place in places {
             hot.fence().begin(place);
             line.notes.push(serial, Note::Write(place));
+        }
+        if let Some(put) = put {
+            line.notes.push(serial, put);
+        }
+    }
+
+    /// Notes what a flight that is about to be queued on this connection, and changes nothing, tells of hot keys.
+    pub(in crate::engine) fn note_looks(
+        &mut self,
+        id: LineId,
+        waiter: &Waiter,
+        spec: &'static Spec,
+        request: &Request<'_>,
+    ) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
+        let hot = &pool.config.path.hot;
+        let mut looks = Vec::new();
+        let _ = command::keys(spec, request, &mut |index| {
+            looks.extend(hot.kept_hash(request.arg(index).unwrap_or_default()));
+        });
+        let session = self.sessions.get(waiter.ticket.session as usize);
+        let multi = session.and_then(|session| session.special.as_ref()).is_some_and(|special| special.multi);
+        if multi && matches!(line.owner, Owner::Session(..)) {
+            // Read when EXEC is carried out. That nothing is served from here meanwhile does no harm.
+            line.queued_writes.extend(looks.into_iter().map(Place::of_key));
+            return;
+        }
+        let serial = line.next_serial();
+        for hash in looks {
+            self.note_read(waiter.ticket, Note::Look(hash), id, serial);
         }
     }
 
@@ -79,13 +127,16 @@ impl Engine {
                     copied |= hot.written(place);
                 }
                 Note::Timed(sent) => hot.choice.ended(shard, self.now.saturating_sub(sent), self.now),
-                Note::Read(hash) | Note::Element(hash, _) => {
+                Note::Put(hash, number) => hot.end_put(hash, number, reply == Some(b"+OK\r\n")),
+                Note::Read(hash) | Note::Look(hash) | Note::Element(hash, _) => {
                     let element = match note {
                         Note::Element(_, index) => reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into())),
                         _ => reply,
                     };
-                    if let Some(element) = element {
-                        hot.passed(hash, element);
+                    // One that was passed on as it came cannot be compared: as if it were another.
+                    match note {
+                        Note::Look(_) => hot.looked_at(hash),
+                        _ => hot.passed(hash, element.unwrap_or_default()),
                     }
                     let session = self.sessions.get_mut(ticket.session as usize);
                     if let Some(session) = session.filter(|session| session.generation == ticket.generation) {
@@ -108,7 +159,8 @@ impl Engine {
             match note {
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
-                Note::Read(_) | Note::Element(..) | Note::Weigh(..) => {}
+                Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
+                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Weigh(..) => {}
             }
         }
     }

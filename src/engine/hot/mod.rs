@@ -62,9 +62,14 @@ impl Engine {
     pub(super) fn read_at_home(&mut self, ticket: Ticket, leg: &Leg<'_>, to: (LineId, u64), port: &mut impl Port) {
         let Some(hash) = leg.hot else { return };
         self.time_home(leg, hash, ticket, to);
+        let Some(session) = self.sessions.get(ticket.session as usize).filter(|session| !session.is_strict()) else {
+            return;
+        };
         if leg.spec.name == "get" {
             self.note_read(ticket, Note::Read(hash), to.0, to.1);
             self.keep(ticket, hash, leg.key, port);
+        } else if self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.config.path.hot.is_kept(hash)) {
+            self.note_read(ticket, Note::Look(hash), to.0, to.1);
         }
     }
 

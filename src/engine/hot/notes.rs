@@ -11,9 +11,13 @@ use std::collections::VecDeque;
 pub(in crate::engine) enum Note {
     /// It may change what is here; the fence is told when it is answered.
     Write(Place),
+    /// It sets a key, by its hash, to something that is to be kept; and the number by which that is known.
+    Put(u64, u64),
     /// It is a read of a hot key, by its hash, at its home.
     Read(u64),
-    /// The same, as so manieth element of an array.
+    /// It is a read of another kind of a hot key.
+    Look(u64),
+    /// The same as `Read`, as so manieth element of an array.
     Element(u64, u16),
     /// Its reply is weighed for so many keys, of which this is one, by its hash.
     Weigh(u64, u16),

@@ -193,6 +193,12 @@ impl Engine {
             key.fill.filter(|fill| engine.errands.contains(fill.link as usize))
         };
         if fill(self).is_none() {
+            let now = self.now;
+            if let Some(place) = self.pools.get_mut(usize::from(number))
+                && place.config.path.hot.key(hash).is_none()
+            {
+                place.config.path.hot.admit(leg, hash, now);
+            }
             self.begin_fill(number, leg.shard, hash, leg.key, port);
         }
         let Some(link) = fill(self).map(|fill| fill.link) else { return false };

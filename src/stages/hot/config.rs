@@ -80,6 +80,11 @@ pub struct Config {
     pub near_memory: usize,
     /// Longest value that is kept in memory, in bytes.
     pub longest_near: usize,
+    /// Whether every key whose reads may be served from memory is, hot or not.
+    pub near_all: bool,
+    /// Whether what this process sets is kept, too, though the shard will not tell of the next change of it: until it is read
+    /// again, `staleness` later at most.
+    pub keep_writes: bool,
     /// Longest value that is copied to other shards, in bytes.
     pub longest_copy: usize,
     /// Whether a session reads a copy always at the same shard.
@@ -102,6 +107,8 @@ impl Default for Config {
             most_copies: 16,
             near_memory: 16 << 20,
             longest_near: 64 << 10,
+            near_all: false,
+            keep_writes: false,
             longest_copy: 1 << 20,
             sticky: false,
             wait_for_copies: false,

@@ -57,14 +57,31 @@ pub struct Seen {
     shard: u64,
 }
 
+impl Seen {
+    /// What is seen when one write of the key has been sent and answered since, and nothing else has happened.
+    #[must_use]
+    pub fn after_one_write(self) -> Self {
+        // One change as it begins, and one as it ends.
+        Self { key: self.key.wrapping_add(ONE_CHANGE << 1), shard: self.shard }
+    }
+
+    /// The same when one change was heard of, and nothing else.
+    #[must_use]
+    pub fn after_one_change(self) -> Self {
+        Self { key: self.key.wrapping_add(ONE_CHANGE), shard: self.shard }
+    }
+}
+
 #[derive(Default)]
 struct Mark {
     state: AtomicU64,
+    /// What the key was last seen to have, as a hash; 0 for not known.
+    has: AtomicU64,
     /// When the last write was answered, in microseconds on the process' clock; 0 for never.
     answered: AtomicU64,
 }
 
-/// See the module. 1 MiB from when it is first used, as it counts changes and times.
+/// See the module. 1.5 MiB from when it is first used, as it counts changes and times, and knows values.
 #[derive(Default)]
 pub struct Fence {
     marks: OnceLock<Box<[Mark]>>,
@@ -80,7 +97,7 @@ impl Fence {
     #[inline]
     fn mark(&self, place: Place) -> &Mark {
         // `Place` makes no other numbers.
-        static NEVER: Mark = Mark { state: AtomicU64::new(0), answered: AtomicU64::new(0) };
+        static NEVER: Mark = Mark { state: AtomicU64::new(0), has: AtomicU64::new(0), answered: AtomicU64::new(0) };
         let marks = self.marks.get_or_init(|| (0..KEYS + SHARDS).map(|_| Mark::default()).collect());
         marks.get(place.0 as usize).unwrap_or(&NEVER)
     }
@@ -103,6 +120,17 @@ impl Fence {
     #[inline]
     pub fn change(&self, place: Place) {
         self.mark(place).state.fetch_add(ONE_CHANGE, Ordering::SeqCst);
+    }
+
+    /// The key was seen to have this, as a hash. Returns whether that is news, and then it is a change: what other workers keep
+    /// of it is not to be served any more to anyone, who may have seen this.
+    pub fn tell(&self, hash: u64, value: u64) -> bool {
+        let place = Place::of_key(hash);
+        let news = self.mark(place).has.swap(value, Ordering::SeqCst) != value;
+        if news {
+            self.change(place);
+        }
+        news
     }
 
     /// What there is to compare with later; nothing while a write is on its way.
@@ -162,6 +190,18 @@ mod tests {
         assert!(fence.see(HASH, 3).is_none());
         fence.end(Place::of_shard(3), 10);
         assert!(!fence.holds(here, HASH, 3) && fence.holds(there, HASH, 4));
+    }
+
+    #[test]
+    fn one_write_and_nothing_else_can_be_told_from_more() {
+        let fence = Fence::default();
+        let key = Place::of_key(HASH);
+        let expected = fence.see(HASH, 0).unwrap().after_one_write();
+        fence.begin(key);
+        fence.end(key, 1);
+        assert!(fence.holds(expected, HASH, 0));
+        fence.change(key);
+        assert!(!fence.holds(expected, HASH, 0));
     }
 
     #[test]

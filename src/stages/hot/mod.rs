@@ -24,7 +24,7 @@ pub use copies::{Copies, Filled, Gone, Order, Wanted, name as copy_name, rewrite
 pub use detector::Level;
 pub use fence::{Fence, Place, Seen};
 pub use ladder::Site;
-pub use near::{Entry, Fill, LONGEST, Tracked, Tracking, Value};
+pub use near::{Entry, Fill, LONGEST, Put, Tracked, Tracking, Value};
 pub use upkeep::Turns;
 
 use super::{Leg, Micros, Notices, Stage, Verdict};
@@ -36,6 +36,12 @@ use std::sync::Arc;
 /// How long, in microseconds, after a running pool has come to serve hot keys nothing is kept: until then all writes have been
 /// answered that were sent before and not noted.
 const HOLD: Micros = 6_000_000;
+
+/// Keys that are let in though they are not hot: their longest, what each takes of the memory there is for values at least, and
+/// how long one stays that nobody asks for, in microseconds, to twice that.
+const LONGEST_ADMITTED: usize = 256;
+const ADMITTED: usize = 512;
+const UNUSED: Micros = 30_000_000;
 
 /// By which means reads of a hot key are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,10 +72,14 @@ pub struct HotKey {
     pub entry: Option<Entry>,
     /// What is asked for, to be kept.
     pub fill: Option<Fill>,
+    /// What is being written, to be kept here.
+    pub put: Option<Put>,
     /// Not to be asked for before.
     pub not_before: Micros,
     /// Whether all that was on its way to its shard when it became hot has been answered.
     pub settled: bool,
+    /// It is here though it is not hot.
+    pub admitted: bool,
     /// Times it was served from here since it was filled last.
     pub hits: u64,
     /// Times it was served otherwise than by its shard since it is hot, and read for that.
@@ -97,6 +107,8 @@ pub struct Hot {
     serves: bool,
     /// Nothing is kept or copied before: writes that were not noted may still be on their way.
     not_before: Micros,
+    /// When those were let go last that are here though they are not hot, and that nobody asks for.
+    swept: Micros,
     detector: detector::Detector,
     site: Site,
     /// By shard: how many clients it tells of changes.
@@ -130,6 +142,7 @@ impl Hot {
             fills: 0,
             serves,
             not_before: 0,
+            swept: 0,
             detector: detector::Detector::new(seed),
             site: Site { shards: 1, replicas: false },
             trackers: Vec::new(),
@@ -187,6 +200,30 @@ impl Hot {
         self.keys.get(&hash)
     }
 
+    /// The hash of a key, if that is one that may be kept here.
+    #[must_use]
+    #[inline]
+    pub fn kept_hash(&self, key: &[u8]) -> Option<u64> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        let hash = self.hash(key);
+        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near).then_some(hash)
+    }
+
+    /// Whether there are hot keys that are served otherwise than by their shards.
+    #[must_use]
+    #[inline]
+    pub fn keeps(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Whether a hot key may be kept here.
+    #[must_use]
+    pub fn is_kept(&self, hash: u64) -> bool {
+        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near)
+    }
+
     /// The same, to be changed.
     pub fn key_mut(&mut self, hash: u64) -> Option<&mut HotKey> {
         self.keys.get_mut(&hash)
@@ -207,8 +244,10 @@ impl Hot {
             since: now,
             entry: None,
             fill: None,
+            put: None,
             not_before: now,
             settled: false,
+            admitted: false,
             hits: 0,
             served: 0,
             fills: 0,
@@ -390,11 +429,82 @@ impl Hot {
         {
             return false;
         }
-        self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         let until = fill.asked.saturating_add(span);
-        key.entry = Some(Entry { value, seen: fill.seen, term: fill.term, asked: fill.asked, until });
+        let told = self.value_hash(&value);
+        let seen = if self.fence.tell(hash, told) { fill.seen.after_one_change() } else { fill.seen };
+        let Some(key) = self.keys.get_mut(&hash) else { return false };
+        self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
+        key.entry = Some(Entry { value, seen, term: fill.term, asked: fill.asked, until, written: false });
         key.hits = 0;
         true
+    }
+
+    /// A key that is served from memory is about to be set to this, at its shard. Returns the number by which its reply is told,
+    /// if that is to be kept.
+    pub fn begin_put(&mut self, hash: u64, shard: u16, value: &[u8], now: Micros) -> Option<u64> {
+        let seen = self.fence.see(hash, shard)?.after_one_write();
+        let longest = self.config.longest_near;
+        let key = self.keys.get_mut(&hash).filter(|key| key.means == Means::Near && key.shard == shard)?;
+        if !self.config.keep_writes || value.len() > longest || now < self.not_before {
+            return None;
+        }
+        let mut bulk = Vec::with_capacity(value.len().saturating_add(16));
+        crate::resp::write::bulk(&mut bulk, value);
+        self.fills = self.fills.wrapping_add(1);
+        key.put = Some(Put { value: Value::Bulk(bulk.into()), seen, sent: now, number: self.fills });
+        Some(self.fills)
+    }
+
+    /// It was answered, as `done` says, and the fence has been told.
+    pub fn end_put(&mut self, hash: u64, number: u64, done: bool) {
+        let Some(key) = self.keys.get_mut(&hash) else { return };
+        let Some(put) = key.put.take_if(|put| put.number == number) else { return };
+        let tracked = self.tracked.get(usize::from(key.shard)).copied().unwrap_or_default();
+        let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
+        let room = self.config.near_memory.saturating_sub(self.kept).saturating_add(before);
+        let fits = put.value.len() <= room && tracked.tracking != Tracking::Off;
+        if !(done && fits && self.fence.holds(put.seen, hash, key.shard)) {
+            return;
+        }
+        let until = put.sent.saturating_add(self.config.staleness);
+        let (value, asked) = (put.value, put.sent);
+        let told = self.value_hash(&value);
+        let seen = if self.fence.tell(hash, told) { put.seen.after_one_change() } else { put.seen };
+        let Some(key) = self.keys.get_mut(&hash) else { return };
+        self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
+        key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
+    }
+
+    /// Whether a key that is not known is to be, since all that may be served from memory are.
+    fn admits(&self, leg: &Leg<'_>) -> bool {
+        leg.alone
+            && leg.free
+            && is_whole_read(leg)
+            && leg.key.len() <= LONGEST_ADMITTED
+            && self.keys.len() < self.config.near_memory / ADMITTED
+            && matches!(self.config.reads_of(leg.key), Reads::Near | Reads::Auto)
+    }
+
+    /// Lets go of keys that were let in though they are not hot, and that nobody has asked for since this was asked last.
+    pub fn forget_unused(&mut self) {
+        if !self.config.near_all {
+            return;
+        }
+        let unused = |key: &HotKey| key.admitted && key.served == 0 && key.fill.is_none();
+        let hashes: Vec<u64> = self.keys.iter().filter(|(_, key)| unused(key)).map(|(&hash, _)| hash).collect();
+        for hash in hashes {
+            self.leave(hash);
+        }
+        self.keys.values_mut().filter(|key| key.admitted).for_each(|key| key.served = 0);
+    }
+
+    /// Lets a key in that is not hot.
+    pub fn admit(&mut self, leg: &Leg<'_>, hash: u64, now: Micros) {
+        self.enter(leg.key, leg.shard, Means::Near, now);
+        if let Some(key) = self.keys.get_mut(&hash) {
+            // All reads of such keys let them in: none can be on its way that nobody knows of.
+            (key.settled, key.admitted) = (true, true);
+        }
     }
 
     /// A fill was lost.
@@ -409,6 +519,10 @@ impl Hot {
         let hash = self.hash(name);
         let key = self.keys.get_mut(&hash)?;
         key.changes = key.changes.saturating_add(1);
+        // The change that it was made of.
+        if key.entry.as_ref().is_some_and(|entry| entry.written) {
+            return None;
+        }
         // What is on its way was read before, or may have been.
         key.fill = None;
         self.drop_entry(hash);
@@ -417,16 +531,31 @@ impl Hot {
         Some(hash)
     }
 
-    /// A reply to GET came on another connection. If it says something else than what is kept, that is given up: whoever
-    /// has seen this must not be served the other afterwards.
+    /// A reply to GET came on another connection. If it says something else than what was seen last, nothing that is kept is
+    /// served any more: whoever has seen this must not be told the other afterwards.
     pub fn passed(&mut self, hash: u64, reply: &[u8]) {
-        let Some(key) = self.keys.get(&hash) else { return };
+        let Some(key) = self.keys.get_mut(&hash) else { return };
+        // What is on its way may have been read before.
+        key.fill = None;
         let other = key.entry.as_ref().is_some_and(|entry| !entry.value.is(reply));
-        if other || key.fill.is_some() {
+        let value = Value::of(reply).map_or(0, |value| self.value_hash(&value));
+        if self.fence.tell(hash, value) || other {
             self.drop_entry(hash);
-            if other {
-                self.fence.change(Place::of_key(hash));
-            }
+        }
+    }
+
+    /// The same for a read of another kind, that tells something of the key which cannot be compared.
+    pub fn looked_at(&mut self, hash: u64) {
+        let Some(key) = self.keys.get_mut(&hash) else { return };
+        key.fill = None;
+        self.drop_entry(hash);
+        self.fence.change(Place::of_key(hash));
+    }
+
+    fn value_hash(&self, value: &Value) -> u64 {
+        match value {
+            Value::Absent => 1,
+            Value::Bulk(bytes) => self.hash(bytes).max(2),
         }
     }
 
@@ -446,7 +575,7 @@ impl Hot {
 impl Stage for Hot {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
-        if self.keys.is_empty() || leg.spec.access != Access::Read {
+        if (self.keys.is_empty() && !self.config.near_all) || leg.spec.access != Access::Read {
             return Verdict::Next;
         }
         self.choose(leg, now)
@@ -455,6 +584,10 @@ impl Stage for Hot {
     fn tick(&mut self, now: Micros, _notices: &mut Notices) {
         if self.detector.is_due(now) {
             self.close(now);
+        }
+        if now.saturating_sub(self.swept) >= UNUSED {
+            self.swept = now;
+            self.forget_unused();
         }
     }
 
@@ -478,6 +611,9 @@ impl Hot {
     fn choose(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
         let hash = self.hash(leg.key);
         let Some(key) = self.keys.get(&hash).filter(|key| *key.name == *leg.key && key.shard == leg.shard) else {
+            if self.config.near_all && self.admits(leg) {
+                (leg.hot, leg.fill) = (Some(hash), self.fence.see(hash, leg.shard).is_some());
+            }
             return Verdict::Next;
         };
         if !is_whole_read(leg) && !leg.alone {

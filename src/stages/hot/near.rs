@@ -86,6 +86,17 @@ pub struct Entry {
     pub asked: Micros,
     /// When it may no longer be served.
     pub(super) until: Micros,
+    /// It was written here and not read: the shard has told of that change, or will, and tells of no further one.
+    pub(super) written: bool,
+}
+
+/// What is written here, to become an entry when it is answered.
+#[derive(Debug)]
+pub struct Put {
+    pub(super) value: Value,
+    pub(super) seen: Seen,
+    pub(super) sent: Micros,
+    pub(super) number: u64,
 }
 
 /// A read on the tracked connection that is on its way, to become an entry.
