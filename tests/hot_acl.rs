@@ -7,7 +7,8 @@ mod support;
 
 use hotring::acl::{Account, Users};
 use hotring::engine::{Engine, PoolConfig, SessionId};
-use hotring::stages::hot::{Means, Tracking, Value};
+use hotring::stages::Hot;
+use hotring::stages::hot::{Config, Means, Reads, Tracking, Value};
 use hotring::units::Secret;
 use std::sync::Arc;
 use support::{Wires, engine, pool, request};
@@ -22,6 +23,7 @@ fn user(name: &str, rules: &str) -> Account {
 /// A pool with these users, and `client_auth` where `default` is not among them.
 fn with_users(users: &[Account], client_auth: Option<&str>) -> PoolConfig {
     let mut pool = pool(1, 1, false);
+    pool.path.hot = Hot::new(Config { reads: Reads::Near, ..Config::default() }, 7, Default::default());
     pool.users = Arc::new(Users::new(users, client_auth.map(Secret::new).as_ref()).unwrap());
     pool
 }
@@ -115,6 +117,22 @@ fn a_key_that_is_none_of_the_users_is_denied_though_it_is_in_memory() {
     s.is_served(3, &["b:1", "a:1"]);
     // Whoever was served just before.
     s.is_denied(1, &["b:1"], "-NOPERM");
+}
+
+#[test]
+fn one_key_that_may_not_be_read_denies_all_of_an_mget() {
+    let users = [user("app", "+@all ~a:*"), user("mute", "+get ~*")];
+    let mut s = Stand::new(with_users(&users, None), 3);
+    assert_eq!([s.ask(1, "AUTH app pass"), s.ask(2, "AUTH mute pass")], ["+OK\r\n", "+OK\r\n"]);
+    let both = format!("*2\r\n{KEPT}{KEPT}");
+    assert_eq!(s.ask(0, "MGET a:1 b:1"), both);
+    assert_eq!(s.ask(1, "MGET a:1 a:1"), both);
+    for (session, line) in [(1, "MGET a:1 b:1"), (1, "MGET b:1"), (2, "MGET a:1"), (2, "MGET a:1 b:1")] {
+        let before = s.hits();
+        let told = s.ask(session, line);
+        assert!(told.starts_with("-NOPERM"), "{line}: {told}");
+        assert_eq!((s.hits(), s.sent().as_str()), (before, ""), "{line}");
+    }
 }
 
 #[test]

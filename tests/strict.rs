@@ -71,7 +71,7 @@ fn what_is_kept_in_memory_is_not_for_a_strict_session() {
         assert!((&got, sent.starts_with(&wanted.1)) == (&wanted.0, true), "{}", sent.escape_ascii());
         assert_eq!(sent.is_empty(), kept);
     }
-    engine.receive(1, b"$3\r\nnew\r\n", 2, &mut wires);
+    engine.receive(1, b"$3\r\nnew\r\n", 2, &mut wires).unwrap();
     engine.flush(&mut wires);
     assert_eq!(wires.apps[strict as usize], b"$3\r\nnew\r\n");
 }

@@ -109,7 +109,10 @@ impl Fields<'_, '_> {
     }
 }
 
-fn rule(node: &Node, key: String, report: &mut Report) -> Option<(Written<Box<[u8]>>, Written<Reads>)> {
+/// How keys begin, and what is wanted for them.
+type RuleWritten = (Written<Box<[u8]>>, Written<Reads>);
+
+fn rule(node: &Node, key: String, report: &mut Report) -> Option<RuleWritten> {
     let mut fields = Fields::open(node, key, &keys::names(Place::HotPrefix), report)?;
     fields.require("prefix", "how keys begin, such as `product:`");
     fields.require("reads", &words().to_string());

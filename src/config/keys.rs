@@ -412,7 +412,8 @@ pub const KEYS: &[Key] = &[
         "max_staleness",
         "1s",
         "an answer that does not come from the key's server is never older than this: `200ms` to `60s`. A session sees what was \
-         written through this hotring before it asked, however long this is",
+         written through this hotring before it asked, however long this is. Of a SWAPDB at a server Redis tells nobody: what is \
+         in memory then lives for 30s at most",
     ),
     own(Place::HotKeys, "max_copies", "16", "at how many servers a key is at most, its own with them: 2 to 64"),
     own(Place::HotKeys, "near_memory", "16mb", "bytes of hot keys that each worker keeps in memory"),
