@@ -274,6 +274,29 @@ fn what_get_reads_under_watch_is_not_older_than_the_watch() {
 }
 
 #[test]
+fn what_mget_reads_under_watch_is_not_older_than_the_watch() {
+    count_under_watch("MGET k");
+}
+
+#[test]
+fn nothing_is_answered_from_memory_under_watch() {
+    let s = Stand::new();
+    let mut app = s.app();
+    assert_eq!(app.ask("SET k v"), "+OK\r\n");
+    for (read, reply) in
+        [("GET k", "$1\r\nv\r\n"), ("MGET k", "*1\r\n$1\r\nv\r\n"), ("MGET k k", "*2\r\n$1\r\nv\r\n$1\r\nv\r\n")]
+    {
+        s.warm(&mut app, "k", "v");
+        assert_eq!(app.ask("WATCH k"), "+OK\r\n");
+        let calls = || s.redis.calls("get") + s.redis.calls("mget");
+        let before = calls();
+        assert_eq!(app.ask(read), reply);
+        assert_eq!(calls(), before + 1, "{read}");
+        assert_eq!(app.ask("UNWATCH"), "+OK\r\n");
+    }
+}
+
+#[test]
 fn a_script_may_change_a_key_that_it_does_not_declare() {
     let s = Stand::new();
     let (mut app, mut other) = (s.app(), s.app());
