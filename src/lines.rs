@@ -63,8 +63,9 @@ impl Lines {
             targets.resize_with(pool.shards.len(), || None);
             let config = Rc::new(pool.pool.upstream.clone());
             let replica = |&(number, _): &(u16, u16)| {
-                let Place::Server { address, .. } = &pool.shards.get(usize::from(number))?.place else { return None };
-                let server = Server { address: address.clone(), weight: 1, alias: None, name: String::new() };
+                let shard = pool.shards.get(usize::from(number))?;
+                let Place::Server { address, .. } = &shard.place else { return None };
+                let server = Server { address: address.clone(), weight: 1, alias: None, name: shard.name.clone() };
                 Some((Rc::clone(&config), server, number))
             };
             let replicas: Vec<_> = pool.replicas.iter().filter_map(replica).collect();

@@ -279,7 +279,8 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize) -> PoolCon
             route,
             hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence))
                 .at(Site { shards: live.order.len() as u16, replicas: !live.replicas.is_empty() })
-                .telling(Arc::clone(&live.board), worker),
+                .telling(Arc::clone(&live.board), worker)
+                .with_replicas(&live.replicas, count, lanes),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
         },

@@ -19,6 +19,7 @@ use crate::downstream::config::{
 use crate::engine::limits::Scope;
 use crate::engine::slow;
 use crate::ring::{Distribution, KeyHash};
+use crate::stages::hot::MOST_REPLICAS;
 use crate::units::{Address, Secret};
 use crate::upstream::config::{self as upstream, RingConfig, Servers, WhenEjected};
 
@@ -335,6 +336,10 @@ fn check_replicas(pool: &PoolWritten, report: &mut Report) {
             let names: Vec<&str> = servers.iter().map(|server| server.value.name.as_str()).collect();
             let said =
                 format!("`{}` is no server of this pool, expected one of `{}`", server.value, names.join("`, `"));
+            report.add(server.at, key.clone(), said);
+        }
+        if addresses.len() > MOST_REPLICAS {
+            let said = format!("{} replicas, expected at most {MOST_REPLICAS}", addresses.len());
             report.add(server.at, key.clone(), said);
         }
         for (i, address) in addresses.iter().enumerate() {

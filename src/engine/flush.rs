@@ -122,6 +122,7 @@ impl Engine {
             pool.config.path.tick(now, &mut self.notices);
             pool.tell_of_hot_keys();
         }
+        self.look_after_replicas(port);
         self.follow_homes(port);
         self.look_again();
         self.keep_copies(port);

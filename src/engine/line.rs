@@ -53,6 +53,8 @@ impl Waiter {
     pub const ERRAND: u16 = u16::MAX - 5;
     /// `part` of a read that was sent to a copy of its key; `link` tells what is known of it.
     pub const COPY: u16 = u16::MAX - 6;
+    /// `part` of a read of a hot key that was sent to one of several shards that have it; `link` tells which read.
+    pub const SPREAD: u16 = u16::MAX - 7;
     /// The least `part` with a meaning of its own; room is left for more.
     pub const FIRST_SPECIAL: u16 = u16::MAX - 15;
     /// `link` of a flight that nobody joined.

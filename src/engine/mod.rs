@@ -185,6 +185,8 @@ pub struct Holdings {
     pub copy_reads: usize,
     /// Replies that wait until copies of their keys are gone.
     pub withheld: usize,
+    /// Reads of hot keys under way to one of several shards that have them.
+    pub spreads: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Commands that wait for something to happen.
@@ -226,6 +228,7 @@ pub struct Engine {
     audits: Vec<hot::Audit>,
     copy_reads: Slab<hot::CopyRead>,
     withheld: Slab<hot::Withheld>,
+    spreads: Slab<hot::Spread>,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     spare: Spare,
@@ -266,6 +269,7 @@ impl Engine {
             audits: Vec::new(),
             copy_reads: Slab::new(),
             withheld: Slab::new(),
+            spreads: Slab::new(),
             scripts: Arc::default(),
             joined: Slab::new(),
             spare: Spare::default(),
@@ -382,6 +386,7 @@ impl Engine {
             errands: self.errands.len(),
             copy_reads: self.copy_reads.len(),
             withheld: self.withheld.len(),
+            spreads: self.spreads.len(),
             joined: self.joined.len(),
             blocked: self.blocked,
             spare,

@@ -251,6 +251,14 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
         let mut verdict = pool.config.path.decide(&mut leg, self.now);
+        if leg.spread {
+            if !matches!(verdict, Verdict::Refuse(_)) {
+                return self.spread(id, &leg, port);
+            }
+            // What is against a replica is no reason to refuse what its shard may answer.
+            leg = Leg { free: false, ..leg_of(session, spec, key, request.wire(), self.requests) };
+            verdict = pool.config.path.decide(&mut leg, self.now);
+        }
         if leg.copy > 0 {
             if verdict == Verdict::Next {
                 return self.read_copy(id, &leg, request, port);
@@ -572,7 +580,12 @@ impl Engine {
         pool.counts.requests_pending += 1;
         let (leader, own) = (pool.line(flight.line), pool.line(leg.line));
         let at = self.now as u32;
-        if let Some(leader) = self.lines.get_mut(leader as usize).and_then(|l| l.joinable(flight.serial)) {
+        if let Some(leader) = self
+            .lines
+            .get_mut(leader as usize)
+            .and_then(|l| l.joinable(flight.serial))
+            .filter(|leader| leader.part == Waiter::WHOLE)
+        {
             session.newest = flight.number;
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
             pool.counts.joined_requests += 1;

@@ -121,6 +121,8 @@ impl Engine {
             self.errand_reply(waiter, Some(reply), port);
         } else if waiter.part == Waiter::COPY {
             self.copy_replied(id, pool, waiter, reply, port);
+        } else if waiter.part == Waiter::SPREAD {
+            self.spread_landed(id, waiter, reply, port);
         } else if waiter.part == Waiter::ATTEMPT {
             self.attempted(id, pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {

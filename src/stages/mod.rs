@@ -76,7 +76,9 @@ pub struct Leg<'a> {
     pub copy: u16,
     /// Its session's number.
     pub session: u32,
-    /// Where it goes; set by `route`.
+    /// One of several shards that have its key was chosen for it; set by `hot`.
+    pub spread: bool,
+    /// Where it goes; set by `route`, and by `hot`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
     pub line: Line,
@@ -100,6 +102,7 @@ impl<'a> Leg<'a> {
             fill: false,
             copy: 0,
             session: 0,
+            spread: false,
             shard: 0,
             line: 0,
         }

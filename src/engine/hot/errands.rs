@@ -9,6 +9,7 @@ use crate::engine::port::Port;
 use crate::engine::{Engine, LineId};
 use crate::resp::reply::integer;
 use crate::resp::write;
+use crate::stages::Micros;
 use crate::stages::hot::Value;
 
 /// What replies are wanted for.
@@ -20,6 +21,8 @@ pub(in crate::engine) enum Errand {
     Proof,
     /// An answer is compared with what its shard has.
     Audit(Box<Audit>),
+    /// A shard or a replica says how far it is; it was asked at this time.
+    Standing(Micros),
     /// What a key has is kept here.
     Near {
         /// The key's.
@@ -135,6 +138,9 @@ impl Engine {
                 if let [reply] = replies {
                     self.looked(*audit, reply);
                 }
+            }
+            Errand::Standing(asked) => {
+                self.standing((pool, shard), asked, replies.first().map_or(&[], Vec::as_slice), port);
             }
             Errand::Near { hash, number, .. } => {
                 let now = self.now;

@@ -5,6 +5,7 @@ mod copies;
 mod errands;
 mod fencing;
 mod notes;
+mod spread;
 mod tell;
 mod tracker;
 
@@ -12,6 +13,7 @@ pub(super) use audit::Audit;
 pub(super) use copies::{CopyRead, Withheld};
 pub(super) use errands::{Errand, Way};
 pub(super) use notes::{Note, Notes};
+pub(super) use spread::Spread;
 pub(super) use tracker::Tracker;
 
 use super::line::{State, Ticket};

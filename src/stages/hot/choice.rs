@@ -247,7 +247,6 @@ mod tests {
     #[test]
     fn two_choices_hold_where_chance_overloads_a_shard() {
         let ((random, random_wait), (chosen, chosen_wait)) = (busiest(false), busiest(true));
-        println!("busiest shard {random:.2} and {chosen:.2}, 99th percentile {random_wait} and {chosen_wait} us");
         assert!(random > 1.0, "else there is nothing to do better: {random}");
         assert!(chosen < 1.0 && chosen_wait * 10 < random_wait, "{chosen} {chosen_wait} {random_wait}");
     }

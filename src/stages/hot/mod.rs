@@ -13,6 +13,7 @@ pub mod detector;
 mod fence;
 pub mod ladder;
 mod near;
+mod replicas;
 pub mod summary;
 mod upkeep;
 
@@ -25,10 +26,12 @@ pub use detector::Level;
 pub use fence::{Fence, Place, Seen};
 pub use ladder::Site;
 pub use near::{Entry, Fill, LONGEST, Put, Tracked, Tracking, Value};
+pub use replicas::{MOST as MOST_REPLICAS, Replicas};
 pub use upkeep::Turns;
 
-use super::{Leg, Micros, Notices, Stage, Verdict};
-use crate::command::Access;
+use super::{Event, Leg, Micros, Notices, Stage, Verdict};
+use crate::chance::splitmix;
+use crate::command::{Access, Keys};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -42,6 +45,8 @@ const HOLD: Micros = 6_000_000;
 const LONGEST_ADMITTED: usize = 256;
 const ADMITTED: usize = 512;
 const UNUSED: Micros = 30_000_000;
+/// Longest read that is sent elsewhere than to its key's shard, in bytes of the request: they are kept until it is answered.
+const LONGEST_SPREAD: usize = 64 * 1024;
 
 /// By which means reads of a hot key are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +130,10 @@ pub struct Hot {
     gone: Vec<Gone>,
     /// The keys that have copies, by their hashes.
     copied: BTreeSet<u64>,
+    replicas: Replicas,
+    lanes: u32,
+    /// How many shards have numbers.
+    shards: u32,
 }
 
 impl Hot {
@@ -153,6 +162,9 @@ impl Hot {
             clocks: Vec::new(),
             gone: Vec::new(),
             copied: BTreeSet::new(),
+            replicas: Replicas::default(),
+            lanes: 1,
+            shards: 1,
         }
     }
 
@@ -165,6 +177,32 @@ impl Hot {
         self.trackers = before.trackers;
         self.tracked = before.tracked;
         self.fills = before.fills;
+    }
+
+    /// The same for a pool with replicas, each given with the shard it follows, where `shards` shards have numbers and `lanes`
+    /// connections each.
+    #[must_use]
+    pub fn with_replicas(self, replicas: &[(u16, u16)], shards: u16, lanes: u16) -> Self {
+        let replicas = Replicas::new(replicas, self.config.staleness);
+        Self { replicas, lanes: u32::from(lanes.max(1)), shards: u32::from(shards.max(1)), ..self }
+    }
+
+    /// The replicas, and what is known of them.
+    #[must_use]
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
+    /// The same, to be changed.
+    pub fn replicas_mut(&mut self) -> &mut Replicas {
+        &mut self.replicas
+    }
+
+    /// The next shard that is to say how far it is, since keys of it are read from its replicas.
+    pub fn next_to_ask(&mut self, now: Micros) -> Option<u16> {
+        let keys = &self.keys;
+        let is_wanted = |shard| keys.values().any(|key| key.shard == shard && key.means == Means::Replicas);
+        self.replicas.next_due(is_wanted, now)
     }
 
     /// What is wanted.
@@ -581,6 +619,16 @@ impl Stage for Hot {
         self.choose(leg, now)
     }
 
+    fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
+        let _ = (now, notices);
+        if let Event::Failed(line, _) | Event::Connected(line) | Event::Closed(line) = event
+            && !self.replicas.is_empty()
+        {
+            let shard = line.checked_div(self.lanes).and_then(|place| place.checked_rem(self.shards));
+            self.replicas.forget(shard.unwrap_or(0) as u16);
+        }
+    }
+
     fn tick(&mut self, now: Micros, _notices: &mut Notices) {
         if self.detector.is_due(now) {
             self.close(now);
@@ -591,10 +639,16 @@ impl Stage for Hot {
         }
     }
 
-    fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
+    fn explain(&self, leg: &Leg<'_>, verdict: Verdict, now: Micros) -> String {
         match (verdict, leg.hot.and_then(|hash| self.keys.get(&hash))) {
             (Verdict::Near, _) => "hot: answered from memory".into(),
             (_, Some(key)) if leg.copy > 0 => format!("hot, served by {:?}, this one by copy {}", key.means, leg.copy),
+            (_, Some(key)) if key.means == Means::Replicas => {
+                let mut found = [0; MOST_REPLICAS + 1];
+                let hash = leg.hot.unwrap_or_default();
+                let count = self.replicas.usable(hash, key.shard, &self.fence, now, &mut found).saturating_sub(1);
+                format!("hot, read from its shard or one of {count} replicas that are known to be up to date")
+            }
             (_, Some(key)) => format!("hot, served by {:?}", key.means),
             _ if !self.serves => "off".into(),
             _ => "not hot".into(),
@@ -632,9 +686,36 @@ impl Hot {
                 leg.fill = leg.alone && self.may_fill(hash, key, now);
                 Verdict::Next
             }
+            Means::Replicas if leg.free && leg.alone && may_spread(leg) => {
+                self.spread(leg, hash, now);
+                Verdict::Next
+            }
             _ => Verdict::Next,
         }
     }
+
+    /// Chooses one of the shards that have the key.
+    fn spread(&self, leg: &mut Leg<'_>, hash: u64, now: Micros) {
+        let mut found = [0; MOST_REPLICAS + 1];
+        let count = self.replicas.usable(hash, leg.shard, &self.fence, now, &mut found);
+        if count < 2 || now < self.not_before {
+            return;
+        }
+        let home = u32::from(leg.shard);
+        let shard =
+            self.choice.pick(found.get(..count).unwrap_or_default(), splitmix(self.seed ^ u64::from(leg.number)));
+        (leg.spread, leg.shard) = (true, shard);
+        // Numbers of connections wrap as little as they did when the leg was routed.
+        leg.line = leg.line.wrapping_sub(home.wrapping_mul(self.lanes));
+        leg.line = leg.line.wrapping_add(u32::from(shard).wrapping_mul(self.lanes));
+    }
+}
+
+/// Whether a read may be answered by any server that has the key. Not what differs between two that have the same: cursors,
+/// times to live by each server's clock, how a value is stored.
+fn may_spread(leg: &Leg<'_>) -> bool {
+    const OWN: [&str; 8] = ["hscan", "sscan", "zscan", "ttl", "pttl", "expiretime", "pexpiretime", "dump"];
+    matches!(leg.spec.keys, Keys::One) && leg.wire.len() <= LONGEST_SPREAD && !OWN.contains(&leg.spec.name)
 }
 
 /// Takes a hash for the hash that it is.
