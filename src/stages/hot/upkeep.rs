@@ -144,7 +144,8 @@ impl Hot {
                 writes: rate(key.writes.long.max(key.standing.changes)),
                 trackers: trackers as f32,
             };
-            let chosen = choose(&self.config, self.site, &facts, &key.standing, now);
+            let site = Site { replicas: self.replicas.has(key.shard), ..self.site };
+            let chosen = choose(&self.config, site, &facts, &key.standing, now);
             key.standing.take(chosen, now);
             if chosen.0 != Means::Home && facts.wanted.serves() {
                 // It may live elsewhere now.
