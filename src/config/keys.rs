@@ -437,14 +437,14 @@ pub const KEYS: &[Key] = &[
         Place::HotKeys,
         "choice",
         "balanced",
-        "which copy is read: `balanced`, the less busy of two; `sticky`, always the same one for a session, which then never \
-         sees an older value after a newer",
+        "which copy is read: `balanced`, the less busy of two; `sticky`, always the same one for a session, which then \
+         sees an older value after a newer only in the moment in which a copy is made or taken away",
     ),
     own(
         Place::HotKeys,
         "wait_for_copies",
         "false",
-        "answer a write only when the copies of its key that this hotring made are gone",
+        "answer a write only when the copies of its key are gone, or the servers where they are cannot be reached",
     ),
     own(
         Place::HotKeys,
