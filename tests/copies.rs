@@ -1,6 +1,9 @@
 //! Copies of a hot key, in virtual time: an engine, sockets of memory, and shards that say what the test wants.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/engine.rs"]
+#[allow(unreachable_pub, dead_code, reason = "shared with benchmarks")]
 mod support;
 
 use hotring::engine::{Engine, LineId, SessionId};

@@ -441,7 +441,9 @@ impl World {
         let index = self.draw(PROCESSES as u64) as usize;
         let process = &mut self.processes[index];
         let lines = LineId::from(SERVERS)..process.engine.line_count();
-        let Some(line) = lines.clone().find(|line| splitmix(self.now ^ u64::from(*line)) % 2 == 0) else { return };
+        let Some(line) = lines.clone().find(|line| splitmix(self.now ^ u64::from(*line)).is_multiple_of(2)) else {
+            return;
+        };
         let number = process.number;
         process.engine.fail(line, LOST, self.now, &mut process.wires);
         self.there.remove(&(number, line));
