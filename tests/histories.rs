@@ -1,6 +1,6 @@
 //! What apps may see of each other's writes through several hotrings, for random histories on few keys, so that they are hot.
 //!
-//! Each run has HOTRING_OPS operations (50000; 10000000 for the full run) through HOTRING_PROCESSES hotrings (2) of two workers each
+//! Each run has HOTRING_OPS operations (150000; 10000000 for the full run) through HOTRING_PROCESSES hotrings (2) of two workers each
 //! with eight apps each, and one app that writes to the shards directly. HOTRING_BINARY is another build, such as one that was
 //! broken on purpose.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -48,7 +48,7 @@ fn history(hot_keys: &[&str], rules: &Rules, naive: Option<(Duration, bool)>) ->
     let clock = Clock::start();
     let monitors = Monitors::start(&at, &keys, clock);
     let direct: Vec<String> = keys.iter().map(|key| at[home(SHARDS, key.as_bytes())].clone()).collect();
-    let plan = Plan { apps: 8, operations: number("HOTRING_OPS", 50_000), seed: 42 };
+    let plan = Plan { apps: 8, operations: number("HOTRING_OPS", 150_000), seed: 42 };
     let apps = run(&addresses, &direct, &keys, clock, &plan);
     let took = Duration::from_nanos(clock.now());
     let history = History { apps, logs: monitors.finish() };
