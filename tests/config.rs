@@ -172,7 +172,7 @@ fn limits_are_written_as_they_are_read() {
 /// What is wanted for hot keys is read, and `/config` says it as it was written.
 #[test]
 fn hot_keys_are_written_as_they_are_read() {
-    let hot = r#"{reads: near, extra_load: 0.125, max_staleness: 1500ms, max_copies: 2, near_memory: 3mb, near_value: 1kb,
+    let hot = r#"{reads: near, extra_load: 0.125, max_staleness: 1500ms, max_copies: 2, near_memory: 3mb, near_value: 1kb, near_all: true, near_writes: true,
         copy_value: 7, choice: sticky, wait_for_copies: true, scripts: declared, audit: 10000,
         prefixes: [{prefix: "a: \"b", reads: auto}, {prefix: "a: \"b:lock", reads: off}]}"#;
     let config = parse(&format!("pools: {{main: {{listen: '127.0.0.1:6380', servers: ['a:1:1'], hot_keys: {hot}}}}}"));
@@ -186,6 +186,8 @@ fn hot_keys_are_written_as_they_are_read() {
         most_copies: 2,
         near_memory: 3 << 20,
         longest_near: 1 << 10,
+        near_all: true,
+        keep_writes: true,
         longest_copy: 7,
         sticky: true,
         wait_for_copies: true,

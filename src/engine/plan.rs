@@ -446,7 +446,7 @@ impl Engine {
                 return Err((reason, leg.shard));
             }
             let kept =
-                (verdict == Verdict::Near).then(|| leg.hot.and_then(|hash| pool.config.path.hot.entry(hash, self.now)));
+                (verdict == Verdict::Near).then(|| leg.hot.and_then(|hash| pool.config.path.hot.kept_entry(hash)));
             let kept = kept.flatten();
             let source = match (kept, refused) {
                 (Some(_), _) => Source::Memory,

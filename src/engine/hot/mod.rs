@@ -1,5 +1,7 @@
 //! What is done for hot keys: answers from memory, and what keeps them true.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 mod audit;
 mod copies;
 mod errands;
@@ -29,7 +31,8 @@ impl Engine {
     pub(super) fn answer_near(&mut self, id: SessionId, leg: &Leg<'_>) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
-        let kept = leg.hot.and_then(|hash| Some((hash, pool.config.path.hot.entry(hash, self.now)?)));
+        // Whether it may be served was asked just now. Asked again, another worker might have another answer.
+        let kept = leg.hot.and_then(|hash| Some((hash, pool.config.path.hot.kept_entry(hash)?)));
         let Some((hash, entry)) = kept else { return };
         let number = session.pool;
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };

@@ -4,6 +4,8 @@
 //! A server that does not track, or does not let this user, is told of once; its keys are then kept for `max_staleness` at
 //! most from when they were read, and no longer.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::{Errand, State};
 use crate::command;
 use crate::engine::line::{Dialect, Line, Owner};

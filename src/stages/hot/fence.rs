@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Places of keys, and of shards.
 const KEYS: usize = 1 << 16;
 const SHARDS: usize = 1 << 10;
+const SHARD_BITS: u32 = (1 << 10) - 1;
 /// The lower bits of a state count writes on their way, the others changes.
 const ONE_CHANGE: u64 = 1 << 24;
 const ON_THEIR_WAY: u64 = ONE_CHANGE - 1;
@@ -46,7 +47,7 @@ impl Place {
     #[must_use]
     #[inline]
     pub fn of_shard(shard: u16) -> Self {
-        Self(KEYS as u32 | u32::from(shard) & (SHARDS as u32 - 1))
+        Self(KEYS as u32 | (u32::from(shard) & SHARD_BITS))
     }
 }
 
@@ -77,14 +78,18 @@ struct Mark {
     state: AtomicU64,
     /// What the key was last seen to have, as a hash; 0 for not known.
     has: AtomicU64,
+    /// How many workers keep it.
+    kept: AtomicU64,
     /// When the last write was answered, in microseconds on the process' clock; 0 for never.
     answered: AtomicU64,
 }
 
-/// See the module. 1.5 MiB from when it is first used, as it counts changes and times, and knows values.
+/// See the module. 2 MiB from when it is first used, as it counts changes and times, and knows values.
 #[derive(Default)]
 pub struct Fence {
     marks: OnceLock<Box<[Mark]>>,
+    /// How many entries all workers keep.
+    kept: AtomicU64,
 }
 
 impl fmt::Debug for Fence {
@@ -97,7 +102,12 @@ impl Fence {
     #[inline]
     fn mark(&self, place: Place) -> &Mark {
         // `Place` makes no other numbers.
-        static NEVER: Mark = Mark { state: AtomicU64::new(0), has: AtomicU64::new(0), answered: AtomicU64::new(0) };
+        static NEVER: Mark = Mark {
+            state: AtomicU64::new(0),
+            has: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        };
         let marks = self.marks.get_or_init(|| (0..KEYS + SHARDS).map(|_| Mark::default()).collect());
         marks.get(place.0 as usize).unwrap_or(&NEVER)
     }
@@ -120,6 +130,31 @@ impl Fence {
     #[inline]
     pub fn change(&self, place: Place) {
         self.mark(place).state.fetch_add(ONE_CHANGE, Ordering::SeqCst);
+    }
+
+    /// A worker keeps something of a key from now on, or no longer.
+    pub fn keep(&self, hash: u64, kept: bool) {
+        let mark = &self.mark(Place::of_key(hash)).kept;
+        if kept {
+            mark.fetch_add(1, Ordering::SeqCst);
+            self.kept.fetch_add(1, Ordering::SeqCst);
+        } else {
+            mark.fetch_sub(1, Ordering::SeqCst);
+            self.kept.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether any worker keeps anything.
+    #[must_use]
+    #[inline]
+    pub fn keeps(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether any worker keeps something of this key, or of one in its place.
+    #[must_use]
+    pub fn is_kept(&self, hash: u64) -> bool {
+        self.mark(Place::of_key(hash)).kept.load(Ordering::SeqCst) > 0
     }
 
     /// The key was seen to have this, as a hash. Returns whether that is news, and then it is a change: what other workers keep

@@ -170,6 +170,8 @@ impl Hot {
 
     /// Takes another's place in a pool that is configured anew. What is hot is known at the end of the open window.
     pub fn inherit(&mut self, mut before: Self, now: Micros) {
+        let hashes: Vec<u64> = before.keys.keys().copied().collect();
+        hashes.into_iter().for_each(|hash| before.drop_entry(hash));
         before.release_all();
         (self.gone, self.clocks, self.choice) = (before.gone, before.clocks, before.choice);
         self.not_before = if self.serves && !before.serves { now.saturating_add(HOLD) } else { before.not_before };
@@ -242,24 +244,30 @@ impl Hot {
     #[must_use]
     #[inline]
     pub fn kept_hash(&self, key: &[u8]) -> Option<u64> {
-        if self.keys.is_empty() {
+        if !self.keeps() {
             return None;
         }
         let hash = self.hash(key);
-        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near).then_some(hash)
+        self.is_kept(hash).then_some(hash)
     }
 
     /// Whether there are hot keys that are served otherwise than by their shards.
     #[must_use]
     #[inline]
     pub fn keeps(&self) -> bool {
-        !self.keys.is_empty()
+        !self.keys.is_empty() || self.fence.keeps()
     }
 
-    /// Whether a hot key may be kept here.
+    /// Whether a hot key may be kept here, or by another worker.
     #[must_use]
     pub fn is_kept(&self, hash: u64) -> bool {
-        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near)
+        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near) || self.fence.is_kept(hash)
+    }
+
+    /// What is kept of a key, whether it may be served or not: for whoever has asked that just before.
+    #[must_use]
+    pub fn kept_entry(&self, hash: u64) -> Option<&Entry> {
+        self.keys.get(&hash)?.entry.as_ref()
     }
 
     /// The same, to be changed.
@@ -440,8 +448,11 @@ impl Hot {
 
     /// What was read: its time to live in milliseconds is as PTTL tells it, negative for none. Returns whether it is kept.
     pub fn end_fill(&mut self, hash: u64, number: u64, value: Option<Value>, ttl: i64, now: Micros) -> bool {
+        // Whoever asked for it is told, kept or not.
+        let news = value.as_ref().is_some_and(|value| self.fence.tell(hash, self.value_hash(value)));
         let Some(key) = self.keys.get_mut(&hash) else { return false };
         let Some(fill) = key.fill.take_if(|fill| fill.number == number) else { return false };
+        let seen = if news { fill.seen.after_one_change() } else { fill.seen };
         let Some(value) = value.filter(|value| value.len() <= self.config.longest_near) else {
             // Asking again and again would cost more than it is worth.
             key.not_before = now.saturating_add(10_000_000);
@@ -468,9 +479,9 @@ impl Hot {
             return false;
         }
         let until = fill.asked.saturating_add(span);
-        let told = self.value_hash(&value);
-        let seen = if self.fence.tell(hash, told) { fill.seen.after_one_change() } else { fill.seen };
-        let Some(key) = self.keys.get_mut(&hash) else { return false };
+        if key.entry.is_none() {
+            self.fence.keep(hash, true);
+        }
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         key.entry = Some(Entry { value, seen, term: fill.term, asked: fill.asked, until, written: false });
         key.hits = 0;
@@ -509,6 +520,9 @@ impl Hot {
         let told = self.value_hash(&value);
         let seen = if self.fence.tell(hash, told) { put.seen.after_one_change() } else { put.seen };
         let Some(key) = self.keys.get_mut(&hash) else { return };
+        if key.entry.is_none() {
+            self.fence.keep(hash, true);
+        }
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
     }
@@ -572,22 +586,23 @@ impl Hot {
     /// A reply to GET came on another connection. If it says something else than what was seen last, nothing that is kept is
     /// served any more: whoever has seen this must not be told the other afterwards.
     pub fn passed(&mut self, hash: u64, reply: &[u8]) {
+        // It may be another worker that keeps it.
+        let value = Value::of(reply).map_or(0, |value| self.value_hash(&value));
+        let news = self.fence.tell(hash, value);
         let Some(key) = self.keys.get_mut(&hash) else { return };
         // What is on its way may have been read before.
         key.fill = None;
-        let other = key.entry.as_ref().is_some_and(|entry| !entry.value.is(reply));
-        let value = Value::of(reply).map_or(0, |value| self.value_hash(&value));
-        if self.fence.tell(hash, value) || other {
+        if news || key.entry.as_ref().is_some_and(|entry| !entry.value.is(reply)) {
             self.drop_entry(hash);
         }
     }
 
     /// The same for a read of another kind, that tells something of the key which cannot be compared.
     pub fn looked_at(&mut self, hash: u64) {
+        self.fence.change(Place::of_key(hash));
         let Some(key) = self.keys.get_mut(&hash) else { return };
         key.fill = None;
         self.drop_entry(hash);
-        self.fence.change(Place::of_key(hash));
     }
 
     fn value_hash(&self, value: &Value) -> u64 {
@@ -600,6 +615,7 @@ impl Hot {
     fn drop_entry(&mut self, hash: u64) {
         if let Some(entry) = self.keys.get_mut(&hash).and_then(|key| key.entry.take()) {
             self.kept = self.kept.saturating_sub(entry.value.len());
+            self.fence.keep(hash, false);
         }
     }
 
@@ -613,7 +629,7 @@ impl Hot {
 impl Stage for Hot {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
-        if (self.keys.is_empty() && !self.config.near_all) || leg.spec.access != Access::Read {
+        if (self.keys.is_empty() && !self.config.near_all && !self.fence.keeps()) || leg.spec.access != Access::Read {
             return Verdict::Next;
         }
         self.choose(leg, now)
@@ -667,6 +683,9 @@ impl Hot {
         let Some(key) = self.keys.get(&hash).filter(|key| *key.name == *leg.key && key.shard == leg.shard) else {
             if self.config.near_all && self.admits(leg) {
                 (leg.hot, leg.fill) = (Some(hash), self.fence.see(hash, leg.shard).is_some());
+            } else if self.fence.is_kept(hash) {
+                // By another worker.
+                leg.hot = Some(hash);
             }
             return Verdict::Next;
         };

@@ -166,7 +166,7 @@ impl Hot {
     }
 
     /// Writes this worker's page.
-    fn tell(&mut self, now: Micros) {
+    fn tell(&self, now: Micros) {
         let (requests, bytes) = self.detector.all();
         let (short, span) = self.detector.spans();
         let rate = |count: f32, span: f32| if span > 0.0 { f64::from(count / span) } else { 0.0 };
