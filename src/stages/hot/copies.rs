@@ -429,6 +429,15 @@ impl Hot {
         }
     }
 
+    /// The fence was told what a key was seen to have, and nothing else: that is no reason not to make a copy of what may be
+    /// older. If it is older the key's shard tells of it.
+    pub(super) fn told(&mut self, hash: u64) {
+        let copies = self.keys.get_mut(&hash).and_then(|key| key.copies.as_mut());
+        for fill in copies.into_iter().flat_map(|copies| &mut copies.copies).filter_map(|copy| copy.fill.as_mut()) {
+            fill.seen = fill.seen.after_one_change();
+        }
+    }
+
     /// A write through this process was answered: all copies of the key that may be the one are to be taken away, whoever
     /// made them. Returns whether there may be any.
     pub fn written(&mut self, place: Place) -> bool {

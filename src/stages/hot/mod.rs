@@ -595,6 +595,9 @@ impl Hot {
         if news || key.entry.as_ref().is_some_and(|entry| !entry.value.is(reply)) {
             self.drop_entry(hash);
         }
+        if news {
+            self.told(hash);
+        }
     }
 
     /// The same for a read of another kind, that tells something of the key which cannot be compared.
