@@ -94,8 +94,10 @@ impl Engine {
     /// Reads a hot key once more, to keep it, if that is how it is to be served.
     fn keep(&mut self, ticket: Ticket, hash: u64, key: &[u8], port: &mut impl Port) {
         let Some(pool) = self.sessions.get(ticket.session as usize).map(|session| session.pool) else { return };
-        let place = self.pools.get(usize::from(pool));
-        if place.and_then(|place| place.config.path.hot.key(hash)).is_some_and(|key| key.means == Means::Near) {
+        let Some(hot) = self.pools.get(usize::from(pool)).map(|place| &place.config.path.hot) else { return };
+        let wanted = hot.key(hash).is_some_and(|key| key.means == Means::Near);
+        // Others may be served from here though this one may not.
+        if wanted && hot.entry(hash, self.now).is_none() {
             self.fill(pool, hash, key, port);
         }
     }

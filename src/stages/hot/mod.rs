@@ -473,7 +473,7 @@ impl Hot {
         let room = self.config.near_memory.saturating_sub(self.kept);
         let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
         if fill.term != tracked.term
-            || !self.fence.holds(fill.seen, hash, key.shard)
+            || !self.fence.holds(seen, hash, key.shard)
             || value.len() > room.saturating_add(before)
         {
             return false;
