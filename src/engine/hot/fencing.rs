@@ -36,7 +36,7 @@ impl Engine {
             (_, Some(spec)) if spec.flags & flag::PUBSUB != 0 => return,
             (Some(request), Some(spec)) if spec.access != Access::Write => {
                 // Those two are noted where it is known what they are answered with.
-                if own || !matches!(spec.name, "get" | "mget") {
+                if spec.access == Access::Read && (own || !matches!(spec.name, "get" | "mget")) {
                     self.note_looks(id, waiter, spec, request);
                 }
                 return;
