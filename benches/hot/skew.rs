@@ -13,6 +13,9 @@ const KEYS: usize = 1000;
 const HOT: u64 = 10;
 const WORKERS: usize = 32;
 const LENGTH: usize = 128;
+/// Every key is kept, and what is written through the proxy, too; the same for a proxy of one worker.
+const ALL: &str = "near, near_all: true, near_writes: true";
+const ALL_OF_ONE: &str = "near, near_all: true, near_writes: true, audit: 0";
 
 /// The last mode is none: every worker asks the shard itself.
 pub(crate) fn run(options: &Options) -> String {
@@ -25,7 +28,7 @@ pub(crate) fn run(options: &Options) -> String {
          | | GETs | GETs at the shards | SETs | mismatches | older than read before | requests/s | p50 | p99 |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     );
-    let modes = [None, Some("off"), Some("near"), Some("copies"), Some("auto")];
+    let modes = [None, Some("off"), Some("near"), Some("copies"), Some("auto"), Some(ALL), Some(ALL_OF_ONE)];
     for mode in modes.into_iter().filter(|mode| mode.is_none_or(|reads| reads.contains(&options.only))) {
         text += &one(mode, operations, options);
     }
@@ -36,7 +39,8 @@ fn one(reads: Option<&'static str>, operations: usize, options: &Options) -> Str
     let redis: Vec<Redis> = (0..SHARDS).map(|_| Redis::tcp(&[])).collect();
     let shards: Vec<String> = redis.iter().map(|redis| redis.address().to_owned()).collect();
     let dir = Scratch::new();
-    let proxy = reads.map(|reads| proxies(Mode::Reads(reads), 1, &shards, &dir, &["^workers: 2"], options).remove(0));
+    let workers = if reads == Some(ALL_OF_ONE) { "^workers: 1" } else { "^workers: 2" };
+    let proxy = reads.map(|reads| proxies(Mode::Reads(reads), 1, &shards, &dir, &[workers], options).remove(0));
     let keys: Vec<String> = (0..KEYS).map(name).collect();
     let clock = Clock::start();
     let ring = ring(SHARDS);
@@ -96,7 +100,11 @@ fn one(reads: Option<&'static str>, operations: usize, options: &Options) -> Str
     }
     let (wrong, backwards) = (mismatches.counts.values().sum::<u64>(), all.counts.values().sum::<u64>());
     let mut text = String::new();
-    let name = reads.map_or("no proxy".to_owned(), |reads| Mode::Reads(reads).name());
+    let name = match reads {
+        None => "no proxy".to_owned(),
+        Some(ALL_OF_ONE) => Mode::Reads(ALL).name() + ", one worker",
+        Some(reads) => Mode::Reads(reads).name(),
+    };
     let _ = writeln!(
         text,
         "| {name} | {} | {gets} | {writes} | {wrong} | {} | {:.0} | {:.0} us | {:.0} us |",

@@ -366,8 +366,6 @@ impl Hot {
         for hash in hashes {
             self.drop_entry(hash);
             self.release(hash);
-            // Other workers may have seen what happened meanwhile.
-            self.fence.change(Place::of_key(hash));
         }
     }
 
@@ -579,7 +577,6 @@ impl Hot {
         key.fill = None;
         self.drop_entry(hash);
         self.release(hash);
-        self.fence.change(Place::of_key(hash));
         Some(hash)
     }
 
