@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/engine.rs"]
+#[allow(unreachable_pub, dead_code, reason = "other tests use the rest")]
 mod support;
 
 use hotring::engine::{Engine, LineId, SessionId};
@@ -90,7 +91,8 @@ impl Stand {
 
     /// A session's `GET k` is asked on the tracked connection, and nowhere else.
     fn fill_begins(&mut self, session: SessionId) {
-        (self.sent(self.line), self.sent(self.tracker));
+        self.sent(self.line);
+        self.sent(self.tracker);
         self.ask(session, "GET k");
         assert_eq!(self.sent(self.line), "");
         let asked =
@@ -101,7 +103,8 @@ impl Stand {
     /// Whether `GET k` of a session is answered from memory, and how. If not it is answered from wherever it was sent, and not
     /// kept.
     fn near(&mut self, session: SessionId) -> Option<String> {
-        (self.sent(self.line), self.sent(self.tracker));
+        self.sent(self.line);
+        self.sent(self.tracker);
         self.ask(session, "GET k");
         let (home, tracked) = (self.sent(self.line), self.sent(self.tracker));
         let told = self.app(session);
@@ -381,7 +384,8 @@ fn they_are_sent_home_if_it_is_lost() {
 #[test]
 fn what_a_session_writes_behind_a_read_waits_for_it() {
     let mut s = Stand::new();
-    (s.sent(s.line), s.sent(s.tracker));
+    s.sent(s.line);
+    s.sent(s.tracker);
     let both = [request("GET k"), request("SET k 2")].concat();
     s.now += 10;
     let submitted = s.engine.submit(1, &both, s.now, &mut s.wires);
@@ -500,7 +504,8 @@ fn a_sample_of_the_answers_is_compared_with_the_shard() {
 #[test]
 fn every_key_is_kept_where_that_is_wanted() {
     let mut s = Stand::with(Config { reads: Reads::Near, near_all: true, ..Config::default() });
-    (s.sent(s.line), s.sent(s.tracker));
+    s.sent(s.line);
+    s.sent(s.tracker);
     s.ask(1, "GET other");
     assert!(s.sent(s.tracker).contains("other") && s.sent(s.line).is_empty());
     s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
@@ -546,7 +551,8 @@ fn what_is_set_here_is_not_kept_if_anything_else_happened() {
         s.ask(1, first);
         s.ask(2, second);
         s.answer(s.line, "+OK\r\n+OK\r\n");
-        (s.app(1), s.app(2));
+        s.app(1);
+        s.app(2);
         assert_eq!(s.near(1), None, "{second}");
     }
     for write in ["SET k 2 NX", "SET k 2 EX 10", "SET k 2 GET", "SETEX k 1 2"] {
