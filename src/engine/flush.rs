@@ -125,6 +125,7 @@ impl Engine {
         self.look_after_replicas(port);
         self.follow_homes(port);
         self.look_again();
+        self.count_trackers();
         self.keep_copies(port);
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);

@@ -19,6 +19,8 @@ pub(in crate::engine) enum Errand {
     Track,
     /// It is asked for a sign of life.
     Proof,
+    /// A shard says how many clients it tells of changes.
+    Census,
     /// An answer is compared with what its shard has.
     Audit(Box<Audit>),
     /// A shard or a replica says how far it is; it was asked at this time.
@@ -124,6 +126,12 @@ impl Engine {
         match errand {
             Errand::Track => self.tracks(pool, shard, replies.first().is_some_and(|reply| reply == b"+OK\r\n")),
             Errand::Proof => {}
+            Errand::Census => {
+                let told = replies.first().and_then(|reply| number_in(reply, b"tracking_clients:"));
+                if let (Some(clients), Some(place)) = (told, self.pools.get_mut(usize::from(pool))) {
+                    place.config.path.hot.set_trackers(shard, clients);
+                }
+            }
             Errand::Gone { held } => self.copies_are_gone(held, port),
             Errand::Clock => self.told_time(pool, shard, replies.first().map_or(&[], Vec::as_slice)),
             Errand::Weigh { hash, copy, number } => {
@@ -159,5 +167,25 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+/// The number behind a name in what INFO tells.
+fn number_in(text: &[u8], name: &[u8]) -> Option<u32> {
+    let at = text.windows(name.len()).position(|window| window == name)?.saturating_add(name.len());
+    let digits: Vec<u8> = text.get(at..)?.iter().copied().take_while(u8::is_ascii_digit).collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_found_by_its_name() {
+        let text = b"$60\r\n# Clients\r\nconnected_clients:12\r\ntracking_clients:7\r\n\r\n";
+        assert_eq!(number_in(text, b"tracking_clients:"), Some(7));
+        assert_eq!(number_in(text, b"blocked_clients:"), None);
+        assert_eq!(number_in(b"-NOPERM x\r\n", b"tracking_clients:"), None);
     }
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
 
 use super::{Errand, State};
+use crate::chance::splitmix;
 use crate::command;
 use crate::engine::line::{Dialect, Line, Owner};
 use crate::engine::line::{Ticket, Waiter};
@@ -17,12 +18,17 @@ use crate::resp::write;
 use crate::stages::hot::{Tracking, Value};
 use crate::stages::{Leg, Micros};
 
+/// How long, in microseconds, what a shard has told of the number of its clients is good for, to twice that.
+const CENSUS: Micros = 10_000_000;
+
 /// A shard's tracked connection.
 #[derive(Debug)]
 pub(in crate::engine) struct Tracker {
     line: LineId,
     /// A sign of life is awaited.
     pinged: bool,
+    /// When the shard is asked next how many it tells of changes.
+    census: Micros,
 }
 
 impl Engine {
@@ -34,7 +40,7 @@ impl Engine {
             place.trackers.resize_with(usize::from(shard).saturating_add(1), || None);
         }
         let tracker = place.trackers.get_mut(usize::from(shard))?;
-        let line = tracker.get_or_insert(Tracker { line: next, pinged: false }).line;
+        let line = tracker.get_or_insert(Tracker { line: next, pinged: false, census: 0 }).line;
         if line == next {
             let dialect = Dialect { db: 0, resp3: true };
             self.lines.push(Line { owner: Owner::Tracker, ..Line::new(pool, shard, u32::MAX, dialect) });
@@ -61,6 +67,26 @@ impl Engine {
             tracker.pinged = false;
         }
         self.run_errand(id, &[&[b"CLIENT", b"TRACKING", b"ON", b"OPTIN"]], Errand::Track);
+    }
+
+    /// Asks the shards that tell of changes how many they tell: each of them costs a shard something with each change.
+    pub(in crate::engine) fn count_trackers(&mut self) {
+        let now = self.now;
+        for pool in 0..self.pools.len() {
+            for shard in 0..self.pools.get(pool).map_or(0, |place| place.trackers.len()) {
+                let Some(place) = self.pools.get_mut(pool) else { return };
+                let on = place.config.path.hot.tracked(shard as u16).tracking == Tracking::On;
+                let Some(Some(tracker)) = place.trackers.get_mut(shard) else { continue };
+                if !on || now < tracker.census {
+                    continue;
+                }
+                // So that many sidecars that have begun together do not ask together.
+                let jitter = splitmix(now.wrapping_add(shard as u64)) % CENSUS;
+                tracker.census = now.saturating_add(CENSUS).saturating_add(jitter);
+                let line = tracker.line;
+                self.run_errand(line, &[&[b"INFO", b"clients"]], Errand::Census);
+            }
+        }
     }
 
     /// Whether a shard tells of changes from now on.

@@ -22,7 +22,7 @@ const LEAST_HITS: f32 = 4.0;
 /// Reads for each write from which on copies live long enough.
 const COPIES_FROM: f32 = 20.0;
 /// Reads a second from which on copies are worth their making, or bytes a second.
-const COPIES_RATE: (f32, f32) = (100.0, 1e6);
+const COPIES_RATE: (f32, f32) = (8.0, 1e6);
 /// Reads for each write below which nothing but its shard serves a key.
 const HOME_BELOW: f32 = 4.0;
 /// How long memory is not tried again after it was of no use, at first and at last.
