@@ -37,6 +37,8 @@ const NEVER_SENT: &[&str] = &[
     "config",
     "debug",
     "failover",
+    // No server has it.
+    "hotring",
     "latency",
     "migrate",
     "module",
@@ -276,6 +278,7 @@ fn getkeys_differs(args: &Args) -> bool {
         // It does not have the command.
         || spec.is_some_and(|spec| added_later(spec.name))
         || LATER.contains(&name.as_str())
+        || name == "hotring"
         // It looks less closely than these do: a destination that another one replaces, a source that may be left out,
         // options in the place of keys, a key without a value. To hotring channels are keys.
         || ["sort", "georadius", "georadiusbymember", "migrate", "pfmerge", "xread", "xreadgroup", "mset", "msetnx"].contains(&name.as_str())
