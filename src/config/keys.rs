@@ -416,7 +416,7 @@ pub const KEYS: &[Key] = &[
          in memory then lives for 30s at most",
     ),
     own(Place::HotKeys, "max_copies", "16", "at how many servers a key is at most, its own with them: 2 to 64"),
-    own(Place::HotKeys, "near_memory", "16mb", "bytes of hot keys that each worker keeps in memory"),
+    own(Place::HotKeys, "near_memory", "16mb", "bytes of hot keys' values that each worker keeps in memory; `max_memory` does not count them"),
     own(Place::HotKeys, "near_value", "64kb", "longest value that is kept in memory"),
     own(
         Place::HotKeys,
@@ -457,7 +457,7 @@ pub const KEYS: &[Key] = &[
         Place::HotKeys,
         "audit",
         "0",
-        "of how many answers that did not come from the key's server one is compared with what its server has; `0` is none",
+        "of how many answers from memory one is compared with what the key's server has; `0` is none",
     ),
     own(Place::HotKeys, "prefixes", "", "a list of what is wanted for keys that begin alike, in place of `reads`"),
     own(Place::HotPrefix, "prefix", "required", "how the keys begin; of several beginnings the longest counts"),
