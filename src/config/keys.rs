@@ -416,7 +416,12 @@ pub const KEYS: &[Key] = &[
          in memory then lives for 30s at most",
     ),
     own(Place::HotKeys, "max_copies", "16", "at how many servers a key is at most, its own with them: 2 to 64"),
-    own(Place::HotKeys, "near_memory", "16mb", "bytes of hot keys' values that each worker keeps in memory; `max_memory` does not count them"),
+    own(
+        Place::HotKeys,
+        "near_memory",
+        "16mb",
+        "bytes of hot keys' values that each worker keeps in memory; `max_memory` does not count them",
+    ),
     own(Place::HotKeys, "near_value", "64kb", "longest value that is kept in memory"),
     own(
         Place::HotKeys,
