@@ -278,8 +278,9 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
         }
         match admin {
             Some(admin) => {
-                text +=
-                    &format!("  admin             {admin:<24} /metrics /healthz /readyz /config /backends /explain\n")
+                text += &format!(
+                    "  admin             {admin:<24} /metrics /healthz /readyz /config /backends /hotkeys /explain\n"
+                )
             }
             None => text += "  admin             off\n",
         }

@@ -741,9 +741,10 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         return Ok(told + "no key: goes to the pool's " + which + " shard\n-> forwarded to " + name + "\n");
     }
     let alone = keys.len() == 1;
-    let (mut shards, mut refused, mut answered) = (Vec::new(), None, false);
+    let (mut shards, mut refused, mut answered, mut kept) = (Vec::new(), None, false, false);
     for key in keys.into_iter().filter_map(|index| request.arg(index)) {
-        let mut leg = Leg { alone, ..Leg::new(spec, key, wire) };
+        // As for a session that waits for nothing.
+        let mut leg = Leg { alone, free: true, ..Leg::new(spec, key, wire) };
         told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
         let mut last = Verdict::Next;
         for (stage, verdict, text) in place.config.path.explain(&mut leg, now) {
@@ -757,6 +758,11 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         {
             told += "  -> answered as if there were no such key\n";
             answered = true;
+            continue;
+        }
+        if last == Verdict::Near {
+            told += "  -> answered from memory\n";
+            kept = true;
             continue;
         }
         if let Verdict::Refuse(refusal) = last {
@@ -776,6 +782,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     let verdict = match (shards.as_slice(), refused) {
         ([_, _, ..], _) if !matches!(treatment, Treatment::Split(_)) => format!("refused: {CROSS_SHARD}"),
         (_, Some(text)) => format!("refused: {text}"),
+        ([], None) if kept => "answered from memory".to_owned(),
         ([], None) if answered => "answered as if there were no such key".to_owned(),
         ([only], None) if matches!(treatment, Treatment::Own(_)) => {
             format!("carried to {only} on a connection of the app's own")

@@ -158,6 +158,8 @@ declare! {
         near_invalidations: u64 = "hotring_near_invalidations_total", One;
         /// Times all that was kept of a backend's keys was given up, since the connection on which it tells of changes was lost or it said so.
         near_flushes: u64 = "hotring_near_flushes_total", One;
+        /// Bytes of values of hot keys that are kept in memory, beside `max_memory`.
+        near_bytes: Level = "hotring_near_bytes", Bytes;
         /// Answers that did not come from their key's backend and were compared with it.
         audited: u64 = "hotring_audited_total", One;
         /// Those of them that said something else than the backend, by how long the same would have been answered.

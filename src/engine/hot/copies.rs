@@ -60,6 +60,7 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         place.counts.copy_reads += 1;
         place.config.path.hot.choice.began(leg.shard);
+        place.config.path.hot.choice.saw(leg.shard, 1.0);
         let on = place.line(leg.line);
         self.begin_indirect(ticket);
         let (mut flight, mut wire) = (self.spare.take(), self.spare.take());

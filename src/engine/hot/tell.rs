@@ -9,6 +9,7 @@ impl Pool {
         let Some(turns) = path.hot.take_turns() else { return };
         let all = path.hot.board().all();
         let counts = &mut self.counts;
+        counts.near_bytes.set(path.hot.kept() as u64);
         counts.hot_entered = counts.hot_entered.saturating_add(turns.entered);
         counts.hot_left = counts.hot_left.saturating_add(turns.left);
         counts.hot_would_serve = counts.hot_would_serve.saturating_add(turns.would_serve);

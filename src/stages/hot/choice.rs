@@ -5,6 +5,9 @@
 //! which sinks to their mean, and to that of an idle shard when none come. So a shard that has become slow is left alone at
 //! the first sign of it and is tried again after a while.
 //!
+//! Where neither is busy, the one takes it that has been sent less by this worker, whatever for: many processes before the same
+//! shards see the same mix, so that each fills the valleys that all of them leave.
+//!
 //! It goes by what this worker has seen itself. Many processes that know nothing of each other choose well nevertheless,
 //! since no two draw the same pairs and each sees the others' load in the latency. Does not know of health, nor of what a
 //! shard has: who may be chosen is said each time.
@@ -18,6 +21,8 @@ const IDLE: f64 = 100.0;
 
 /// Latencies that differ by less than this factor tell nothing of load.
 const ALIKE: f64 = 2.0;
+/// What is left of the requests of former windows after one more.
+const FADES: f32 = 15.0 / 16.0;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +38,8 @@ struct Load {
     open: u32,
     latency: f64,
     told: Micros,
+    /// Requests that were sent there, fading.
+    sent: f32,
 }
 
 impl Load {
@@ -72,7 +79,13 @@ impl Choice {
         let [near, far] = [one, other].map(|load| load.latency(self.now));
         // One that is only a little farther away is as good: else it would never be asked while nobody is busy.
         let alike = near < ALIKE * far && far < ALIKE * near;
-        let less = if alike { other.open < one.open } else { other.cost(self.now) < one.cost(self.now) };
+        let less = if !alike {
+            other.cost(self.now) < one.cost(self.now)
+        } else if one.open.abs_diff(other.open) > 1 || one.sent == other.sent {
+            other.open < one.open
+        } else {
+            other.sent < one.sent
+        };
         if less { second } else { first }
     }
 
@@ -82,6 +95,18 @@ impl Choice {
             self.shards.resize(needed, Load::default());
         }
         self.shards.get_mut(usize::from(shard))
+    }
+
+    /// So many requests were sent to a shard, whatever for.
+    pub fn saw(&mut self, shard: u16, requests: f32) {
+        if let Some(load) = self.load(shard) {
+            load.sent += requests;
+        }
+    }
+
+    /// A window is over: what was sent before counts for less.
+    pub fn fade(&mut self) {
+        self.shards.iter_mut().for_each(|load| load.sent *= FADES);
     }
 
     /// A read is sent to a shard.
@@ -135,6 +160,23 @@ mod tests {
         }
         assert!(drawn.iter().all(|count| (9_500..10_500).contains(count)), "{drawn:?}");
         assert_eq!((choice.pick(&[7], 3), choice.pick(&[], 3)), (7, 0));
+    }
+
+    #[test]
+    fn valleys_are_filled() {
+        let mut choice = Choice::new();
+        let mut asked = [100_u32, 400, 250, 0];
+        for (shard, &load) in (0..).zip(&asked) {
+            choice.saw(shard, load as f32);
+        }
+        for n in 0..2000 {
+            let shard = choice.pick(&[0, 1, 2, 3], splitmix(n));
+            choice.saw(shard, 1.0);
+            asked[usize::from(shard)] += 1;
+        }
+        assert!(asked.iter().all(|asked| (670..706).contains(asked)), "{asked:?}");
+        choice.fade();
+        assert!(choice.shards.iter().all(|load| load.sent < 670.0));
     }
 
     #[test]

@@ -190,6 +190,12 @@ impl Detector {
         skips
     }
 
+    /// How many legs one that is looked at stands for.
+    #[must_use]
+    pub fn stride(&self) -> f32 {
+        self.stride as f32
+    }
+
     /// Looks at a leg whose key has this hash; `sent` if it goes to its shard.
     #[inline(never)]
     pub fn look(&mut self, hash: u64, leg: &Leg<'_>, sent: bool) {

@@ -19,6 +19,10 @@ use crate::stages::Micros;
 const MOST_TELLING: f32 = 2500.0;
 /// Fewer answers from what was read once are not worth it.
 const LEAST_HITS: f32 = 4.0;
+/// After so many windows memory was of no use to a key that nobody has read from it.
+const IDLE: u32 = 8;
+/// Longest that this process' writes may keep reads from copies, as a multiple of the time between two of them.
+const MOST_PINNED: f32 = 2.0;
 /// Reads for each write from which on copies live long enough.
 const COPIES_FROM: f32 = 20.0;
 /// Reads a second from which on copies are worth their making, or bytes a second.
@@ -78,6 +82,8 @@ pub struct Standing {
     before: (u64, u64, u64),
     /// Memory is of no use until then, and for how long it was found so.
     banned: (Micros, Micros),
+    /// Windows in which it was served from memory and nobody read it in a way that memory can answer.
+    idle: u32,
     /// Answers from memory in the window that was closed last.
     pub served: u64,
     /// Changes that were heard of, fading.
@@ -86,7 +92,8 @@ pub struct Standing {
 
 impl Standing {
     /// Takes note of how often a key was answered from memory, was read for that, and was changed, all since it is hot.
-    pub fn learn(&mut self, served: u64, fills: u64, changes: u64, now: Micros) {
+    /// `elsewhere`: it was read lately in a way that memory cannot answer.
+    pub fn learn(&mut self, served: u64, fills: u64, changes: u64, elsewhere: bool, now: Micros) {
         let since = |now: u64, before: u64| if now < before { now } else { now.saturating_sub(before) };
         self.served = since(served, self.before.0);
         let fills_lately = since(fills, self.before.1) as f32;
@@ -95,7 +102,11 @@ impl Standing {
         self.changes = self.changes.mul_add(31.0 / 32.0, changes_lately);
         self.hits = self.hits.mul_add(31.0 / 32.0, self.served as f32);
         self.fills = self.fills.mul_add(31.0 / 32.0, fills_lately);
-        if self.fills >= 4.0 && self.hits < LEAST_HITS * self.fills {
+        // Another type than a string, or commands that look at a part of it.
+        let unused = self.means == Means::Near && self.served == 0 && fills_lately == 0.0;
+        self.idle = if unused { self.idle.saturating_add(u32::from(elsewhere)) } else { 0 };
+        if self.idle >= IDLE || (self.fills >= 4.0 && self.hits < LEAST_HITS * self.fills) {
+            self.idle = 0;
             let span = self.banned.1.saturating_mul(2).clamp(BAN.0, BAN.1);
             self.banned = (now.saturating_add(span), span);
             (self.hits, self.fills) = (0.0, 0.0);
@@ -168,7 +179,9 @@ pub fn choose(config: &Config, site: Site, facts: &Facts, standing: &Standing, n
         if facts.size > config.longest_copy as f32 {
             return home("too long for copies");
         }
-        if facts.reads < COPIES_FROM * facts.writes {
+        // Each write holds reads at home for as long as a copy from before it may live.
+        let pinned = facts.writes * (config.staleness as f32 / 1e6 + 0.3);
+        if facts.reads < COPIES_FROM * facts.writes || pinned > MOST_PINNED {
             return home("written too often for copies");
         }
         if facts.reads < COPIES_RATE.0 && facts.reads * facts.size < COPIES_RATE.1 {
@@ -261,7 +274,7 @@ mod tests {
         for _ in 0..6 {
             while !standing.is_banned(now) {
                 (served, fills) = (served + 3, fills + 1);
-                standing.learn(served, fills, 0, now);
+                standing.learn(served, fills, 0, false, now);
                 now += 250_000;
             }
             assert_eq!(means(SITE, FACTS, &standing, now), Means::Copies(16));
@@ -274,7 +287,7 @@ mod tests {
         assert_eq!(spans, [1, 2, 4, 8, 16, 16]);
         for _ in 0..100 {
             (served, fills) = (served + 50, fills + 1);
-            standing.learn(served, fills, 0, now);
+            standing.learn(served, fills, 0, false, now);
         }
         assert!(!standing.is_banned(now));
     }

@@ -83,6 +83,8 @@ pub struct HotKey {
     pub not_before: Micros,
     /// Whether all that was on its way to its shard when it became hot has been answered.
     pub settled: bool,
+    /// It was read since the last window in a way that memory cannot answer.
+    pub looked_at: bool,
     /// It is here though it is not hot.
     pub admitted: bool,
     /// Times it was served from here since it was filled last.
@@ -294,6 +296,7 @@ impl Hot {
             not_before: now,
             settled: false,
             admitted: false,
+            looked_at: false,
             hits: 0,
             served: 0,
             fills: 0,
@@ -602,6 +605,7 @@ impl Hot {
         self.fence.change(Place::of_key(hash));
         let Some(key) = self.keys.get_mut(&hash) else { return };
         key.fill = None;
+        key.looked_at = true;
         self.drop_entry(hash);
     }
 

@@ -79,6 +79,9 @@ impl Hot {
     #[inline(never)]
     fn look(&mut self, leg: &Leg<'_>, sent: bool) -> u64 {
         let hash = leg.hot.unwrap_or_else(|| self.hash(leg.key));
+        if sent && self.serves {
+            self.choice.saw(leg.shard, self.detector.stride());
+        }
         self.detector.look(hash, leg, sent);
         hash
     }
@@ -111,6 +114,7 @@ impl Hot {
 
     /// Closes a window: keys enter and leave, and are served by other means.
     pub(super) fn close(&mut self, now: Micros) {
+        self.choice.fade();
         let phi = share(&self.config, self.site);
         let gone = self.detector.close(phi, most(self.site.shards), now);
         gone.into_iter().for_each(|hash| _ = self.leave(hash));
@@ -119,10 +123,11 @@ impl Hot {
         // One borrows the other.
         let mut keys = self.detector.take_keys();
         for (&hash, key) in &mut keys {
-            if let Some(hot) = self.keys.get(&hash) {
-                key.standing.learn(hot.served, hot.fills, hot.changes, now);
+            if let Some(hot) = self.keys.get_mut(&hash) {
+                let elsewhere = std::mem::take(&mut hot.looked_at);
+                key.standing.learn(hot.served, hot.fills, hot.changes, elsewhere, now);
             } else {
-                key.standing.learn(0, 0, 0, now);
+                key.standing.learn(0, 0, 0, false, now);
             }
             if key.level == Level::Cold {
                 if key.standing.means != Means::Home {
