@@ -246,7 +246,7 @@ mod tests {
             (SITE, Facts { trackers: 3000.0, ..FACTS }, Means::Copies(16)),
             (SITE, Facts { trackers: 3000.0, writes: 251.0, ..FACTS }, Means::Home),
             (Site { shards: 1, ..SITE }, long, Means::Home),
-            (SITE, Facts { reads: 9.0, writes: 0.0, ..long }, Means::Home),
+            (SITE, Facts { reads: 7.0, writes: 0.0, ..long }, Means::Home),
             (SITE, Facts { reads: 11.0, writes: 0.0, ..long }, Means::Copies(16)),
         ] {
             assert_eq!(means(site, facts, &new, 0), expected, "{site:?} {facts:?}");
