@@ -161,11 +161,19 @@ impl Fence {
     /// of it is not to be served any more to anyone, who may have seen this.
     pub fn tell(&self, hash: u64, value: u64) -> bool {
         let place = Place::of_key(hash);
-        let news = self.mark(place).has.swap(value, Ordering::SeqCst) != value;
-        if news {
+        let (has, mut news) = (&self.mark(place).has, false);
+        loop {
+            let before = has.load(Ordering::SeqCst);
+            if before == value {
+                return news;
+            }
+            // First: another worker that finds it to be no news gives it to its app at once.
             self.change(place);
+            news = true;
+            if has.compare_exchange(before, value, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                return news;
+            }
         }
-        news
     }
 
     /// What there is to compare with later; nothing while a write is on its way.
