@@ -118,13 +118,18 @@ impl Engine {
         let name = if let Errand::Near { name, .. } = &errand { name.clone() } else { Box::default() };
         self.errand_done((pool, shard), errand, &replies, port);
         let value = replies.len().checked_sub(2).and_then(|at| replies.get(at)).map(Vec::as_slice);
-        self.tell_readers((pool, shard), readers, value, &name, port);
+        self.tell_readers(pool, readers, value, &name, port);
     }
 
     /// All replies of an errand are there; none, if some were lost.
     fn errand_done(&mut self, (pool, shard): (u16, u16), errand: Errand, replies: &[Vec<u8>], port: &mut impl Port) {
         match errand {
-            Errand::Track => self.tracks(pool, shard, replies.first().is_some_and(|reply| reply == b"+OK\r\n")),
+            Errand::Track => {
+                // What was lost with its connection says nothing of the shard.
+                if let Some(reply) = replies.first() {
+                    self.tracks(pool, shard, reply == b"+OK\r\n");
+                }
+            }
             Errand::Proof => {}
             Errand::Census => {
                 let told = replies.first().and_then(|reply| number_in(reply, b"tracking_clients:"));

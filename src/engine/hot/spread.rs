@@ -11,7 +11,7 @@
 //!
 //! Deliberately absent: a third try, and joining such reads as `coalesce` does, which would have to keep who joined.
 
-use super::{Errand, State};
+use super::{Errand, Note, State};
 use crate::command::Spec;
 use crate::engine::line::{Ticket, Waiter};
 use crate::engine::port::Port;
@@ -111,10 +111,21 @@ impl Engine {
 
     /// Asks the key's shard after all.
     fn read_home(&mut self, (number, spec): (u16, &'static Spec), ticket: Ticket, wire: &[u8], port: &mut impl Port) {
-        let now = self.now;
         if let Some(pool) = self.pools.get_mut(usize::from(number)) {
             pool.counts.replica_second_tries = pool.counts.replica_second_tries.saturating_add(1);
         }
+        self.ask_home((number, spec), ticket, wire, port);
+    }
+
+    /// Asks the key's shard what was not answered elsewhere.
+    pub(super) fn ask_home(
+        &mut self,
+        (number, spec): (u16, &'static Spec),
+        ticket: Ticket,
+        wire: &[u8],
+        port: &mut impl Port,
+    ) {
+        let now = self.now;
         let Some(request) = Request::parse(wire) else { return };
         let session = self.sessions.get(ticket.session as usize).filter(|s| s.generation == ticket.generation);
         let Some((session, pool)) = session.zip(self.pools.get(usize::from(number))) else {
@@ -147,6 +158,9 @@ impl Engine {
         let told =
             Leg { line: leg.line, shard: leg.shard, hot: leg.hot, alone: false, ..Leg::new(spec, key, request.wire()) };
         self.sent(number, &told, serial, 1);
+        if let Some(hash) = leg.hot.filter(|_| spec.name == "get") {
+            self.note_read(ticket, Note::Read(hash), on, serial);
+        }
     }
 
     /// Upkeep: asks servers how far they are, and elsewhere what a replica has not answered.

@@ -9,8 +9,7 @@
 use super::{Errand, State};
 use crate::chance::splitmix;
 use crate::command;
-use crate::engine::line::{Dialect, Line, Owner};
-use crate::engine::line::{Ticket, Waiter};
+use crate::engine::line::{Dialect, Line, Owner, Ticket};
 use crate::engine::port::Port;
 use crate::engine::{Engine, LineId, SessionId};
 use crate::resp::reply::{Elements, bulk};
@@ -246,7 +245,7 @@ impl Engine {
     /// What was read is there, for all who have joined; nothing if it was lost: then each is sent home.
     pub(super) fn tell_readers(
         &mut self,
-        (pool, shard): (u16, u16),
+        pool: u16,
         readers: Vec<(Ticket, u32)>,
         reply: Option<&[u8]>,
         key: &[u8],
@@ -268,14 +267,9 @@ impl Engine {
                     self.clock(pool, spec.tag, at);
                     self.complete(pool, ticket, &wire, None);
                 }
-                (None, Some(session)) => {
+                (None, Some(_)) => {
                     write::request(&mut wire, &[b"GET", key]);
-                    let Some(place) = self.pools.get(usize::from(pool)) else { break };
-                    let lanes = u32::from(place.config.lanes);
-                    let line = session.base.saturating_add(u32::from(shard).saturating_mul(lanes));
-                    let on = place.line(line.saturating_add(u32::from(session.lane())));
-                    let waiter = Waiter { at, ..self.waiter(ticket, spec) };
-                    self.send(on, waiter, &wire, port);
+                    self.ask_home((pool, spec), ticket, &wire, port);
                 }
                 // Its app is gone.
                 _ => self.complete(pool, ticket, b"", None),
