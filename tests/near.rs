@@ -10,7 +10,8 @@ use hotring::engine::{Engine, LineId, SessionId};
 use hotring::error::{Cause, Failure};
 use hotring::metrics::{Label, Stale};
 use hotring::stages::Hot;
-use hotring::stages::hot::{Config, Means, Reads};
+use hotring::stages::hot::{Config, Fence, Means, Reads};
+use std::sync::atomic::{AtomicU64, Ordering};
 use support::{Wires, engine, pool, request};
 
 const S: u64 = 1_000_000;
@@ -569,4 +570,145 @@ fn what_is_set_here_is_not_kept_if_anything_else_happened() {
     s.answer(s.line, "-OOM command not allowed\r\n");
     s.app(1);
     assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn a_connection_that_is_lost_before_its_shard_has_said_so_is_not_one_that_tells_of_nothing() {
+    let mut s = Stand::new();
+    let failure = Failure { cause: Cause::Lost, reason: "cut" };
+    for _ in 0..2 {
+        s.engine.fail(s.tracker, failure, s.now, &mut s.wires);
+        s.engine.connected(s.tracker, s.now);
+        s.flush();
+        assert!(s.sent(s.tracker).ends_with(TRACKING));
+    }
+    s.ask(1, "GET k");
+    assert_eq!(s.sent(s.tracker), "", "what is read now the shard will not tell of");
+    assert_eq!(s.engine.path(0).unwrap().hot.untracked(), 0);
+}
+
+#[test]
+fn reads_of_one_request_are_counted_one_by_one() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    s.ask(1, "EXISTS k k");
+    s.sent(s.line);
+    s.ask(1, "GET k");
+    assert!(!s.sent(s.line).is_empty(), "behind the other");
+    s.answer(s.line, ":2\r\n");
+    // Kept anew by another's read.
+    s.sent(s.tracker);
+    s.ask(0, "GET k");
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.app(0), "$1\r\n1\r\n");
+    s.sent(s.line);
+    s.ask(1, "GET k");
+    assert!(!s.sent(s.line).is_empty(), "the one before it may be told something newer");
+    s.answer(s.line, "$1\r\n2\r\n$1\r\n2\r\n");
+    assert_eq!(s.app(1), ":2\r\n$1\r\n2\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn what_is_set_in_another_database_is_not_kept() {
+    let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+    s.fill("$1\r\n1\r\n");
+    s.ask(2, "SELECT 1");
+    s.ask(2, "SET k 2");
+    let other = *s.wires.wanted.last().unwrap();
+    s.engine.connected(other, s.now);
+    s.flush();
+    assert!(s.sent(other).contains("SET"));
+    s.answer(other, "+OK\r\n");
+    assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn a_read_at_home_waits_for_one_that_is_kept() {
+    for second in ["MGET k", "STRLEN k", "EXISTS k", "MGET j k"] {
+        let mut s = Stand::new();
+        s.fill_begins(0);
+        s.ask(1, "GET k");
+        let bytes = request(second);
+        s.now += 10;
+        let submitted = s.engine.submit(1, &bytes, s.now, &mut s.wires);
+        s.flush();
+        assert_eq!((submitted.consumed, s.sent(s.line).as_str()), (0, ""), "{second} may be carried out before");
+        s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+        assert!(s.wires.woken.contains(&1));
+    }
+}
+
+#[test]
+fn a_read_that_did_not_let_its_key_in_counts_nevertheless() {
+    for first in ["GET b", "STRLEN b"] {
+        let mut s = Stand::with(Config { reads: Reads::Near, near_all: true, ..Config::default() });
+        s.fill("$1\r\n1\r\n");
+        // Another key that goes home, behind which nothing is let in.
+        s.ask(2, "SET k 2");
+        s.ask(1, "GET k");
+        s.ask(1, first);
+        s.answer(s.line, "+OK\r\n$1\r\n2\r\n");
+        (s.sent(s.line), s.sent(s.tracker));
+        s.ask(1, "GET b");
+        assert_eq!(s.sent(s.tracker), "", "{first}: what is read there may be older");
+    }
+}
+
+#[test]
+fn a_fill_that_is_lost_sends_its_readers_where_the_key_lives() {
+    let mut s = Stand::new();
+    s.fill_begins(0);
+    let failure = Failure { cause: Cause::Lost, reason: "cut" };
+    s.engine.fail(s.line, failure, s.now, &mut s.wires);
+    s.engine.fail(s.line, Failure { cause: Cause::Connect, ..failure }, s.now, &mut s.wires);
+    s.engine.fail(s.tracker, failure, s.now, &mut s.wires);
+    s.flush();
+    assert!(s.app(0).starts_with('-'), "its shard is down: nothing waits for that");
+    assert_eq!((s.engine.pending(), s.engine.in_flight()), (0, 0));
+}
+
+#[test]
+fn a_read_that_was_to_be_kept_counts_as_one_at_home_when_that_is_lost() {
+    let mut s = Stand::new();
+    s.fill_begins(1);
+    s.engine.fail(s.tracker, Failure { cause: Cause::Lost, reason: "cut" }, s.now, &mut s.wires);
+    s.engine.connected(s.tracker, s.now);
+    s.flush();
+    s.answer(s.tracker, "+OK\r\n");
+    s.fill("$1\r\n1\r\n");
+    assert!(s.near(2).is_some());
+    s.sent(s.line);
+    s.ask(1, "GET k");
+    assert!(!s.sent(s.line).is_empty(), "the one before it may be told something newer");
+    s.answer(s.line, "$1\r\n2\r\n$1\r\n2\r\n");
+    assert_eq!(s.near(2), None, "somebody has been told something newer");
+}
+
+#[test]
+fn what_is_no_news_to_one_worker_has_ended_what_the_others_keep() {
+    const HASH: u64 = 0xabcd << 48 | 17;
+    const ROUNDS: u64 = 50_000;
+    let (fence, begun, ended) = (Fence::default(), AtomicU64::new(0), AtomicU64::new(0));
+    let wait = |round: &AtomicU64, for_: u64| {
+        while round.load(Ordering::SeqCst) < for_ {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                wait(&begun, round);
+                fence.tell(HASH, round);
+                ended.store(round, Ordering::SeqCst);
+            }
+        });
+        for round in 1..=ROUNDS {
+            let seen = fence.see(HASH, 0).unwrap();
+            begun.store(round, Ordering::SeqCst);
+            let news = fence.tell(HASH, round);
+            let holds = fence.holds(seen, HASH, 0);
+            wait(&ended, round);
+            assert!(news || !holds, "in round {round}");
+        }
+    });
 }

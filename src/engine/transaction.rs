@@ -43,7 +43,9 @@ impl Engine {
         // A read that is answered from elsewhere, in its own time, must not see what is written behind it, nor may what is read
         // behind it be older.
         let overtakes = session.indirect > 0
-            && named.is_ok_and(|spec| spec.access != Access::Read || self.reads_hot(session.pool, spec, request));
+            && named.is_ok_and(|spec| {
+                spec.access != Access::Read || self.reads_hot(session.pool, spec, request, session.hot_reads == 0)
+            });
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         // Within a transaction everything goes the same way.
         let within = session.special.as_ref().is_some_and(|s| s.multi && !s.leaving && !s.blocked);

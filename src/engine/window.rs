@@ -145,6 +145,10 @@ impl Session {
     #[inline]
     pub fn open(&mut self) -> u32 {
         let number = self.head.wrapping_add(self.open);
+        if self.open == 0 {
+            // Nothing that was counted before can be on its way.
+            (self.indirect, self.hot_reads) = (0, 0);
+        }
         self.open += 1;
         number
     }

@@ -61,7 +61,10 @@ impl Engine {
         let serial = line.next_serial();
         // Before it begins, as that is how what happens besides is told from it.
         let put = match (&request, spec) {
-            (Some(request), Some(spec)) if spec.name == "set" && request.argc() == 3 && !own => {
+            // In another database the same name is another key.
+            (Some(request), Some(spec))
+                if spec.name == "set" && request.argc() == 3 && !own && line.dialect.db == 0 =>
+            {
                 let (key, value) = (request.arg(1).unwrap_or_default(), request.arg(2).unwrap_or_default());
                 let hash = hot.hash(key);
                 hot.begin_put(hash, line.shard, value, now).map(|number| Note::Put(hash, number))
@@ -88,9 +91,11 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
         let hot = &pool.config.path.hot;
-        let mut looks = Vec::new();
+        let (mut looks, mut plain) = (Vec::new(), false);
         let _ = command::keys(spec, request, &mut |index| {
-            looks.extend(hot.kept_hash(request.arg(index).unwrap_or_default()));
+            let kept = hot.kept_hash(request.arg(index).unwrap_or_default());
+            plain |= kept.is_none() && hot.config().near_all;
+            looks.extend(kept);
         });
         let session = self.sessions.get(waiter.ticket.session as usize);
         let multi = session.and_then(|session| session.special.as_ref()).is_some_and(|special| special.multi);
@@ -100,8 +105,8 @@ impl Engine {
             return;
         }
         let serial = line.next_serial();
-        for hash in looks {
-            self.note_read(waiter.ticket, Note::Look(hash), id, serial);
+        for note in looks.into_iter().map(Note::Look).chain(plain.then_some(Note::Plain)) {
+            self.note_read(waiter.ticket, note, id, serial);
         }
     }
 
@@ -128,15 +133,16 @@ impl Engine {
                 }
                 Note::Timed(sent) => hot.choice.ended(shard, self.now.saturating_sub(sent), self.now),
                 Note::Put(hash, number) => hot.end_put(hash, number, reply == Some(b"+OK\r\n")),
-                Note::Read(hash) | Note::Look(hash) | Note::Element(hash, _) => {
-                    let element = match note {
-                        Note::Element(_, index) => reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into())),
-                        _ => reply,
-                    };
+                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain => {
                     // One that was passed on as it came cannot be compared: as if it were another.
                     match note {
-                        Note::Look(_) => hot.looked_at(hash),
-                        _ => hot.passed(hash, element.unwrap_or_default()),
+                        Note::Look(hash) => hot.looked_at(hash),
+                        Note::Read(hash) => hot.passed(hash, reply.unwrap_or_default()),
+                        Note::Element(hash, index) => {
+                            let element = reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into()));
+                            hot.passed(hash, element.unwrap_or_default());
+                        }
+                        _ => {}
                     }
                     let session = self.sessions.get_mut(ticket.session as usize);
                     if let Some(session) = session.filter(|session| session.generation == ticket.generation) {
@@ -160,7 +166,7 @@ impl Engine {
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
-                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Weigh(..) => {}
+                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain | Note::Weigh(..) => {}
             }
         }
     }
@@ -172,9 +178,7 @@ impl Engine {
             line.notes.push(serial, note);
         }
         if let Some(session) = self.sessions.get_mut(ticket.session as usize) {
-            // Its own slot is open already. Nothing that was counted before can be on its way where nothing else is open.
-            let before = if session.open_slots() <= 1 { 0 } else { session.hot_reads };
-            session.hot_reads = before.saturating_add(1);
+            session.hot_reads = session.hot_reads.saturating_add(1);
         }
     }
 
@@ -189,8 +193,7 @@ impl Engine {
     /// it might otherwise see.
     pub(in crate::engine) fn begin_indirect(&mut self, ticket: Ticket) {
         if let Some(session) = self.sessions.get_mut(ticket.session as usize) {
-            let before = if session.open_slots() <= 1 { 0 } else { session.indirect };
-            session.indirect = before.saturating_add(1);
+            session.indirect = session.indirect.saturating_add(1);
         }
     }
 
@@ -203,13 +206,20 @@ impl Engine {
         }
     }
 
-    /// Whether a read asks, among others, for a key that is served from memory and would be sent home now.
-    pub(in crate::engine) fn reads_hot(&self, pool: u16, spec: &'static Spec, request: &Request<'_>) -> bool {
+    /// Whether a read asks, among others, for a key that is served from memory and would be sent home now, by a session whose
+    /// reads are `free` to be answered from elsewhere.
+    pub(in crate::engine) fn reads_hot(
+        &self,
+        pool: u16,
+        spec: &'static Spec,
+        request: &Request<'_>,
+        free: bool,
+    ) -> bool {
         let Some(pool) = self.pools.get(usize::from(pool)) else { return false };
         let hot = &pool.config.path.hot;
         let mut found = false;
         let _ = command::keys(spec, request, &mut |index| {
-            found |= request.arg(index).is_some_and(|key| hot.goes_home(key, self.now));
+            found |= request.arg(index).is_some_and(|key| hot.goes_home(key, spec.name, free, self.now));
         });
         found
     }

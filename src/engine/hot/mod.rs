@@ -70,11 +70,15 @@ impl Engine {
         let Some(session) = self.sessions.get(ticket.session as usize).filter(|session| !session.is_strict()) else {
             return;
         };
-        if leg.spec.name == "get" {
+        let Some(hot) = self.pools.get(usize::from(session.pool)).map(|pool| &pool.config.path.hot) else { return };
+        let (whole, kept) = (leg.spec.name == "get", hot.is_kept(hash));
+        if whole && (kept || hot.key(hash).is_some()) {
             self.note_read(ticket, Note::Read(hash), to.0, to.1);
             self.keep(ticket, hash, leg.key, port);
-        } else if self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.config.path.hot.is_kept(hash)) {
+        } else if kept {
             self.note_read(ticket, Note::Look(hash), to.0, to.1);
+        } else if hot.config().near_all {
+            self.note_read(ticket, Note::Plain, to.0, to.1);
         }
     }
 
@@ -87,7 +91,11 @@ impl Engine {
         (on, serial, index): (LineId, u64, u16),
         port: &mut impl Port,
     ) {
-        self.note_read(ticket, Note::Element(hash, index), on, serial);
+        let pool = self.sessions.get(ticket.session as usize).and_then(|s| self.pools.get(usize::from(s.pool)));
+        let told =
+            pool.map(|pool| &pool.config.path.hot).is_some_and(|hot| hot.is_kept(hash) || hot.key(hash).is_some());
+        let note = if told { Note::Element(hash, index) } else { Note::Plain };
+        self.note_read(ticket, note, on, serial);
         self.keep(ticket, hash, key, port);
     }
 

@@ -257,7 +257,7 @@ impl Hot {
     #[must_use]
     #[inline]
     pub fn keeps(&self) -> bool {
-        !self.keys.is_empty() || self.fence.keeps()
+        !self.keys.is_empty() || self.config.near_all || self.fence.keeps()
     }
 
     /// Whether a hot key may be kept here, or by another worker.
@@ -412,13 +412,18 @@ impl Hot {
         }
     }
 
-    /// Whether a read of a key that is served from memory would be sent home now.
+    /// Whether a read of a key that is served from memory would be sent home now: by this command, which is in lower case, of a
+    /// session whose reads are `free` to be answered from elsewhere.
     #[must_use]
-    pub fn goes_home(&self, key: &[u8], now: Micros) -> bool {
+    pub fn goes_home(&self, key: &[u8], command: &str, free: bool, now: Micros) -> bool {
         let hash = self.hash(key);
-        self.keys.get(&hash).is_some_and(|key| {
-            key.means == Means::Near && self.entry(hash, now).is_none() && !self.may_fill(hash, key, now)
-        })
+        let stays = |key: &HotKey| match command {
+            "get" => self.entry(hash, now).is_some() || self.may_fill(hash, key, now),
+            // An element of an array waits for nothing that is being read.
+            "mget" => self.entry(hash, now).is_some(),
+            _ => false,
+        };
+        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near && !(free && stays(key)))
     }
 
     /// Begins to read a key on its shard's tracked connection; nothing if it is not to be.
@@ -555,7 +560,7 @@ impl Hot {
     pub fn admit(&mut self, leg: &Leg<'_>, hash: u64, now: Micros) {
         self.enter(leg.key, leg.shard, Means::Near, now);
         if let Some(key) = self.keys.get_mut(&hash) {
-            // All reads of such keys let them in: none can be on its way that nobody knows of.
+            // All reads of such keys let them in or are counted: none can be on its way that its session is not held to.
             (key.settled, key.admitted) = (true, true);
         }
     }
@@ -683,19 +688,23 @@ fn is_whole_read(leg: &Leg<'_>) -> bool {
 
 impl Hot {
     fn choose(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
+        if !is_whole_read(leg) && !leg.alone {
+            return Verdict::Next;
+        }
         let hash = self.hash(leg.key);
-        let Some(key) = self.keys.get(&hash).filter(|key| *key.name == *leg.key && key.shard == leg.shard) else {
-            if self.config.near_all && self.admits(leg) {
-                (leg.hot, leg.fill) = (Some(hash), self.fence.see(hash, leg.shard).is_some());
-            } else if self.fence.is_kept(hash) {
-                // By another worker.
+        let known = self.keys.get(&hash);
+        let Some(key) = known.filter(|key| *key.name == *leg.key && key.shard == leg.shard) else {
+            // One that lives elsewhere now must leave first.
+            leg.fill = self.config.near_all
+                && known.is_none()
+                && self.admits(leg)
+                && self.fence.see(hash, leg.shard).is_some();
+            // By another worker; and where every key may be let in the next read may do that.
+            if self.config.near_all || self.fence.is_kept(hash) {
                 leg.hot = Some(hash);
             }
             return Verdict::Next;
         };
-        if !is_whole_read(leg) && !leg.alone {
-            return Verdict::Next;
-        }
         leg.hot = Some(hash);
         match key.means {
             Means::Copies(_) if leg.alone => {
