@@ -54,7 +54,7 @@ impl Engine {
         let (Some(key), Some(entry)) = (hot.key(hash), hot.entry(hash, self.now)) else { return };
         let (name, answer) = (key.name.clone(), entry.value.clone());
         let audit = Audit { pool, shard: key.shard, hash, name, answer, given: self.now, wrong: 0 };
-        if self.audits.len() < MOST {
+        if self.audits.len().max(self.errands.len()) < MOST {
             self.look(audit);
         }
     }
