@@ -712,3 +712,45 @@ fn what_is_no_news_to_one_worker_has_ended_what_the_others_keep() {
         }
     });
 }
+
+#[test]
+fn a_slow_upload_fences_its_key_only() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    let front = b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$2097152\r\nxxx";
+    s.now += 10;
+    s.engine.submit(2, front, s.now, &mut s.wires);
+    s.flush();
+    assert!(s.near(1).is_some(), "another key is being uploaded");
+}
+
+#[test]
+fn a_read_that_is_sent_again_is_still_known() {
+    let mut s = Stand::new();
+    s.sent(s.line);
+    s.wires.room = Some(0);
+    s.ask(2, "SET k 1");
+    s.ask(1, "GET k");
+    let failure = Failure { cause: Cause::Lost, reason: "cut" };
+    s.engine.fail(s.line, failure, s.now, &mut s.wires);
+    s.wires.room = None;
+    s.flush();
+    s.engine.connected(s.line, s.now);
+    s.flush();
+    assert!(s.app(2).starts_with('-'));
+    assert_eq!(s.sent(s.line).as_bytes(), request("GET k"));
+    s.fill("$1\r\n1\r\n");
+    s.answer(s.line, "$1\r\n2\r\n");
+    assert_eq!(s.app(1), "$1\r\n2\r\n");
+    assert_eq!(s.near(0), None, "somebody has been told something newer");
+}
+
+#[test]
+fn audits_are_bounded() {
+    let mut s = Stand::with(Config { reads: Reads::Near, audit: 1, ..Config::default() });
+    s.fill("$1\r\n1\r\n");
+    for _ in 0..2000 {
+        s.ask(1, "GET k");
+    }
+    assert!(s.engine.holdings().errands <= 300, "{}", s.engine.holdings().errands);
+}

@@ -15,11 +15,12 @@
     reason = "counters of 64 bits, and of requests, which are bounded by windows"
 )]
 
+use super::hot::Note;
 use super::line::{Line, Owner, State, Ticket, Waiter};
 use super::{Engine, LineId, SessionId};
-use crate::command::Class;
+use crate::command::{self, Class, Keys};
 use crate::error::{Cause, Failure};
-use crate::resp::{Limits, Resume, Scan, scan};
+use crate::resp::{Limits, Request, Resume, Scan, scan};
 use std::collections::HashSet;
 
 /// What of a connection's outbox may be sent again.
@@ -48,6 +49,7 @@ impl Engine {
         let Some(once) = self.lines.get(id as usize).map(|line| line.retried) else { return lost };
         let mut barred: HashSet<(SessionId, u32)> = HashSet::new();
         let (mut kept, mut outbox, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        let mut notes = Vec::new();
         let (mut rest, mut serial) = (unsent.bytes.as_slice(), unsent.serial);
         for (waiter, sent) in lost {
             let read = waiter.part == Waiter::WHOLE && waiter.tag.class() == Class::Read;
@@ -64,6 +66,7 @@ impl Engine {
             let free = tickets.iter().all(|ticket| !barred.contains(&(ticket.session, ticket.generation)));
             if !flight.is_empty() && read && serial > once && free && tickets.iter().any(|&t| self.waits(t)) {
                 outbox.extend_from_slice(flight);
+                notes.extend(self.note_again(id, flight).map(|note| (kept.len() as u64, note)));
                 kept.push(waiter);
                 continue;
             }
@@ -74,6 +77,9 @@ impl Engine {
         }
         let count = kept.len();
         let Some(line) = self.lines.get_mut(id as usize).filter(|_| count > 0) else { return told };
+        for (place, note) in notes {
+            line.notes.push(line.next_serial() + place, note);
+        }
         line.waiters.extend(kept);
         line.outbox = outbox;
         line.retried = line.next_serial();
@@ -83,6 +89,15 @@ impl Engine {
             pool.counts.retried_reads += count as u64;
         }
         told
+    }
+
+    /// What is noted of a read that is sent again: what was, is lost with its connection.
+    fn note_again(&self, id: LineId, flight: &[u8]) -> Option<Note> {
+        let hot = &self.pools.get(usize::from(self.lines.get(id as usize)?.pool))?.config.path.hot;
+        let request = Request::parse(flight).filter(|_| hot.keeps())?;
+        let spec = command::identify(&request).ok().filter(|spec| matches!(spec.keys, Keys::One))?;
+        let hash = hot.kept_hash(request.arg(1)?)?;
+        Some(if spec.name == "get" { Note::Read(hash) } else { Note::Look(hash) })
     }
 
     /// Everyone whom a flight's reply is for.

@@ -9,8 +9,8 @@ use super::Note;
 use crate::command::{self, Access, Class, Spec, flag};
 use crate::engine::line::{Owner, Ticket, Waiter};
 use crate::engine::{Engine, LineId, SessionId};
-use crate::resp::Request;
 use crate::resp::reply::Elements;
+use crate::resp::{Limits, Request, Resume, request, scan};
 use crate::stages::hot::Place;
 
 impl Engine {
@@ -28,10 +28,9 @@ impl Engine {
         }
         let at_shard = Place::of_shard(line.shard);
         let mut places = Vec::new();
-        // A request that is passed on while it arrives is not whole: any key of its shard, then.
-        let request = Request::parse(bytes);
-        let spec = request.as_ref().and_then(|request| command::identify(request).ok());
-        match (&request, spec) {
+        let whole = Request::parse(bytes);
+        let spec = whole.as_ref().and_then(|request| command::identify(request).ok());
+        match (&whole, spec) {
             (Some(_), Some(spec)) if spec.name == "exec" => places = std::mem::take(&mut line.queued_writes),
             (_, Some(spec)) if spec.flags & flag::PUBSUB != 0 => return,
             (Some(request), Some(spec)) if spec.access != Access::Write => {
@@ -56,11 +55,18 @@ impl Engine {
                     line.queued_writes.append(&mut places);
                 }
             }
+            // Of one that is passed on while it arrives the key is there: it may take its app as long as it likes.
+            _ if line.arriving => {
+                let mut resume = Resume::default();
+                let _ = scan(bytes, &mut resume, &Limits::default());
+                let key = request::front(bytes, &resume).map(|front| Place::of_key(hot.hash(front.key)));
+                places.push(key.unwrap_or(at_shard));
+            }
             _ => places.push(at_shard),
         }
         let serial = line.next_serial();
         // Before it begins, as that is how what happens besides is told from it.
-        let put = match (&request, spec) {
+        let put = match (&whole, spec) {
             // In another database the same name is another key.
             (Some(request), Some(spec))
                 if spec.name == "set" && request.argc() == 3 && !own && line.dialect.db == 0 =>
