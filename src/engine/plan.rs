@@ -555,7 +555,7 @@ impl Engine {
                 place.get_mut(usize::from(piece.part)).map(|next| std::mem::replace(next, next.saturating_add(1)));
             if !part.departs() {
                 if let (Source::Memory, Some(hash)) = (part.source, piece.hot) {
-                    self.served_part(number, hash, part.shard);
+                    self.served_part(number, hash);
                 }
                 continue;
             }

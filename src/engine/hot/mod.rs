@@ -49,13 +49,14 @@ impl Engine {
                 self.spare.put(reply);
             }
         }
-        self.served_part(number, hash, leg.shard);
+        self.served_part(number, hash);
     }
 
     /// A read of a hot key, or an element of one, was answered from memory.
     #[inline]
-    pub(super) fn served_part(&mut self, number: u16, hash: u64, shard: u16) {
+    pub(super) fn served_part(&mut self, number: u16, hash: u64) {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        let Some(shard) = pool.config.path.hot.key(hash).map(|key| key.shard) else { return };
         pool.config.path.hot.served(hash);
         pool.counts.near_hits = pool.counts.near_hits.saturating_add(1);
         self.keep_proof(number, shard);

@@ -62,6 +62,7 @@ impl Engine {
         let key = leg.hot.and_then(|hash| pool.config.path.hot.key(hash));
         let home = key.map_or(leg.shard, |key| key.shard);
         pool.config.path.hot.choice.began(leg.shard);
+        pool.config.path.hot.choice.saw(leg.shard, 1.0);
         let mut answers = Answers::Home;
         if away {
             pool.counts.replica_reads = pool.counts.replica_reads.saturating_add(1);
@@ -75,8 +76,14 @@ impl Engine {
         (waiter.link, waiter.part) = (self.spreads.insert(spread) as u32, Waiter::SPREAD);
         let serial = self.send(on, waiter, leg.wire, port);
         // As a read at its shard, wherever it went; and nobody shares it.
-        let told =
-            Leg { line: leg.line, shard: home, hot: leg.hot, alone: false, ..Leg::new(leg.spec, leg.key, leg.wire) };
+        let told = Leg {
+            line: leg.line,
+            shard: home,
+            hot: leg.hot,
+            alone: false,
+            spread: true,
+            ..Leg::new(leg.spec, leg.key, leg.wire)
+        };
         self.sent(number, &told, serial, 1);
     }
 

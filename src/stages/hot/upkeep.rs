@@ -79,7 +79,8 @@ impl Hot {
     #[inline(never)]
     fn look(&mut self, leg: &Leg<'_>, sent: bool) -> u64 {
         let hash = leg.hot.unwrap_or_else(|| self.hash(leg.key));
-        if sent && self.serves {
+        // Of one that was led here or there it was said where.
+        if sent && self.serves && !leg.spread {
             self.choice.saw(leg.shard, self.detector.stride());
         }
         self.detector.look(hash, leg, sent);
