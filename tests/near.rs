@@ -648,7 +648,8 @@ fn a_read_that_did_not_let_its_key_in_counts_nevertheless() {
         s.ask(1, "GET k");
         s.ask(1, first);
         s.answer(s.line, "+OK\r\n$1\r\n2\r\n");
-        (s.sent(s.line), s.sent(s.tracker));
+        s.sent(s.line);
+        s.sent(s.tracker);
         s.ask(1, "GET b");
         assert_eq!(s.sent(s.tracker), "", "{first}: what is read there may be older");
     }
