@@ -304,7 +304,8 @@ fn what_a_killed_process_leaves_is_no_older_than_it_may_be() {
             let seen = read(&mut reader, 0);
             if seen != round + 10 {
                 behind += 1;
-                assert!(asked <= written + staleness, "{} us after the write", asked - written);
+                // Servers expire by the millisecond, and by clocks of their own.
+                assert!(asked <= written + staleness + 20 * MS, "{} us after the write", asked - written);
             }
             if asked > written + staleness + 100 * MS {
                 break;

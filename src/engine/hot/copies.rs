@@ -96,6 +96,7 @@ impl Engine {
             let choice = &mut place.config.path.hot.choice;
             if up {
                 choice.ended(read.shard, now.saturating_sub(read.sent), now);
+                choice.bore(read.shard, reply.len() as u64);
             } else {
                 choice.lost(read.shard);
             }

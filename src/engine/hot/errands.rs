@@ -143,7 +143,13 @@ impl Engine {
                 let reply = replies.first().map_or(&[][..], Vec::as_slice);
                 self.copy_was_weighed((pool, shard), (hash, copy, number), reply, port);
             }
-            Errand::Copy { hash, copy, number } => self.copy_was_read(pool, (hash, copy, number), replies),
+            Errand::Copy { hash, copy, number } => {
+                if let Some(place) = self.pools.get_mut(usize::from(pool)) {
+                    let choice = &mut place.config.path.hot.choice;
+                    replies.iter().for_each(|reply| choice.bore(shard, reply.len() as u64));
+                }
+                self.copy_was_read(pool, (hash, copy, number), replies);
+            }
             Errand::Copied { hash, copy, number } => {
                 self.copy_was_made(pool, (hash, copy, number), replies.first().map_or(&[], Vec::as_slice));
             }

@@ -132,7 +132,11 @@ impl Engine {
             let place = self.pools.get_mut(usize::from(pool))?;
             let hot = &mut place.config.path.hot;
             match note {
-                Note::Weigh(hash, of) => hot.weigh(hash, length.checked_div(u64::from(of)).unwrap_or(length)),
+                Note::Weigh(hash, of) => {
+                    let length = length.checked_div(u64::from(of)).unwrap_or(length);
+                    hot.weigh(hash, length);
+                    hot.burden(shard, length);
+                }
                 Note::Write(place) => {
                     hot.fence().end(place, self.now);
                     copied |= hot.written(place);

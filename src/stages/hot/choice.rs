@@ -21,6 +21,8 @@ const IDLE: f64 = 100.0;
 
 /// Latencies that differ by less than this factor tell nothing of load.
 const ALIKE: f64 = 2.0;
+/// So many bytes of replies are as much work as a request.
+const REQUEST: f32 = 1024.0;
 /// What is left of the requests of former windows after one more.
 const FADES: f32 = 15.0 / 16.0;
 
@@ -102,6 +104,11 @@ impl Choice {
         if let Some(load) = self.load(shard) {
             load.sent += requests;
         }
+    }
+
+    /// A shard has sent so many bytes: they are work as requests are.
+    pub fn bore(&mut self, shard: u16, bytes: u64) {
+        self.saw(shard, bytes as f32 / REQUEST);
     }
 
     /// A window is over: what was sent before counts for less.

@@ -87,6 +87,14 @@ impl Hot {
         hash
     }
 
+    /// A shard has sent a reply of so many bytes to one of the legs that are looked at.
+    pub fn burden(&mut self, shard: u16, bytes: u64) {
+        if self.serves {
+            let all = bytes.saturating_mul(self.detector.stride() as u64);
+            self.choice.bore(shard, all);
+        }
+    }
+
     /// The reply to such a leg has so many bytes.
     pub fn weigh(&mut self, hash: u64, bytes: u64) {
         self.detector.weigh(hash, bytes);
