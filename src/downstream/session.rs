@@ -196,7 +196,12 @@ impl<P> Session<P> {
     /// Reads on behind an incomplete request.
     fn read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let have = self.tail.len();
-        self.tail.resize(have.saturating_add(self.need.saturating_sub(have).clamp(LEAST, MOST)), 0);
+        let step = self.need.saturating_sub(have).clamp(LEAST, MOST);
+        if have.saturating_add(step) > self.tail.capacity() {
+            // Not twice as much each time: what many hold at once is to stay near the budget.
+            self.tail.reserve_exact(step.max(have / 4));
+        }
+        self.tail.resize(have.saturating_add(step), 0);
         let room = self.tail.get_mut(have..).unwrap_or_default();
         let read = self.hub.sockets().poll_read_app(self.id, cx, room);
         let count = match &read {

@@ -197,8 +197,11 @@ impl Engine {
         if tail > before {
             // It may grow by gigabytes between two ticks.
             let sum = self.share.told + u64::from(tail - before);
+            let sessions = self.sessions.len() as u64;
             let share = &mut self.share;
             tell(&share.budget.held, &mut share.told, sum);
+            // So may their number, on which depends what is fair.
+            tell(&share.budget.sessions, &mut share.told_sessions, sessions);
             if self.share.budget.is_above(TIGHT) && u64::from(tail) > self.share.budget.share() {
                 return !self.park(id);
             }
