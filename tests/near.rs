@@ -10,7 +10,7 @@ use hotring::engine::{Engine, LineId, SessionId};
 use hotring::error::{Cause, Failure};
 use hotring::metrics::{Label, Stale};
 use hotring::stages::Hot;
-use hotring::stages::hot::{Config, Fence, Means, Reads};
+use hotring::stages::hot::{Config, Fence, LONGEST, Means, Reads};
 use std::sync::atomic::{AtomicU64, Ordering};
 use support::{Wires, engine, pool, request};
 
@@ -33,8 +33,12 @@ impl Stand {
     }
 
     fn with(config: Config) -> Self {
+        Self::over(Hot::new(config, 7, Default::default()))
+    }
+
+    fn over(hot: Hot) -> Self {
         let mut pool = pool(1, 1, false);
-        pool.path.hot = Hot::new(config, 7, Default::default());
+        pool.path.hot = hot;
         let (engine, wires) = engine(pool, 3);
         let mut stand = Self { engine, wires, now: 1_000, tracker: 0, line: 0 };
         stand.engine.path_mut(0).unwrap().hot.enter(b"k", 0, Means::Near, 0);
@@ -754,4 +758,37 @@ fn audits_are_bounded() {
         s.ask(1, "GET k");
     }
     assert!(s.engine.holdings().errands <= 300, "{}", s.engine.holdings().errands);
+}
+
+/// Redis tells nobody of a SWAPDB, and may evict what is read nowhere but here.
+#[test]
+fn what_its_shard_never_speaks_of_again_is_not_kept_for_ever() {
+    let mut s = Stand::new();
+    s.fill("$1\r\n1\r\n");
+    let asked = s.now;
+    while s.now + S / 2 < asked + LONGEST {
+        s.now += S / 2;
+        assert!(s.near(1).is_some(), "after {} us", s.now - asked);
+    }
+    s.now = asked + LONGEST;
+    assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn what_is_told_where_a_key_is_not_hot_is_known_where_it_may_be_kept() {
+    // Two workers, of which only the first may keep the key.
+    let fence = std::sync::Arc::new(Fence::default());
+    let config = Config { reads: Reads::Near, ..Config::default() };
+    let mut s = Stand::over(Hot::new(config.clone(), 7, fence.clone()));
+    let mut other = pool(1, 1, false);
+    other.path.hot = Hot::new(config, 7, fence);
+    let (mut other, mut wires) = engine(other, 1);
+    // Its shard is slow to answer the first, and tells the second something newer in between.
+    s.fill_begins(0);
+    other.submit(0, &request("GET k"), s.now, &mut wires);
+    other.flush(&mut wires);
+    other.receive(0, b"$1\r\n2\r\n", s.now, &mut wires).unwrap();
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.app(0), "$1\r\n1\r\n", "it was asked before");
+    assert_eq!(s.near(1), None, "but nobody else is told what is older than what was seen");
 }

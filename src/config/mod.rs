@@ -29,6 +29,7 @@ use std::{fmt, str::FromStr};
 
 pub use keys::{KEYS, Key, Place};
 pub use problems::{Problem, Problems};
+pub(crate) use text::quoted;
 
 use crate::downstream;
 use crate::engine::{limits as rates, slow};

@@ -285,8 +285,8 @@ fn scalar(text: &str) -> String {
     if begins && !spaced && !word && text.bytes().all(plain) { text.to_owned() } else { quoted(text) }
 }
 
-/// A text in double quotes, with YAML's escapes.
-pub(super) fn quoted(text: &str) -> String {
+/// A text in double quotes, with escapes that are YAML's and JSON's.
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -1,8 +1,8 @@
 //! The hot keys of all pools, as JSON for `/hotkeys`.
 
+use crate::config::quoted;
 use crate::live::LivePool;
 use crate::stages::hot::{Level, Page, Row};
-use std::fmt::Write;
 
 /// All pools that are configured.
 pub(super) fn json<'a>(pools: impl Iterator<Item = &'a LivePool>) -> String {
@@ -14,7 +14,7 @@ fn of_pool(pool: &LivePool, page: &Page) -> String {
     let keys: Vec<String> = page.rows.iter().map(|row| of_key(row, pool)).collect();
     format!(
         "\n{{\"pool\":{},\"requests_per_second\":{:.1},\"bytes_per_second\":{:.1},\"hot_keys\":{},\"imbalance\":{:.3},\"keys\":[{}]}}",
-        string(&pool.pool.name),
+        quoted(&pool.pool.name),
         page.requests,
         page.bytes,
         page.keys,
@@ -43,32 +43,7 @@ fn of_key(row: &Row, pool: &LivePool) -> String {
         ("saved_per_second", row.saved),
         ("seconds", row.age as f64 / 1e6),
     ];
-    let words = words.iter().map(|(name, word)| format!("\"{name}\":{}", string(word)));
+    let words = words.iter().map(|(name, word)| format!("\"{name}\":{}", quoted(word)));
     let numbers = numbers.iter().map(|(name, number)| format!("\"{name}\":{number:.4}"));
     format!("\n {{{}}}", words.chain(numbers).collect::<Vec<_>>().join(","))
-}
-
-/// A string as JSON wants it.
-fn string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => _ = write!(out, "\\u{:04x}", u32::from(c)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strings_can_hold_anything() {
-        assert_eq!(string("a\"b\\c\n\u{7f}\u{e9}"), "\"a\\\"b\\\\c\\u000a\\u007f\u{e9}\"");
-    }
 }

@@ -7,11 +7,11 @@
 //!
 //! Bounded: what can be joined lives until the next flush, [`MOST`] reads at the most; further ones are sent by themselves.
 
-use super::{Event, Flight, Leg, Line, Micros, Notices, Stage, Verdict};
+use super::{AsItIs, Event, Flight, Leg, Line, Micros, Notices, Stage, Verdict, key_hash};
 use crate::command::{Access, Keys};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 /// Most reads that wait to be joined at once; bounds the memory of a burst.
 const MOST: usize = 1024;
@@ -24,7 +24,7 @@ const BY_CHANCE: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
 /// The stage.
 pub struct Coalesce {
     enabled: bool,
-    seed: Seeded,
+    seed: u64,
     /// By the key's hash: the reads of that key which have not left.
     open: HashMap<u64, Vec<Read>, BuildHasherDefault<AsItIs>>,
     /// What to forget when a connection's outbox leaves.
@@ -52,7 +52,7 @@ impl Coalesce {
     pub fn new(enabled: bool, lines: usize, seed: u64) -> Self {
         Self {
             enabled,
-            seed: Seeded(seed),
+            seed,
             open: HashMap::default(),
             by_line: if enabled { vec![Vec::new(); lines] } else { Vec::new() },
             count: 0,
@@ -78,14 +78,14 @@ impl Coalesce {
     }
 
     fn find(&self, leg: &Leg<'_>) -> Option<Flight> {
-        let reads = self.open.get(&self.seed.of(leg.key))?;
+        let reads = self.open.get(&key_hash(self.seed, leg.key))?;
         let read = reads.iter().find(|r| r.is(leg))?;
         let fits = leg.after.is_none_or(|after| read.flight.number.wrapping_sub(after).cast_signed() >= 0);
         fits.then_some(read.flight)
     }
 
     fn lead(&mut self, leg: &Leg<'_>, flight: Flight) {
-        let hash = self.seed.of(leg.key);
+        let hash = key_hash(self.seed, leg.key);
         let reads = match self.open.entry(hash) {
             // Whoever may share the older one may share the newer one, too.
             Entry::Occupied(reads) if reads.get().iter().any(|read| read.is(leg)) => {
@@ -153,7 +153,7 @@ impl Stage for Coalesce {
                         self.left(line);
                     }
                 } else {
-                    self.forget(self.seed.of(leg.key), None);
+                    self.forget(key_hash(self.seed, leg.key), None);
                 }
             }
             Event::Left(line) | Event::Failed(line, _) => self.left(*line),
@@ -181,47 +181,6 @@ impl Coalesce {
         if let Some(place) = self.by_line.get_mut(line as usize) {
             *place = hashes;
         }
-    }
-}
-
-/// A hasher whose seed is an argument, so that nothing below the worker draws lots.
-#[derive(Clone, Copy)]
-struct Seeded(u64);
-
-impl Seeded {
-    fn of(self, key: &[u8]) -> u64 {
-        let mut hasher = self.build_hasher();
-        hasher.write(key);
-        hasher.finish()
-    }
-}
-
-/// Takes what [`Seeded`] made for the hash that it is.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, bytes: &[u8]) {
-        // Numbers only come whole, by `write_u64`.
-        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-impl BuildHasher for Seeded {
-    type Hasher = std::hash::DefaultHasher;
-
-    fn build_hasher(&self) -> Self::Hasher {
-        let mut hasher = std::hash::DefaultHasher::new();
-        hasher.write_u64(self.0);
-        hasher
     }
 }
 

@@ -38,6 +38,33 @@ pub use route::{Placement, Route};
 use crate::command::Spec;
 use crate::error::{Cause, Failure};
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+
+/// The hash by which stages know a key. The seed keeps apps from choosing keys that collide; it is an argument, so that nothing
+/// below the worker draws lots.
+#[inline]
+fn key_hash(seed: u64, key: &[u8]) -> u64 {
+    foldhash::fast::FixedState::with_seed(seed).hash_one(key)
+}
+
+/// Takes what [`key_hash`] made for the hash that it is.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        // Numbers only come whole, by `write_u64`.
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Microseconds on the worker's clock.
 pub type Micros = u64;

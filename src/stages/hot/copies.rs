@@ -457,14 +457,6 @@ impl Hot {
         !hashes.is_empty()
     }
 
-    /// The same of all keys, as when the pool's configuration changes.
-    pub fn release_all(&mut self) {
-        let hashes: Vec<u64> = self.keys.keys().copied().collect();
-        for hash in hashes {
-            self.release(hash);
-        }
-    }
-
     /// The copies that are to be taken away; told once.
     pub fn take_gone(&mut self) -> Vec<Gone> {
         std::mem::take(&mut self.gone)

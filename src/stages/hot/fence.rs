@@ -78,7 +78,7 @@ struct Mark {
     state: AtomicU64,
     /// What the key was last seen to have, as a hash; 0 for not known.
     has: AtomicU64,
-    /// How many workers keep it.
+    /// How many workers may keep it.
     kept: AtomicU64,
     /// When the last write was answered, in microseconds on the process' clock; 0 for never.
     answered: AtomicU64,
@@ -88,7 +88,7 @@ struct Mark {
 #[derive(Default)]
 pub struct Fence {
     marks: OnceLock<Box<[Mark]>>,
-    /// How many entries all workers keep.
+    /// How many keys all workers may keep.
     kept: AtomicU64,
 }
 
@@ -132,7 +132,7 @@ impl Fence {
         self.mark(place).state.fetch_add(ONE_CHANGE, Ordering::SeqCst);
     }
 
-    /// A worker keeps something of a key from now on, or no longer.
+    /// A worker may keep what it reads of a key from now on, or no longer.
     pub fn keep(&self, hash: u64, kept: bool) {
         let mark = &self.mark(Place::of_key(hash)).kept;
         if kept {
@@ -144,14 +144,14 @@ impl Fence {
         }
     }
 
-    /// Whether any worker keeps anything.
+    /// Whether any worker may keep anything.
     #[must_use]
     #[inline]
     pub fn keeps(&self) -> bool {
         self.kept.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether any worker keeps something of this key, or of one in its place.
+    /// Whether any worker may keep something of this key, or of one in its place.
     #[must_use]
     pub fn is_kept(&self, hash: u64) -> bool {
         self.mark(Place::of_key(hash)).kept.load(Ordering::SeqCst) > 0

@@ -29,11 +29,11 @@ pub use near::{Entry, Fill, LONGEST, Put, Tracked, Tracking, Value};
 pub use replicas::{MOST as MOST_REPLICAS, Replicas};
 pub use upkeep::Turns;
 
-use super::{Event, Leg, Micros, Notices, Stage, Verdict};
+use super::{AsItIs, Event, Leg, Micros, Notices, Stage, Verdict, key_hash};
 use crate::chance::splitmix;
 use crate::command::{Access, Keys};
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 /// How long, in microseconds, after a running pool has come to serve hot keys nothing is kept: until then all writes have been
@@ -173,8 +173,7 @@ impl Hot {
     /// Takes another's place in a pool that is configured anew. What is hot is known at the end of the open window.
     pub fn inherit(&mut self, mut before: Self, now: Micros) {
         let hashes: Vec<u64> = before.keys.keys().copied().collect();
-        hashes.into_iter().for_each(|hash| before.drop_entry(hash));
-        before.release_all();
+        hashes.into_iter().for_each(|hash| _ = before.leave(hash));
         (self.gone, self.clocks, self.choice) = (before.gone, before.clocks, before.choice);
         self.not_before = if self.serves && !before.serves { now.saturating_add(HOLD) } else { before.not_before };
         self.detector = before.detector;
@@ -232,8 +231,7 @@ impl Hot {
     #[must_use]
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        use foldhash::fast::FixedState;
-        FixedState::with_seed(self.seed).hash_one(key)
+        key_hash(self.seed, key)
     }
 
     /// A hot key, by its hash.
@@ -288,7 +286,7 @@ impl Hot {
         let key = self.keys.entry(hash).or_insert_with(|| HotKey {
             name: name.into(),
             shard,
-            means,
+            means: Means::Home,
             since: now,
             entry: None,
             fill: None,
@@ -307,7 +305,11 @@ impl Hot {
             self.release(hash);
         }
         let Some(key) = self.keys.get_mut(&hash) else { return };
-        key.means = means;
+        let before = std::mem::replace(&mut key.means, means);
+        if (before == Means::Near) != (means == Means::Near) {
+            // Known to all workers before anything is kept, so that none tells of it what the others do not hear of.
+            self.fence.keep(hash, means == Means::Near);
+        }
         if !matches!(means, Means::Copies(_)) {
             key.copies = None;
             self.copied.remove(&hash);
@@ -322,7 +324,11 @@ impl Hot {
         self.drop_entry(hash);
         self.release(hash);
         self.copied.remove(&hash);
-        self.keys.remove(&hash)
+        let key = self.keys.remove(&hash);
+        if key.as_ref().is_some_and(|key| key.means == Means::Near) {
+            self.fence.keep(hash, false);
+        }
+        key
     }
 
     /// Where a shard's tracked connection stands.
@@ -485,9 +491,6 @@ impl Hot {
             return false;
         }
         let until = fill.asked.saturating_add(span);
-        if key.entry.is_none() {
-            self.fence.keep(hash, true);
-        }
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         key.entry = Some(Entry { value, seen, term: fill.term, asked: fill.asked, until, written: false });
         key.hits = 0;
@@ -526,9 +529,6 @@ impl Hot {
         let told = self.value_hash(&value);
         let seen = if self.fence.tell(hash, told) { put.seen.after_one_change() } else { put.seen };
         let Some(key) = self.keys.get_mut(&hash) else { return };
-        if key.entry.is_none() {
-            self.fence.keep(hash, true);
-        }
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
     }
@@ -624,7 +624,6 @@ impl Hot {
     fn drop_entry(&mut self, hash: u64) {
         if let Some(entry) = self.keys.get_mut(&hash).and_then(|key| key.entry.take()) {
             self.kept = self.kept.saturating_sub(entry.value.len());
-            self.fence.keep(hash, false);
         }
     }
 
@@ -748,23 +747,4 @@ impl Hot {
 fn may_spread(leg: &Leg<'_>) -> bool {
     const OWN: [&str; 8] = ["hscan", "sscan", "zscan", "ttl", "pttl", "expiretime", "pexpiretime", "dump"];
     matches!(leg.spec.keys, Keys::One) && leg.wire.len() <= LONGEST_SPREAD && !OWN.contains(&leg.spec.name)
-}
-
-/// Takes a hash for the hash that it is.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, bytes: &[u8]) {
-        // Numbers only come whole, by `write_u64`.
-        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
