@@ -9,6 +9,7 @@ use hotring::acl::Users;
 use hotring::config::{self, Config, KEYS, Kind, Place, Problems, Workers};
 use hotring::ring::{Distribution, KeyHash};
 use hotring::stages::hot::{self, Reads, Rule};
+use hotring::stages::lease::{self, Lease, Wanted};
 use hotring::units::{Address, MASK};
 use hotring::upstream::config::{Eviction, Server, Servers};
 
@@ -140,17 +141,16 @@ fn the_defaults_in_the_list_are_true() {
     let embedded = "pools: {main: {listen: '127.0.0.1:6380', servers: 'embedded:1'}}";
     let effective = format!("{}{}", parse(text).masked_yaml(), parse(embedded).masked_yaml());
     let lines: Vec<&str> = effective.lines().map(str::trim).collect();
-    for key in KEYS
-        .iter()
-        .filter(|key| matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool | Place::HotKeys))
-    {
+    for key in KEYS.iter().filter(|key| {
+        matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool | Place::HotKeys | Place::Misses)
+    }) {
         // `redis` is always true and `db` is shown under its other name.
         if matches!(key.name, "redis" | "db") || key.default == "required" {
             continue;
         }
         let line = format!("{}: {}", key.name, key.default);
         match key.default {
-            "" if matches!(key.name, "log" | "drain" | "hot_keys") => {}
+            "" if matches!(key.name, "log" | "drain" | "hot_keys" | "misses") => {}
             "" => assert!(!lines.iter().any(|l| l.starts_with(&format!("{}:", key.name))), "{} is set", key.name),
             _ => assert!(lines.contains(&line.as_str()), "`{line}` is not in\n{effective}"),
         }
@@ -202,6 +202,50 @@ fn hot_keys_are_written_as_they_are_read() {
     assert_eq!(plain.pools[0].hot.reads, Reads::Off);
 }
 
+/// What is wanted for keys that are not there is read, `/config` says it as it was written, and what is left out of a
+/// beginning is as for all.
+#[test]
+fn misses_are_written_as_they_are_read() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misses");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("ids.txt"), "1\n2\n").unwrap();
+    let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, cache_aside: true, stale: 3s, ttl_jitter: 0.125,
+        miss_budget: 7, absent_reply: "{}", guard_stale_set: true,
+        prefixes: [{prefix: "b:", lease: off, ttl_jitter: 0, absent_ids: ids.txt}, {prefix: "a: \"b", miss_budget: off, absent_reply: nil}]}"#;
+    let text =
+        |misses: &str| format!("pools: {{main: {{listen: '127.0.0.1:1', servers: ['a:1:1'], misses: {misses}}}}}");
+    let file = dir.join("proxy.yaml");
+    let config = config::parse(&text(misses), &file).unwrap_or_else(|problems| panic!("{problems}"));
+    let read = &config.pools[0].misses;
+    let all = Wanted {
+        lease: Lease::Local,
+        longest_wait: 60_000,
+        longest_term: 1_500_000,
+        same_connection_waits: true,
+        cache_aside: true,
+        stale: 3_000_000,
+        ttl_jitter: 125,
+        miss_budget: Some(7),
+        absent_ids: None,
+        absent_reply: Some("{}".into()),
+        guard_stale_set: true,
+    };
+    assert_eq!(read.all(), &all);
+    assert_eq!(read.wanted(b"a: \"b1"), &Wanted { miss_budget: None, absent_reply: None, ..all.clone() });
+    let ids = read.wanted(b"b:1").absent_ids.clone();
+    assert_eq!(ids.as_ref().map(|ids| (ids.file(), ids.listed())), Some(("ids.txt", 2)));
+    assert_eq!(read.wanted(b"b:1"), &Wanted { lease: Lease::Off, ttl_jitter: 0, absent_ids: ids, ..all });
+    assert_eq!(config.source.files, [dir.join("ids.txt")], "it is looked at for changes");
+    assert_eq!(config.warnings(), [""; 0]);
+    let again = config::parse(&config.masked_yaml(), &file).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(&again.pools[0].misses, read);
+    fs::write(dir.join("ids.txt"), "1\n3\n").unwrap();
+    assert_ne!(&config::parse(&text(misses), &file).unwrap().pools[0].misses, read, "another list is a change");
+    let plain = parse(&text("{}"));
+    assert_eq!(plain.pools[0].misses, lease::Config::default());
+    assert!(!plain.pools[0].misses.leases());
+}
+
 /// Every key of the list is accepted where the list says it stands.
 #[test]
 fn every_key_of_the_list_is_known() {
@@ -217,6 +261,8 @@ fn every_key_of_the_list_is_known() {
             Place::Limit => format!("pools: {{main: {{rate_limits: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::HotKeys => format!("pools: {{main: {{hot_keys: {{{}: [[x]]}}}}}}\nz", key.name),
             Place::HotPrefix => format!("pools: {{main: {{hot_keys: {{prefixes: [{{{}: [x]}}]}}}}}}\nz", key.name),
+            Place::Misses => format!("pools: {{main: {{misses: {{{}: [[x]]}}}}}}\nz", key.name),
+            Place::MissPrefix => format!("pools: {{main: {{misses: {{prefixes: [{{{}: [x]}}]}}}}}}\nz", key.name),
             Place::User => format!("pools: {{main: {{users: {{app: {{{}: [x]}}}}}}}}\nz", key.name),
         };
         let text = format!("{at}: [x]\n");

@@ -34,6 +34,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("moka", "src/embedded/"),
     ("sha2", "src/acl/"),
     ("axum", "src/admin/"),
+    ("fastbloom", "src/stages/lease/"),
     ("clap", "src/cli.rs"),
 ];
 

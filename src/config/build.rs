@@ -10,7 +10,9 @@ use std::path::Path;
 
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
-use super::{ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, servers};
+use super::{
+    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, servers,
+};
 use crate::acl;
 use crate::command::{self, Described, Treatment};
 use crate::downstream::config::{
@@ -66,6 +68,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_limits(&written, report);
     check_pins(&written, report);
     hot::check(&written, report);
+    misses::check(&written, report);
     check_replicas(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
@@ -169,6 +172,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             pins: written.pins.into_iter().map(|(start, server)| (start, server.value)).collect(),
         },
         hot: written.hot.map(|hot| hot.config).unwrap_or_default(),
+        misses: written.misses.map(|misses| misses.config).unwrap_or_default(),
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),

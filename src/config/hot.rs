@@ -140,14 +140,25 @@ fn reads(text: &str) -> Result<Reads, Expected> {
 
 /// A part of the fair share, in thousandths.
 fn share(text: &str) -> Result<u32, Expected> {
+    let share = thousandths(text).filter(|share| (10..=1000).contains(share));
+    share.ok_or_else(|| Expected::new("a number from 0.01 to 1.0 such as `0.25`"))
+}
+
+/// A number of at most three places behind its point, in thousandths.
+pub(super) fn thousandths(text: &str) -> Option<u32> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let share = (digits(whole) && digits(part) && part.len() <= 3).then(|| {
-        let part: u32 = format!("{part:0<3}").parse().ok()?;
-        whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(part)
-    });
-    let share = share.flatten().filter(|share| (10..=1000).contains(share));
-    share.ok_or_else(|| Expected::new("a number from 0.01 to 1.0 such as `0.25`"))
+    if !digits(whole) || !digits(part) || part.len() > 3 {
+        return None;
+    }
+    let part: u32 = format!("{part:0<3}").parse().ok()?;
+    whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(part)
+}
+
+/// The same, as it is written.
+pub(super) fn from_thousandths(number: u32) -> String {
+    let text = format!("{}.{:03}", number / 1000, number % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn staleness(text: &str) -> Result<Duration, Expected> {
@@ -156,7 +167,7 @@ fn staleness(text: &str) -> Result<Duration, Expected> {
 }
 
 /// Whether it is the second of two words.
-fn two_words(first: &'static str, second: &'static str) -> impl Fn(&str) -> Result<bool, Expected> {
+pub(super) fn two_words(first: &'static str, second: &'static str) -> impl Fn(&str) -> Result<bool, Expected> {
     move |text| match text {
         text if text == first => Ok(false),
         text if text == second => Ok(true),
@@ -205,8 +216,7 @@ pub(super) fn warnings(hot: &Config, servers: &Servers) -> Vec<String> {
 pub(super) fn lines(hot: &Config) -> Vec<String> {
     let Config { reads, rules, extra_load, staleness, most_copies, near_memory, longest_near, longest_copy, .. } = hot;
     let Config { near_all, keep_writes, .. } = hot;
-    let share = format!("{}.{:03}", extra_load / 1000, extra_load % 1000);
-    let share = share.trim_end_matches('0').trim_end_matches('.');
+    let share = from_thousandths(*extra_load);
     let size = |bytes: usize| Size::from(bytes as u64);
     let mut out = vec![
         format!("reads: {reads}"),

@@ -11,6 +11,7 @@ mod commands;
 mod hot;
 mod keys;
 mod limits;
+mod misses;
 mod nutcracker;
 mod problems;
 mod servers;
@@ -213,6 +214,8 @@ pub struct Pool {
     pub coalesce: bool,
     /// What is done with its hot keys.
     pub hot: stages::hot::Config,
+    /// What is done when its keys are not there.
+    pub misses: stages::lease::Config,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
     /// How much may be asked for; names unique.

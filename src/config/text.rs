@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, hot, servers};
+use super::{Config, Pool, hot, misses, servers};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -147,6 +147,10 @@ impl Text {
         if self.all {
             self.line("    hot_keys:");
             for line in hot::lines(&pool.hot) {
+                self.line(&format!("      {line}"));
+            }
+            self.line("    misses:");
+            for line in misses::lines(&pool.misses) {
                 self.line(&format!("      {line}"));
             }
         }

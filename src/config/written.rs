@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::hot::HotWritten;
 use super::keys::{self, Place};
+use super::misses::MissesWritten;
 use super::problems::{Report, quoted};
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers};
@@ -105,6 +106,7 @@ pub(super) struct PoolWritten {
     pub(super) max_request: Option<Written<u64>>,
     pub(super) coalesce: Option<Written<bool>>,
     pub(super) hot: Option<HotWritten>,
+    pub(super) misses: Option<MissesWritten>,
     /// `None` inside: `off`.
     pub(super) slowlog_slower_than: Option<Written<Option<Duration>>>,
     pub(super) slowlog_max_len: Option<Written<u32>>,
@@ -305,6 +307,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),
         coalesce: pool.value("coalesce", flag),
         hot: pool.hot_keys(),
+        misses: pool.misses(dir),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
         slowlog_max_len: pool.value("slowlog_max_len", |text| number(text, 0, 100_000)),
         redis: pool.value("redis", flag),

@@ -27,6 +27,7 @@ mod coalesce;
 )]
 mod health;
 pub mod hot;
+pub mod lease;
 #[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
 

@@ -22,6 +22,8 @@ pub(crate) fn keys() -> String {
         (Place::Limit, "In an entry of `rate_limits`:"),
         (Place::HotKeys, "Under `hot_keys`:"),
         (Place::HotPrefix, "In an entry of `prefixes` under `hot_keys`:"),
+        (Place::Misses, "Under `misses`:"),
+        (Place::MissPrefix, "In an entry of `prefixes` under `misses`:"),
     ] {
         text += &format!("{title}\n\n| Key | Default | Meaning |\n| --- | --- | --- |\n");
         for key in KEYS.iter().filter(|key| key.place == place) {
