@@ -11,6 +11,7 @@ use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
 use crate::ring::{Ring, Shard};
 use crate::stages::hot::{Board, Fence};
+use crate::stages::lease::Shared;
 use crate::units::{Address, Secret};
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct LivePool {
     pub fence: Arc<Fence>,
     /// What they tell people of its hot keys.
     pub board: Arc<Board>,
+    /// Who loads its keys that are not there, and who waits.
+    pub leases: Arc<Shared>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
 }
@@ -180,6 +183,7 @@ impl Live {
                     replicas: Vec::new(),
                     fence: Arc::default(),
                     board: Arc::default(),
+                    leases: Arc::new(Shared::new()),
                     open: Arc::default(),
                 });
                 pools.len() - 1

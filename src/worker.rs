@@ -19,6 +19,7 @@ use crate::downstream::reserve::Reserve;
 use crate::downstream::session::Session;
 use crate::engine::budget::Budget;
 use crate::engine::deadlines::{Deadlines, Soft};
+use crate::engine::lease::HEAD;
 use crate::engine::window::Bounds;
 use crate::engine::{About, Engine, LineId, PoolConfig, Scripts};
 use crate::error::{Cause, MAX_CLIENTS, OUT_OF_MEMORY};
@@ -29,7 +30,8 @@ use crate::metrics::{BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics,
 use crate::pace::{Observation, Pacer};
 use crate::resp::Limits;
 use crate::stages::hot::Site;
-use crate::stages::{Coalesce, Health, HealthConfig, Hot, Path, Placement, Route, SPAN, ShardState, Way};
+use crate::stages::lease::Leases;
+use crate::stages::{Coalesce, Health, HealthConfig, Hot, Micros, Path, Placement, Route, SPAN, ShardState, Way};
 use crate::upstream::dial::LOOK_UPS;
 use crate::upstream::{Servers, WhenEjected};
 use std::cell::{Cell, RefCell};
@@ -43,12 +45,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// The ticker's step while something is under way, and while nothing is.
 const TICK: Duration = Duration::from_millis(10);
+/// The same while replies may have to pass others that wait in their connection.
+const SHORT_TICK: Duration = Duration::from_micros(HEAD);
 const IDLE_TICK: Duration = Duration::from_millis(250);
+/// How often the log is told of the worst stampede.
+const MINUTE: Micros = 60_000_000;
 /// How often counters are folded while something is under way.
 const FOLD: u64 = 100_000;
 
@@ -275,6 +281,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize) -> PoolCon
         rate_limits: pool.rate_limits.clone(),
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
+        leases: Leases::new(Arc::new(pool.misses.clone()), Arc::clone(&live.leases), worker as u16),
         path: Path {
             route,
             hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence))
@@ -340,6 +347,9 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     engine.share(Arc::clone(&setup.scripts));
     engine.budget_with(Arc::clone(&setup.budget), setup.number);
     engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
+    let others = Arc::new(Notify::new());
+    let bell = Arc::clone(&others);
+    engine.wake_by(Arc::new(move || bell.notify_one()));
     let hub = Hub::new(engine, clock);
     let tally = Rc::new(RefCell::new(WorkerCounts::default()));
     let pacer = Pacer::new(setup.live.config.max_pause.as_micros() as u32, setup.number as u32);
@@ -350,6 +360,7 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     let from_the_start = hub.engine().line_count();
     (0..from_the_start).for_each(|line| lines.start(line, false));
     spawn_needed(&hub, "the one who opens connections", Rc::clone(&lines).run());
+    spawn_needed(&hub, "the one who hears the other workers", hear(Rc::clone(&hub), others));
     let ticker = ticker(Rc::clone(&hub), books, Rc::clone(&live), Rc::clone(&tally), Arc::clone(&setup.board));
     spawn_needed(&hub, "the ticker", ticker);
     let doors = Doors {
@@ -450,6 +461,10 @@ struct PoolBook {
     names: Vec<String>,
     /// How many of them were known not to tell of changes.
     untracked: u64,
+    /// The same where leases are to be the fleet's.
+    alone: u64,
+    /// When the log was told of the worst miss last.
+    worst: Micros,
 }
 
 impl Books {
@@ -481,6 +496,8 @@ impl Books {
                 told: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
                 names,
                 untracked: 0,
+                alone: 0,
+                worst: 0,
             }
         };
         self.pools = live.pools.iter().enumerate().map(book).collect();
@@ -694,6 +711,15 @@ fn thread_cpu() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
+/// Does what other workers' doings want done here.
+async fn hear(hub: Rc<Hub>, others: Arc<Notify>) {
+    loop {
+        others.notified().await;
+        let now = hub.now();
+        hub.with(|engine, _| engine.take_orders(now));
+    }
+}
+
 /// Looks after timeouts, stages and counters.
 async fn ticker(
     hub: Rc<Hub>,
@@ -707,7 +733,8 @@ async fn ticker(
     loop {
         let busy = hub.engine().in_flight() > 0;
         if busy {
-            tokio::time::sleep(TICK).await;
+            let step = if hub.engine().has_heads() { SHORT_TICK } else { TICK };
+            tokio::time::sleep(step).await;
         } else {
             hub.set_idle(true);
             // Time out or not: there is something to look after.
@@ -754,12 +781,24 @@ fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
                 let reason = "a server refuses CLIENT TRACKING: what is kept of its keys lives for max_staleness only";
                 tracing::warn!(pool = %book.name, servers = untracked, reason, "untracked");
             }
+            let alone = counts.lease_untracked.get();
+            if std::mem::replace(&mut book.alone, alone) < alone {
+                let reason = "a server refuses CLIENT TRACKING: leases of its keys are of this process only";
+                tracing::warn!(pool = %book.name, servers = alone, reason, "untracked");
+            }
             let is_over = !book.listed && counts.client_connections.get() == 0;
             if let Some(metrics) = &mut book.metrics {
                 metrics.fold(counts);
             }
             if is_over {
                 (book.metrics, book.limits) = (None, BTreeMap::new());
+            }
+        }
+        if now.saturating_sub(book.worst) >= MINUTE {
+            book.worst = now;
+            if let Some(worst) = engine.take_worst_miss(pool) {
+                let key = String::from_utf8_lossy(&worst.name).escape_debug().to_string();
+                tracing::info!(pool = %book.name, key, clients = worst.herd, "the worst stampede of the last minute");
             }
         }
         let (exporter, limits, name) = (&books.exporter, &mut book.limits, &book.name);

@@ -58,6 +58,7 @@ impl Engine {
     pub fn close(&mut self, id: SessionId, broken: bool, port: &mut impl Port) {
         self.leave_own(id, port);
         self.stop_listening(id);
+        self.leave_leases(id);
         let Some(mut session) = self.sessions.try_remove(id as usize) else { return };
         if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
             pool.counts.client_connections -= 1;

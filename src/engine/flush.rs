@@ -127,6 +127,7 @@ impl Engine {
         self.look_again();
         self.count_trackers();
         self.keep_copies(port);
+        self.look_after_leases(port);
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);
         self.see_off(&mut overdue, port);

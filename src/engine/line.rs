@@ -55,6 +55,8 @@ impl Waiter {
     pub const COPY: u16 = u16::MAX - 6;
     /// `part` of a read of a hot key that was sent to one of several shards that have it; `link` tells which read.
     pub const SPREAD: u16 = u16::MAX - 7;
+    /// `part` of a flight that is a whole MGET, keys of which have leases; `link` tells which.
+    pub const LEASED: u16 = u16::MAX - 8;
     /// The least `part` with a meaning of its own; room is left for more.
     pub const FIRST_SPECIAL: u16 = u16::MAX - 15;
     /// `link` of a flight that nobody joined.

@@ -2,7 +2,7 @@
 //! every shard.
 
 use super::broadcast;
-use super::line::Ticket;
+use super::line::{Ticket, Waiter};
 use super::scan::Turn;
 use super::window::Spare;
 use crate::command::{Merge, Tag};
@@ -19,6 +19,8 @@ pub(super) struct Gather {
     /// The command's latency class and name.
     pub(super) tag: Tag,
     merge: Merge,
+    /// What is known of its keys that have leases; [`Waiter::NOBODY`] for nothing.
+    pub(super) asked: u32,
     /// How many parts it has.
     count: u16,
     left: u16,
@@ -52,6 +54,7 @@ impl Gather {
             at,
             tag,
             merge,
+            asked: Waiter::NOBODY,
             count: parts,
             left: parts,
             sum: 0,

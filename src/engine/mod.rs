@@ -33,6 +33,7 @@ pub mod deadlines;
 mod flush;
 mod gutter;
 mod hot;
+pub mod lease;
 pub mod limits;
 pub mod line;
 mod local;
@@ -124,6 +125,8 @@ pub struct PoolConfig {
     pub rate_limits: Vec<limits::Limit>,
     /// Who may do what.
     pub users: Arc<Users>,
+    /// What is done when keys are not there that all of a pool's workers share.
+    pub leases: crate::stages::lease::Leases,
     /// The stages.
     pub path: Path,
 }
@@ -187,6 +190,10 @@ pub struct Holdings {
     pub withheld: usize,
     /// Reads of hot keys under way to one of several shards that have them.
     pub spreads: usize,
+    /// Reads of keys that are not there, and that wait until they are.
+    pub waits: usize,
+    /// Requests for several keys that have leases, under way or held back.
+    pub arrays: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Commands that wait for something to happen.
@@ -229,6 +236,7 @@ pub struct Engine {
     copy_reads: Slab<hot::CopyRead>,
     withheld: Slab<hot::Withheld>,
     spreads: Slab<hot::Spread>,
+    waits: lease::Waits,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     spare: Spare,
@@ -270,6 +278,7 @@ impl Engine {
             copy_reads: Slab::new(),
             withheld: Slab::new(),
             spreads: Slab::new(),
+            waits: lease::Waits::default(),
             scripts: Arc::default(),
             joined: Slab::new(),
             spare: Spare::default(),
@@ -317,13 +326,14 @@ impl Engine {
         };
         pool.fill(number, &mut self.lines);
         self.pools.push(pool);
+        self.hear_others(number);
         (number, first..self.lines.len() as LineId)
     }
 
-    /// Requests that were sent to shards, or wait to be, and have no reply yet.
+    /// Requests that were sent to shards, or wait to be, and have no reply yet; and those whose reply is held back.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        self.in_flight.saturating_add(self.waits.len() as u32)
     }
 
     /// Requests without a reply.
@@ -331,7 +341,7 @@ impl Engine {
     pub fn pending(&self) -> u32 {
         let pending: u32 = self.pools.iter().map(|p| p.counts.requests_pending.get() as u32).sum();
         // Those that wait for something to happen tell nothing of the load.
-        pending.saturating_sub(self.blocked)
+        pending.saturating_sub(self.blocked).saturating_sub(self.waits.len() as u32)
     }
 
     /// Requests that got a reply since the start, however. With [`Engine::pending`] this tells their latency.
@@ -387,6 +397,8 @@ impl Engine {
             copy_reads: self.copy_reads.len(),
             withheld: self.withheld.len(),
             spreads: self.spreads.len(),
+            waits: self.waits.len(),
+            arrays: self.arrays(),
             joined: self.joined.len(),
             blocked: self.blocked,
             spare,

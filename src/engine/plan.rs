@@ -274,17 +274,21 @@ impl Engine {
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.requests as u32;
                 pool.counts.requests_pending += 1;
-                let gutter = pool.config.gutter_ttl > 0;
+                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on();
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial, 1);
                 if leg.hot.is_some() {
                     self.read_at_home(ticket, &leg, (line, serial), port);
                 }
-                if gutter {
-                    self.shorten(id, spec, (line, leg.shard), key, port);
+                if more {
+                    self.note_miss(spec, key, waiter.at, (line, serial));
+                    if self.stands_in(id, leg.shard) {
+                        self.shorten(id, spec, (line, leg.shard), key, port);
+                    }
                 }
             }
+            Verdict::Near if self.asks_again(id, &leg, port) => {}
             Verdict::Near => self.answer_near(id, &leg),
             Verdict::Join(flight) => self.join(id, &leg, flight, request, port),
             Verdict::Refuse(reason) => {
@@ -312,9 +316,11 @@ impl Engine {
         }
         let Some((number, ticket)) = self.open_slot(id) else { return };
         let Some(on) = self.pools.get(usize::from(number)).map(|pool| pool.line(leg.line)) else { return };
-        let serial = self.send(on, self.waiter(ticket, leg.spec), request.wire(), port);
+        let waiter = self.waiter(ticket, leg.spec);
+        let serial = self.send(on, waiter, request.wire(), port);
         self.sent(number, leg, serial, 1);
         self.read_at_home(ticket, leg, (on, serial), port);
+        self.note_miss(leg.spec, leg.key, waiter.at, (on, serial));
     }
 
     /// A command with several keys, or none, that goes to one shard as it is.
@@ -512,8 +518,15 @@ impl Engine {
         }
         let mut waiter = self.waiter(ticket, spec);
         let wire = request.wire();
+        let base = self.sessions.get(id as usize).map_or(0, |session| session.base);
+        let leases = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on());
+        let asked = if leases && spec.name == "mget" { self.asks_for(number, base, request) } else { None };
+        if let Some(asked) = asked {
+            (waiter.part, waiter.link) = (Waiter::LEASED, asked);
+        }
         if plan.parts.len() > 1 {
-            let gather = Gather::new(ticket, waiter.at, spec.tag, merge, plan.parts.len() as u16, &plan.order);
+            let mut gather = Gather::new(ticket, waiter.at, spec.tag, merge, plan.parts.len() as u16, &plan.order);
+            gather.asked = asked.unwrap_or(Waiter::NOBODY);
             waiter.link = self.gathers.insert(gather) as u32;
             if let Some(pool) = self.pools.get_mut(usize::from(number)) {
                 pool.counts.fragments += plan.parts.len() as u64;
@@ -602,6 +615,7 @@ impl Engine {
             if leg.hot.is_some() {
                 self.read_at_home(ticket, leg, (own, serial), port);
             }
+            self.note_miss(leg.spec, leg.key, waiter.at, (own, serial));
         }
     }
 

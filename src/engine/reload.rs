@@ -121,6 +121,7 @@ impl Engine {
         }
         self.meet_users(number, port);
         self.renew_limits(number);
+        self.hear_others(number);
     }
 
     /// Ends a pool's sessions when they have what they have asked for; for one that is gone.

@@ -49,7 +49,7 @@ impl Engine {
         let Some(once) = self.lines.get(id as usize).map(|line| line.retried) else { return lost };
         let mut barred: HashSet<(SessionId, u32)> = HashSet::new();
         let (mut kept, mut outbox, mut told) = (Vec::new(), Vec::new(), Vec::new());
-        let mut notes = Vec::new();
+        let (mut notes, mut misses) = (Vec::new(), Vec::new());
         let (mut rest, mut serial) = (unsent.bytes.as_slice(), unsent.serial);
         for (waiter, sent) in lost {
             let read = waiter.part == Waiter::WHOLE && waiter.tag.class() == Class::Read;
@@ -67,6 +67,7 @@ impl Engine {
             if !flight.is_empty() && read && serial > once && free && tickets.iter().any(|&t| self.waits(t)) {
                 outbox.extend_from_slice(flight);
                 notes.extend(self.note_again(id, flight).map(|note| (kept.len() as u64, note)));
+                misses.push(self.leased_read(id, flight));
                 kept.push(waiter);
                 continue;
             }
@@ -77,8 +78,15 @@ impl Engine {
         }
         let count = kept.len();
         let Some(line) = self.lines.get_mut(id as usize).filter(|_| count > 0) else { return told };
-        for (place, note) in notes {
-            line.notes.push(line.next_serial() + place, note);
+        let mut notes = notes.into_iter().peekable();
+        for (place, (miss, waiter)) in (0..).zip(misses.iter().zip(&kept)) {
+            let serial = line.next_serial() + place;
+            while let Some((_, note)) = notes.next_if(|(of, _)| *of == place) {
+                line.notes.push(serial, note);
+            }
+            if let Some((hash, key)) = miss {
+                line.notes.push_miss(serial, *hash, waiter.at, key);
+            }
         }
         line.waiters.extend(kept);
         line.outbox = outbox;

@@ -6,6 +6,7 @@
 )]
 
 use super::apps::{kill, mark};
+use super::hot::Becomes;
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
 use super::port::Port;
@@ -89,11 +90,8 @@ impl Engine {
                 }
             }
             // A connection of a session's own changes hands with its last reply: that is never kept.
-            let kept = if noted {
-                self.noted((id, serial), waiter.ticket, Some(reply), length as u64).filter(|_| shared)
-            } else {
-                None
-            };
+            let kept =
+                if noted { self.noted((id, serial), waiter.ticket, Some(reply), length as u64) } else { Becomes::Told };
             if tracked {
                 self.proved(pool, shard, waiter.at);
             }
@@ -101,8 +99,9 @@ impl Engine {
                 return Err(None);
             }
             match kept {
-                None => self.land(id, pool, &waiter, reply, port),
-                Some(held) => self.withhold(held, id, pool, waiter, reply),
+                Becomes::Withheld(held) if shared => self.withhold(held, id, pool, waiter, reply),
+                Becomes::Missed(hash, name) => self.missed((id, pool), &waiter, (hash, &name), reply, port),
+                Becomes::Told | Becomes::Withheld(_) => self.land(id, pool, &waiter, reply, port),
             }
             if !shared {
                 self.own_answered(id, port);
@@ -123,6 +122,8 @@ impl Engine {
             self.copy_replied(id, pool, waiter, reply, port);
         } else if waiter.part == Waiter::SPREAD {
             self.spread_landed(id, waiter, reply, port);
+        } else if waiter.part == Waiter::LEASED {
+            self.array_landed(pool, (waiter.ticket, waiter.at, waiter.tag), waiter.link, reply, port);
         } else if waiter.part == Waiter::ATTEMPT {
             self.attempted(id, pool, waiter, reply, port);
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
@@ -158,7 +159,12 @@ impl Engine {
                 self.let_go(pool, &gather);
                 let (ticket, at, tag, shards) = (gather.ticket, gather.at, gather.tag, gather.shards());
                 let mut merged = self.spare.take();
+                let asked = gather.asked;
                 gather.finish(&mut merged, &mut self.spare);
+                if asked != Waiter::NOBODY {
+                    self.array_landed(pool, (ticket, at, tag), asked, &merged, port);
+                    return self.spare.put(merged);
+                }
                 if self.clock(pool, tag, at) {
                     let late =
                         Late { ticket, tag, at, line: id, shards, joined: false, reply: merged.as_slice().into() };

@@ -245,6 +245,12 @@ impl Session {
         self.open_slots() - self.early.iter().flat_map(|early| early.iter().flatten()).count()
     }
 
+    /// Whether a reply is there that waits for its turn.
+    #[must_use]
+    pub fn has_early(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.iter().any(Option::is_some))
+    }
+
     /// The slots of those.
     pub fn unfilled(&self) -> impl Iterator<Item = u32> {
         let early = move |distance: u32| {

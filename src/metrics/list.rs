@@ -182,6 +182,30 @@ declare! {
         replica_second_tries: u64 = "hotring_replica_second_tries_total", One;
         /// Replicas that reads are not sent to though there are such reads, since they are not known to be up to date; each worker counts.
         replicas_behind: Level = "hotring_replicas_behind", One;
+        /// Times a client was told that a key with a lease is not there, and was expected to write it.
+        misses_leased: u64 = "hotring_misses_leased_total", One;
+        /// Times a second client asked for a key that one was loading already.
+        stampedes: u64 = "hotring_stampedes_total", One;
+        /// Reads that waited for a key that another client was loading; elements of MGET count each.
+        lease_waits: u64 = "hotring_lease_waits_total", One;
+        /// Reads that wait so now.
+        lease_waiting: Level = "hotring_lease_waiting", One;
+        /// Of those that waited the ones that got the value: loads that were saved.
+        lease_waits_saved: u64 = "hotring_lease_waits_saved_total", One;
+        /// Of those that waited the ones that were told in the end that the key is not there.
+        lease_timeouts: u64 = "hotring_lease_timeouts_total", One;
+        /// Keys whose client closed its connection before it wrote them.
+        lease_holder_deaths: u64 = "hotring_lease_holder_deaths_total", One;
+        /// Keys whose client did not write them in the time it was given.
+        lease_unwritten: u64 = "hotring_lease_unwritten_total", One;
+        /// Reads that would have waited where that is only observed.
+        lease_observed: u64 = "hotring_lease_observed_total", One;
+        /// Reads made for those that waited.
+        lease_reads: u64 = "hotring_lease_reads_total", One;
+        /// Backends where leases are this process' own though they are to be the fleet's, since they do not tell of changes; each worker counts.
+        lease_untracked: Level = "hotring_lease_untracked_backends", One;
+        /// How long reads waited.
+        lease_wait: LatencyHistogram = "hotring_lease_wait_seconds", Seconds;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.

@@ -96,6 +96,7 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         aside: Vec::new(),
         deadlines: Default::default(),
         slowlog: Default::default(),
+        leases: Default::default(),
         users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("no users are well formed")),
         path: Path {
             route: Route::new(placement, lanes),

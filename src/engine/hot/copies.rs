@@ -141,6 +141,7 @@ impl Engine {
             if read.spec.name == "get" {
                 self.note_read(waiter.ticket, Note::Read(read.hash), on, serial);
             }
+            self.note_miss(read.spec, key, at, (on, serial));
             return;
         };
         let mut reply = self.spare.take();

@@ -63,6 +63,8 @@ pub(in crate::engine) enum Errand {
     },
     /// A shard is asked for its time.
     Clock,
+    /// A key that has a lease, by its hash, is read for those who wait for it.
+    Woken(u64),
     /// Copies are taken away; a reply may wait for that.
     Gone {
         /// The reply's number.
@@ -138,6 +140,7 @@ impl Engine {
                 }
             }
             Errand::Gone { held } => self.copies_are_gone(held, port),
+            Errand::Woken(hash) => self.woken(pool, hash, replies.first().map(Vec::as_slice)),
             Errand::Clock => self.told_time(pool, shard, replies.first().map_or(&[], Vec::as_slice)),
             Errand::Weigh { hash, copy, number } => {
                 let reply = replies.first().map_or(&[][..], Vec::as_slice);

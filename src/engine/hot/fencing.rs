@@ -13,11 +13,27 @@ use crate::resp::reply::Elements;
 use crate::resp::{Limits, Request, Resume, request, scan};
 use crate::stages::hot::Place;
 
+/// What becomes of a reply of whose flight something was noted.
+#[derive(Debug)]
+pub(in crate::engine) enum Becomes {
+    /// It is given to whom it is for.
+    Told,
+    /// It waits, under this number.
+    Withheld(u32),
+    /// It says that a key that has a lease is not there: the key's hash, and the key.
+    Missed(u64, Vec<u8>),
+}
+
 impl Engine {
     /// Notes what a flight that is about to be queued on this connection may change.
     #[cold]
     pub(in crate::engine) fn note_writes(&mut self, id: LineId, waiter: &Waiter, bytes: &[u8]) {
         let now = self.now;
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
+        if pool.config.leases.is_on() {
+            self.note_leased_writes(id, waiter, bytes);
+        }
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         let hot = &mut pool.config.path.hot;
@@ -117,7 +133,7 @@ impl Engine {
     }
 
     /// A reply of so many bytes came of whose flight something was noted; before anyone is given it. `None` for one that was
-    /// not kept whole. Returns what the reply is to wait for.
+    /// not kept whole. Returns what becomes of the reply.
     #[cold]
     pub(in crate::engine) fn noted(
         &mut self,
@@ -125,11 +141,17 @@ impl Engine {
         ticket: Ticket,
         reply: Option<&[u8]>,
         length: u64,
-    ) -> Option<u32> {
-        let (pool, shard) = self.lines.get(id as usize).map(|line| (line.pool, line.shard))?;
-        let mut copied = false;
+    ) -> Becomes {
+        let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else {
+            return Becomes::Told;
+        };
+        let (mut copied, mut missed) = (false, None);
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
-            let place = self.pools.get_mut(usize::from(pool))?;
+            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny) {
+                missed = self.leased(id, ticket, note, reply).or(missed);
+                continue;
+            }
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return Becomes::Told };
             let hot = &mut place.config.path.hot;
             match note {
                 Note::Weigh(hash, of) => {
@@ -160,9 +182,14 @@ impl Engine {
                         session.hot_reads = session.hot_reads.saturating_sub(u16::from(session.hot_reads < u16::MAX));
                     }
                 }
+                Note::Miss(..) | Note::Wrote(..) | Note::WroteAny => {}
             }
         }
-        if copied { self.take_copies_away_first(pool, reply.is_some()) } else { None }
+        if let Some((hash, name)) = missed {
+            return Becomes::Missed(hash, name);
+        }
+        let held = if copied { self.take_copies_away_first(pool, reply.is_some()) } else { None };
+        held.map_or(Becomes::Told, Becomes::Withheld)
     }
 
     /// A connection was given up with all that waited on it: none of its writes will be answered.
@@ -171,13 +198,20 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.queued_writes.clear();
         let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
+        let mut wrote = Vec::new();
         while let Some(note) = line.notes.next(u64::MAX) {
             match note {
+                Note::Miss(_, _, length) => drop(line.notes.take_name(length)),
+                Note::Wrote(..) | Note::WroteAny => wrote.push(note),
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
                 Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain | Note::Weigh(..) => {}
             }
+        }
+        // Whether they were carried out is not known.
+        for note in wrote {
+            self.leased(id, Ticket { session: u32::MAX, generation: 0, slot: 0 }, note, None);
         }
     }
 

@@ -14,6 +14,7 @@ mod tracker;
 pub(super) use audit::Audit;
 pub(super) use copies::{CopyRead, Withheld};
 pub(super) use errands::{Errand, Way};
+pub(super) use fencing::Becomes;
 pub(super) use notes::{Note, Notes};
 pub(super) use spread::Spread;
 pub(super) use tracker::Tracker;

@@ -25,6 +25,12 @@ pub(in crate::engine) enum Note {
     Weigh(u64, u16),
     /// It is a read at home of a key that has copies, sent at this time.
     Timed(Micros),
+    /// It is a plain read of a key that has a lease, by its hash; when it was asked, and how long the key's name is.
+    Miss(u64, u32, u16),
+    /// It writes a key that has a lease, by its hash; and whether that leaves a value.
+    Wrote(u64, bool),
+    /// It may write any key.
+    WroteAny,
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.
@@ -32,11 +38,13 @@ pub(in crate::engine) enum Note {
 pub(in crate::engine) struct Notes {
     due: u64,
     notes: VecDeque<(u64, Note)>,
+    /// The names of the keys of all that is [`Note::Miss`], in their order.
+    names: VecDeque<u8>,
 }
 
 impl Default for Notes {
     fn default() -> Self {
-        Self { due: u64::MAX, notes: VecDeque::new() }
+        Self { due: u64::MAX, notes: VecDeque::new(), names: VecDeque::new() }
     }
 }
 
@@ -51,6 +59,20 @@ impl Notes {
             Some(_) => {}
         }
         self.notes.push_back((serial, note));
+    }
+
+    /// Notes that it is a plain read of a key that has a lease.
+    pub(in crate::engine) fn push_miss(&mut self, serial: u64, hash: u64, at: u32, key: &[u8]) {
+        if let Ok(length) = u16::try_from(key.len()) {
+            self.names.extend(key);
+            self.push(serial, Note::Miss(hash, at, length));
+        }
+    }
+
+    /// The name of the key of a [`Note::Miss`] that [`Notes::next`] has returned: to be taken from each of them.
+    pub(in crate::engine) fn take_name(&mut self, length: u16) -> std::collections::vec_deque::Drain<'_, u8> {
+        let length = usize::from(length).min(self.names.len());
+        self.names.drain(..length)
     }
 
     /// Whether something was noted of the flight with this number, those before it having been dealt with.

@@ -17,6 +17,7 @@ use crate::engine::line::{Ticket, Waiter};
 use crate::engine::port::Port;
 use crate::engine::{Engine, SessionId, leg_of, refuse};
 use crate::resp::Request;
+use crate::stages::hot::Value;
 use crate::stages::{Leg, Micros, Refusal, Verdict, missing};
 
 /// How long a replica may take, in microseconds; no longer than a half of the pool's timeout.
@@ -75,6 +76,9 @@ impl Engine {
         let mut waiter = self.waiter(ticket, leg.spec);
         (waiter.link, waiter.part) = (self.spreads.insert(spread) as u32, Waiter::SPREAD);
         let serial = self.send(on, waiter, leg.wire, port);
+        if !away && self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on()) {
+            self.note_miss(leg.spec, leg.key, waiter.at, (on, serial));
+        }
         // As a read at its shard, wherever it went; and nobody shares it.
         let told = Leg {
             line: leg.line,
@@ -104,7 +108,8 @@ impl Engine {
             Answers::Late => return,
             Answers::Replica(wire) => {
                 self.end_indirect(spread.ticket);
-                if failed {
+                let unsure = !failed && self.may_be_leased(spread.pool, spread.spec, &wire, reply);
+                if failed || unsure {
                     self.read_home((spread.pool, spread.spec), spread.ticket, &wire, port);
                     return self.spare.put(wire);
                 }
@@ -116,6 +121,28 @@ impl Engine {
         self.land(id, spread.pool, &last, reply, port);
     }
 
+    /// The key's shard found nothing: what is left to do is the same as for any other read.
+    pub(in crate::engine) fn spread_missed(&mut self, waiter: &Waiter) -> Waiter {
+        let now = self.now;
+        if let Some(spread) = self.spreads.try_remove(waiter.link as usize)
+            && let Some(pool) = self.pools.get_mut(usize::from(spread.pool))
+        {
+            pool.config.path.hot.choice.ended(spread.shard, now.saturating_sub(spread.sent), now);
+        }
+        Waiter { part: Waiter::WHOLE, link: Waiter::NOBODY, ..*waiter }
+    }
+
+    /// Whether a reply says that a key is not there which has a lease: then its shard has the last word.
+    fn may_be_leased(&self, pool: u16, spec: &Spec, wire: &[u8], reply: &[u8]) -> bool {
+        let Some(pool) = self.pools.get(usize::from(pool)).filter(|pool| pool.config.leases.is_on()) else {
+            return false;
+        };
+        let key = Request::parse(wire).and_then(|request| request.arg(1));
+        spec.name == "get"
+            && Value::of(reply) == Some(Value::Absent)
+            && key.is_some_and(|key| pool.config.leases.concerns(key))
+    }
+
     /// Asks the key's shard after all.
     fn read_home(&mut self, (number, spec): (u16, &'static Spec), ticket: Ticket, wire: &[u8], port: &mut impl Port) {
         if let Some(pool) = self.pools.get_mut(usize::from(number)) {
@@ -125,7 +152,7 @@ impl Engine {
     }
 
     /// Asks the key's shard what was not answered elsewhere.
-    pub(super) fn ask_home(
+    pub(in crate::engine) fn ask_home(
         &mut self,
         (number, spec): (u16, &'static Spec),
         ticket: Ticket,
@@ -168,6 +195,7 @@ impl Engine {
         if let Some(hash) = leg.hot.filter(|_| spec.name == "get") {
             self.note_read(ticket, Note::Read(hash), on, serial);
         }
+        self.note_miss(spec, key, waiter.at, (on, serial));
     }
 
     /// Upkeep: asks servers how far they are, and elsewhere what a replica has not answered.

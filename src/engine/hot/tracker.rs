@@ -258,6 +258,13 @@ impl Engine {
             let session = self.sessions.get(ticket.session as usize).filter(|s| s.generation == ticket.generation);
             let resp3 = session.is_some_and(|session| session.resp3);
             wire.clear();
+            let session = session.map(drop);
+            if session.is_some()
+                && reply.and_then(Value::of) == Some(Value::Absent)
+                && self.missed_elsewhere(pool, ticket, at, spec, key)
+            {
+                continue;
+            }
             match (reply, session) {
                 (Some(reply), _) => {
                     match Value::of(reply) {

@@ -3,6 +3,15 @@
 //! Promises: nothing here waits, knows a clock or draws lots; without a word of it in the configuration nothing is done.
 
 pub mod absent;
+mod barred;
 mod config;
+mod pace;
+mod shared;
+mod table;
+mod turns;
 
 pub use config::{Config, Lease, Rule, Wanted};
+pub use pace::Pace;
+pub use shared::{Bell, Leases, Shared};
+pub use table::{Claim, Conn, Found, Key, MOST_ENTRIES, MOST_WAITS, Missed, Order, Reader, Table, Then, Why, Worst};
+pub use turns::Write;

@@ -1,0 +1,155 @@
+//! Writes of keys that have leases: what ends a term, and wakes those who wait.
+
+use super::is_nil;
+use crate::command::{self, Access, Class, flag};
+use crate::engine::hot::Note;
+use crate::engine::line::{Owner, Ticket, Waiter};
+use crate::engine::{Engine, LineId};
+use crate::resp::{Limits, Request, Resume, request, scan};
+use crate::stages::Micros;
+use crate::stages::lease::{Conn, Write};
+
+/// Writes that leave no value where there was none.
+const EMPTY: [&str; 9] = ["del", "unlink", "getdel", "expire", "pexpire", "expireat", "pexpireat", "persist", "getex"];
+
+impl Engine {
+    /// Notes what a flight that is about to be queued on this connection may write of keys that have leases.
+    #[cold]
+    pub(in crate::engine) fn note_leased_writes(&mut self, id: LineId, waiter: &Waiter, bytes: &[u8]) {
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
+        let own = matches!(line.owner, Owner::Session(..));
+        if line.dialect.db != 0 || (waiter.tag.class() == Class::Local && !own) {
+            return;
+        }
+        let (leases, hot) = (&pool.config.leases, &pool.config.path.hot);
+        let mut notes: Vec<Note> = Vec::new();
+        let whole = Request::parse(bytes);
+        let spec = whole.as_ref().and_then(|request| command::identify(request).ok());
+        let session = self.sessions.get(waiter.ticket.session as usize);
+        let multi = session.and_then(|session| session.special.as_ref()).is_some_and(|special| special.multi);
+        match (&whole, spec) {
+            (Some(_), Some(spec)) if spec.name == "exec" => notes.push(Note::WroteAny),
+            (_, Some(spec)) if spec.flags & flag::PUBSUB != 0 || spec.access != Access::Write => return,
+            // Nothing of a transaction happens before EXEC.
+            _ if own && multi && !line.arriving => return,
+            (Some(request), Some(spec)) => {
+                let fills = !EMPTY.contains(&spec.name);
+                let mut any = false;
+                let named = command::keys(spec, request, &mut |index| {
+                    any = true;
+                    let key = request.arg(index).unwrap_or_default();
+                    if leases.concerns(key) {
+                        notes.push(Note::Wrote(hot.hash(key), fills));
+                    }
+                });
+                if named.is_err() || !any || spec.class == Class::Script {
+                    notes.push(Note::WroteAny);
+                }
+            }
+            _ if line.arriving => {
+                let mut resume = Resume::default();
+                let _ = scan(bytes, &mut resume, &Limits::default());
+                match request::front(bytes, &resume) {
+                    Some(front) if leases.concerns(front.key) => notes.push(Note::Wrote(hot.hash(front.key), true)),
+                    Some(_) => {}
+                    None => notes.push(Note::WroteAny),
+                }
+            }
+            _ => notes.push(Note::WroteAny),
+        }
+        let serial = line.next_serial();
+        for &note in &notes {
+            line.notes.push(serial, note);
+        }
+        // What was asked for before it is written must not be answered with what is written.
+        for link in self.waits.of(waiter.ticket) {
+            let Some(held) = self.waits.held.get(link as usize) else { continue };
+            let concerns = |note: &Note| match note {
+                Note::Wrote(hash, _) => *hash == held.hash,
+                _ => true,
+            };
+            if notes.iter().any(concerns) {
+                self.give_up_wait(held.pool, held.hash, link, held.id);
+            }
+        }
+    }
+
+    /// A reply came, or never will, of whose flight this was noted. Returns the key, by its hash and name, that it finds missing.
+    #[cold]
+    pub(in crate::engine) fn leased(
+        &mut self,
+        id: LineId,
+        ticket: Ticket,
+        note: Note,
+        reply: Option<&[u8]>,
+    ) -> Option<(u64, Vec<u8>)> {
+        let line = self.lines.get_mut(id as usize)?;
+        let (pool, failed) = (line.pool, reply.is_some_and(|reply| reply.first() == Some(&b'-')));
+        match note {
+            Note::Miss(hash, at, length) => {
+                let missed = reply.is_some_and(is_nil);
+                let name = line.notes.take_name(length);
+                if missed {
+                    return Some((hash, name.collect()));
+                }
+                drop(name);
+                if !failed {
+                    self.found(pool, ticket, hash, at, reply);
+                }
+            }
+            Note::Wrote(hash, fills) if !failed => self.leased_was_written(pool, ticket, Some(hash), fills),
+            // Of a script that fails it is not known how far it came.
+            Note::WroteAny => self.leased_was_written(pool, ticket, None, false),
+            _ => {}
+        }
+        None
+    }
+
+    /// A write was answered, or may have been carried out: of a key, by its hash, or of any.
+    #[cold]
+    pub(in crate::engine) fn leased_was_written(&mut self, pool: u16, ticket: Ticket, hash: Option<u64>, fills: bool) {
+        let now = self.now;
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let leases = &place.config.leases;
+        if leases.shared().is_empty() || hash.is_some_and(|hash| !leases.shared().may_have(hash)) {
+            return;
+        }
+        let by = Conn { worker: leases.worker(), session: ticket.session, generation: ticket.generation };
+        let ((), orders) = leases.shared().with(by.worker, |table| match hash {
+            Some(hash) => table.written(hash, Write { by: Some(by), fills }, now),
+            None => table.written_any(now),
+        });
+        self.obey(pool, orders);
+    }
+
+    /// A read of a key that has a lease has found something.
+    #[inline]
+    pub(in crate::engine) fn found(&mut self, pool: u16, ticket: Ticket, hash: u64, at: u32, reply: Option<&[u8]>) {
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        if place.config.leases.shared().may_have(hash) {
+            self.found_late(pool, ticket, hash, at, reply);
+        }
+    }
+
+    /// The same where somebody may wait for it.
+    #[cold]
+    fn found_late(&mut self, pool: u16, ticket: Ticket, hash: u64, at: u32, reply: Option<&[u8]>) {
+        let now = self.now;
+        let asked: Micros = now.saturating_sub(u64::from((now as u32).wrapping_sub(at)));
+        // The session's own earlier reads of it must not be told anything newer.
+        for link in self.waits.of(ticket) {
+            let Some(held) = self.waits.held.get(link as usize).filter(|held| held.hash == hash) else { continue };
+            let id = held.id;
+            let Some(place) = self.pools.get(usize::from(pool)) else { return };
+            let leases = &place.config.leases;
+            let (_, orders) = leases.shared().with(leases.worker(), |table| table.release(hash, id));
+            self.end_wait(link, id, reply, None);
+            self.obey(pool, orders);
+        }
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let leases = &place.config.leases;
+        let ((), orders) = leases.shared().with(leases.worker(), |table| table.seen(hash, asked, now));
+        self.obey(pool, orders);
+    }
+}

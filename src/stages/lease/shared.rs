@@ -1,0 +1,184 @@
+//! The table of a pool, as its workers share it, and how each of them sees it.
+//!
+//! Promises: whoever does not have to do with a key that is being loaded never takes the lock; all others hold it for as long
+//! as the table needs to change, and ring the other workers' bells outside of it.
+
+use super::table::{Key, Order, Table};
+use super::{Config, Lease};
+use std::fmt;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const PLACES: usize = 1 << 12;
+
+/// Wakes a worker, so that it takes its orders.
+pub type Bell = Arc<dyn Fn() + Send + Sync>;
+
+/// How many entries there are by a part of their keys' hashes: most keys have none, and that costs one look.
+#[derive(Debug)]
+pub(super) struct Sieve(Box<[AtomicU16]>);
+
+impl Default for Sieve {
+    fn default() -> Self {
+        Self((0..PLACES).map(|_| AtomicU16::new(0)).collect())
+    }
+}
+
+impl Sieve {
+    fn place(&self, hash: u64) -> Option<&AtomicU16> {
+        self.0.get((hash >> 52) as usize)
+    }
+
+    /// Entries are fewer than what a place counts to.
+    pub(super) fn add(&self, hash: u64) {
+        self.place(hash).map(|place| place.fetch_add(1, Ordering::SeqCst));
+    }
+
+    pub(super) fn take(&self, hash: u64) {
+        self.place(hash).map(|place| place.fetch_sub(1, Ordering::SeqCst));
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        self.place(hash).is_none_or(|place| place.load(Ordering::SeqCst) > 0)
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Shared {
+    sieve: Arc<Sieve>,
+    table: Mutex<Table>,
+    /// How many entries there are.
+    entries: AtomicUsize,
+    /// By worker.
+    bells: Mutex<Vec<Option<Bell>>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Shared {
+    /// For a pool.
+    #[must_use]
+    pub fn new() -> Self {
+        let sieve = Arc::<Sieve>::default();
+        Self {
+            table: Mutex::new(Table::with(Arc::clone(&sieve))),
+            sieve,
+            entries: AtomicUsize::new(0),
+            bells: Mutex::default(),
+        }
+    }
+
+    /// By what a worker is woken.
+    pub fn hear(&self, worker: u16, bell: Bell) {
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = usize::from(worker);
+        if bells.len() <= worker {
+            bells.resize_with(worker.saturating_add(1), || None);
+        }
+        if let Some(place) = bells.get_mut(worker) {
+            *place = Some(bell);
+        }
+    }
+
+    /// Whether there is no entry at all.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.entries.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether a key may have an entry.
+    #[must_use]
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        self.sieve.may_have(hash)
+    }
+
+    /// Uses the table for a worker. Returns what it is to do; others who have something to do are woken.
+    pub fn with<T>(&self, worker: u16, use_it: impl FnOnce(&mut Table) -> T) -> (T, Vec<Order>) {
+        let (done, own, others) = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = use_it(&mut table);
+            let own = table.take_orders(worker);
+            self.entries.store(table.entries(), Ordering::SeqCst);
+            (done, own, table.busy().collect::<Vec<_>>())
+        };
+        if !others.is_empty() {
+            let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+            for bell in others.iter().filter_map(|&other| bells.get(usize::from(other))?.as_ref()) {
+                bell();
+            }
+        }
+        (done, own)
+    }
+}
+
+/// What a worker needs to know.
+#[derive(Debug)]
+pub struct Leases {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    worker: u16,
+    on: bool,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self::new(Arc::default(), Arc::new(Shared::new()), 0)
+    }
+}
+
+impl Leases {
+    /// For a worker, by its number.
+    #[must_use]
+    pub fn new(config: Arc<Config>, shared: Arc<Shared>, worker: u16) -> Self {
+        Self { on: config.leases(), config, shared, worker }
+    }
+
+    /// Whether any key may have a lease, or is watched for one.
+    #[must_use]
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// What is wanted.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What all workers share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The worker's number.
+    #[must_use]
+    pub fn worker(&self) -> u16 {
+        self.worker
+    }
+
+    /// What is wanted for a key; nothing for one that has no lease.
+    #[must_use]
+    pub fn key<'a>(&'a self, hash: u64, name: &'a [u8]) -> Option<Key<'a>> {
+        let (rule, wanted) = match self.config.rule_of(name) {
+            Some((at, rule)) => (at.saturating_add(1), &rule.wanted),
+            None => (0, self.config.all()),
+        };
+        (wanted.lease != Lease::Off).then_some(Key { hash, name, wanted, rule })
+    }
+
+    /// Whether a key has a lease, or is watched for one.
+    #[must_use]
+    #[inline]
+    pub fn concerns(&self, name: &[u8]) -> bool {
+        self.on && self.config.wanted(name).lease != Lease::Off
+    }
+}
