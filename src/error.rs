@@ -33,6 +33,10 @@ impl Cause {
                 "ERR rate limited: the limit '…' of this pool is reached; nothing was sent, slow down",
                 "Safe to retry, later and less often; the limit is the one of that name under `rate_limits`.",
             ),
+            Self::MissBudget => (
+                "BUSY the miss budget of … is used up: the key is not there, and too many are being loaded; nothing was changed, slow down",
+                "The key is missing and `miss_budget` lets no more of them be loaded now: answer without it, or retry a good deal later.",
+            ),
             Self::MaxClients => {
                 (MAX_CLIENTS, "`client_connections` is reached, or no descriptor is left; the connection is closed.")
             }
@@ -128,6 +132,16 @@ impl Failure {
 /// Appends the error reply for [`Cause::RateLimited`]. Its first word is none that clients take for "again, at once".
 pub fn rate_limited(limit: &str, out: &mut Vec<u8>) {
     let text = format!("ERR rate limited: the limit '{limit}' of this pool is reached; nothing was sent, slow down");
+    write::error(out, text.as_bytes());
+}
+
+/// Appends the error reply for [`Cause::MissBudget`], of a prefix or of all keys.
+pub fn miss_budget(prefix: Option<&[u8]>, out: &mut Vec<u8>) {
+    let of =
+        prefix.map_or("this pool".to_owned(), |prefix| format!("'{}'", String::from_utf8_lossy(prefix).escape_debug()));
+    let text = format!(
+        "BUSY the miss budget of {of} is used up: the key is not there, and too many are being loaded; nothing was changed, slow down"
+    );
     write::error(out, text.as_bytes());
 }
 

@@ -162,8 +162,12 @@ impl Live {
 
     /// What runs after a change of the configuration.
     #[must_use]
-    pub fn next(&self, config: Config, now: Instant) -> Self {
+    pub fn next(&self, mut config: Config, now: Instant) -> Self {
         let mut pools = self.pools.clone();
+        for pool in &mut config.pools {
+            let before = pools.iter().find(|before| before.pool.name == pool.name);
+            before.into_iter().for_each(|before| pool.misses.follow(&before.pool.misses));
+        }
         for pool in &mut pools {
             if !config.pools.iter().any(|listed| listed.name == pool.pool.name) {
                 pool.listed = false;

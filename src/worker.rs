@@ -279,6 +279,8 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize) -> PoolCon
         deadlines: deadlines(pool),
         slowlog: pool.slowlog,
         rate_limits: pool.rate_limits.clone(),
+        misses: pool.misses.clone(),
+        seed: seed ^ worker as u64,
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
         leases: Leases::new(Arc::new(pool.misses.clone()), Arc::clone(&live.leases), worker as u16),

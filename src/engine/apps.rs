@@ -42,6 +42,7 @@ impl Engine {
         }
         self.be_nobody(number);
         self.mark_aside(number);
+        self.mark_misses(number);
         number
     }
 

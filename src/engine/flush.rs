@@ -121,6 +121,9 @@ impl Engine {
         for pool in &mut self.pools {
             pool.config.path.tick(now, &mut self.notices);
             pool.tell_of_hot_keys();
+            if pool.config.misses.filters() {
+                pool.tell_of_ids();
+            }
         }
         self.look_after_replicas(port);
         self.follow_homes(port);

@@ -28,6 +28,11 @@ impl Engine {
         let mut reply = self.spare.take();
         if matches!(reason, Refusal::Missing(_)) && missing::reply(spec, request, resp3, &mut reply) {
             self.count_missed(id);
+            let number = self.sessions.get(id as usize).map_or(0, |session| session.pool);
+            let mut busy = Vec::new();
+            if spec.name == "get" && !self.may_tell_absent(number, request.arg(1).unwrap_or_default(), &mut busy) {
+                reply.clone_from(&busy);
+            }
             self.answer_with(id, None, |out| out.extend_from_slice(&reply));
         } else {
             self.refused(id, reason, shard);

@@ -39,6 +39,7 @@ pub mod line;
 mod local;
 mod mend;
 mod merge;
+mod misses;
 mod missing;
 mod own;
 mod pass;
@@ -63,7 +64,7 @@ use crate::command::{Spec, Why, flag};
 use crate::error;
 use crate::metrics::PoolCounts;
 use crate::resp::Limits;
-use crate::stages::{Leg, Micros, Notices, Path, Refusal, Verdict};
+use crate::stages::{self, Leg, Micros, Notices, Path, Refusal, Verdict};
 use line::{Dialect, Line, Ticket};
 pub use local::{About, REDIS_VERSION};
 use merge::Gather;
@@ -123,10 +124,14 @@ pub struct PoolConfig {
     pub slowlog: slow::Config,
     /// How much may be asked for.
     pub rate_limits: Vec<limits::Limit>,
+    /// What is done when keys are not there.
+    pub misses: stages::lease::Config,
+    /// Where chance begins.
+    pub seed: u64,
     /// Who may do what.
     pub users: Arc<Users>,
     /// What is done when keys are not there that all of a pool's workers share.
-    pub leases: crate::stages::lease::Leases,
+    pub leases: stages::lease::Leases,
     /// The stages.
     pub path: Path,
 }
@@ -160,6 +165,7 @@ struct Pool {
     /// Answers from elsewhere since one was looked at.
     unaudited: u32,
     limits: limits::Limits,
+    misses: misses::Misses,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
@@ -239,6 +245,8 @@ pub struct Engine {
     waits: lease::Waits,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
+    /// Of the reply that is looked at, for each key that is not there its budget.
+    missed: Vec<u16>,
     spare: Spare,
     dirty_lines: Vec<LineId>,
     dirty_sessions: Vec<SessionId>,
@@ -281,6 +289,7 @@ impl Engine {
             waits: lease::Waits::default(),
             scripts: Arc::default(),
             joined: Slab::new(),
+            missed: Vec::new(),
             spare: Spare::default(),
             dirty_lines: Vec::new(),
             dirty_sessions: Vec::new(),
@@ -314,6 +323,7 @@ impl Engine {
             slow_from: config.slowlog.bound(),
             slow: slow::SlowLog::default(),
             limits: limits::Limits::new(&config.rate_limits, self.id_step, limits::Limits::default()),
+            misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),
             config,
             table: Vec::new(),
             sets: vec![Dialect::default()],
@@ -325,6 +335,7 @@ impl Engine {
             counts: PoolCounts::default(),
         };
         pool.fill(number, &mut self.lines);
+        pool.tell_of_ids();
         self.pools.push(pool);
         self.hear_others(number);
         (number, first..self.lines.len() as LineId)

@@ -11,11 +11,12 @@ use super::merge::Gather;
 use super::port::{Port, Taken};
 use super::special::mode;
 use super::window::DIRECT;
-use super::{Engine, LineId, SessionId, leg_of, local, refusal, refuse};
+use super::{Engine, LineId, SessionId, leg_of, local, misses, refusal, refuse};
 use crate::command::{self, Class, Fault, Keys, Local, Merge, Need, Spec, Treatment, Why, flag};
 use crate::error::{CROSS_SHARD, Cause};
 use crate::metrics::Full;
 use crate::resp::{ProtocolError, Request, write};
+use crate::stages::hot::Value;
 use crate::stages::{Event, Flight, Leg, Micros, Refusal, Verdict, missing};
 
 /// Lists used while a request with several keys is planned; kept so that planning allocates nothing.
@@ -181,6 +182,12 @@ impl Engine {
                 }
             }
         }
+        if mode & mode::MISSES != 0
+            && let Ok(spec) = named
+            && self.look_for_misses(id, spec, request, port)
+        {
+            return true;
+        }
         if mode & (mode::ASIDE | mode::PINNED) == mode::ASIDE
             && let Ok(spec) = named
             && self.aside(id, spec, request, port)
@@ -206,7 +213,13 @@ impl Engine {
     }
 
     #[inline]
-    fn carry_out(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
+    pub(super) fn carry_out(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) {
         match self.treatment(id, spec, request) {
             Treatment::Forward => match spec.keys {
                 Keys::One => {
@@ -518,6 +531,10 @@ impl Engine {
         }
         let mut waiter = self.waiter(ticket, spec);
         let wire = request.wire();
+        let budgets = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.misses.budgets());
+        if budgets && let Err(busy) = self.may_tell_parts(number, spec, wire, plan) {
+            return self.complete(number, ticket, &busy, None);
+        }
         let base = self.sessions.get(id as usize).map_or(0, |session| session.base);
         let leases = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on());
         let asked = if leases && spec.name == "mget" { self.asks_for(number, base, request) } else { None };
@@ -561,7 +578,7 @@ impl Engine {
             }
         }
         let gutter = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.gutter_ttl > 0);
-        let mut place = vec_of_zeros(plan.parts.len(), plan.legs.iter().any(|piece| piece.hot.is_some()));
+        let mut place = vec_of_zeros(plan.parts.len(), budgets || plan.legs.iter().any(|piece| piece.hot.is_some()));
         for piece in &plan.legs {
             let Some(part) = plan.parts.get(usize::from(piece.part)) else { continue };
             let index =
@@ -575,6 +592,9 @@ impl Engine {
             let key = wire.get(piece.key_start as usize..piece.key_end as usize).unwrap_or_default();
             let leg = Leg { line: part.line, shard: part.shard, alone: false, ..Leg::new(spec, key, wire) };
             self.sent(number, &leg, part.serial, part.legs as u16);
+            if let Some(index) = index.filter(|_| budgets && spec.name == "mget") {
+                self.note_count_of(number, key, index, (part.on, part.serial));
+            }
             if let (Some(hash), Some(index)) = (piece.hot, index) {
                 self.element_at_home(ticket, (hash, key), (part.on, part.serial, index), port);
             }
@@ -582,6 +602,28 @@ impl Engine {
                 self.shorten(id, spec, (part.on, part.shard), key, port);
             }
         }
+    }
+
+    /// Whether the keys of an MGET that are told not to be there without asking a shard are within their budgets.
+    ///
+    /// # Errors
+    /// The reply to all of it if not.
+    #[cold]
+    fn may_tell_parts(&mut self, number: u16, spec: &'static Spec, wire: &[u8], plan: &Scratch) -> Result<(), Vec<u8>> {
+        let Some(pool) = self.pools.get(usize::from(number)).filter(|_| spec.name == "mget") else { return Ok(()) };
+        let hot = &pool.config.path.hot;
+        let absent = |piece: &&Piece| match plan.parts.get(usize::from(piece.part)).map(|part| part.source) {
+            Some(Source::Missing) => true,
+            Some(Source::Memory) => {
+                let entry = piece.hot.and_then(|hash| hot.kept_entry(hash));
+                entry.is_some_and(|entry| matches!(entry.value, Value::Absent))
+            }
+            _ => false,
+        };
+        let absent: Vec<&Piece> = plan.legs.iter().filter(absent).collect();
+        let keys = absent.iter().map(|piece| wire.get(piece.key_start as usize..piece.key_end as usize));
+        let mut busy = Vec::new();
+        if self.may_tell_elements(number, keys.map(Option::unwrap_or_default), &mut busy) { Ok(()) } else { Err(busy) }
     }
 
     /// Shares the reply of a flight that has not left.
@@ -637,15 +679,19 @@ impl Engine {
     }
 
     #[inline]
-    pub(super) fn sent(&mut self, pool: u16, leg: &Leg<'_>, serial: u64, legs: u16) {
-        if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
+    pub(super) fn sent(&mut self, number: u16, leg: &Leg<'_>, serial: u64, legs: u16) {
+        if let Some(pool) = self.pools.get_mut(usize::from(number)) {
             let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
             pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
+            let budgets = pool.config.misses.budgets();
             if !leg.key.is_empty()
                 && let Some(hash) = pool.config.path.hot.count(leg)
                 && let Some(line) = self.lines.get_mut(pool.line(leg.line) as usize)
             {
                 line.notes.push(serial, Note::Weigh(hash, legs));
+            }
+            if budgets {
+                self.note_count(number, leg, serial);
             }
         }
     }
@@ -760,6 +806,11 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         // As for a session that waits for nothing.
         let mut leg = Leg { alone, free: true, ..Leg::new(spec, key, wire) };
         told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
+        if misses::absent(&place.config.misses, spec, key).is_some() {
+            told += "  misses     its id is not in `absent_ids`\n  -> answered as if there were no such key\n";
+            answered = true;
+            continue;
+        }
         let mut last = Verdict::Next;
         for (stage, verdict, text) in place.config.path.explain(&mut leg, now) {
             told += &format!("  {stage:<10} {text}\n");

@@ -118,10 +118,12 @@ impl Engine {
         let sessions = self.sessions.iter().filter(|(_, session)| session.pool == number);
         for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
             self.mark_aside(id);
+            self.mark_misses(id);
         }
         self.meet_users(number, port);
         self.renew_limits(number);
         self.hear_others(number);
+        self.renew_misses(number);
     }
 
     /// Ends a pool's sessions when they have what they have asked for; for one that is gone.

@@ -68,6 +68,7 @@ impl Engine {
                 outbox.extend_from_slice(flight);
                 notes.extend(self.note_again(id, flight).map(|note| (kept.len() as u64, note)));
                 misses.push(self.leased_read(id, flight));
+                notes.extend(self.note_count_again(id, flight).map(|note| (kept.len() as u64, note)));
                 kept.push(waiter);
                 continue;
             }
@@ -106,6 +107,13 @@ impl Engine {
         let spec = command::identify(&request).ok().filter(|spec| matches!(spec.keys, Keys::One))?;
         let hash = hot.kept_hash(request.arg(1)?)?;
         Some(if spec.name == "get" { Note::Read(hash) } else { Note::Look(hash) })
+    }
+
+    /// The same for a key whose misses are counted.
+    fn note_count_again(&self, id: LineId, flight: &[u8]) -> Option<Note> {
+        let (pool, db) = self.lines.get(id as usize).map(|line| (line.pool, line.dialect.db))?;
+        let request = Request::parse(flight).filter(|request| request.name().eq_ignore_ascii_case(b"get"))?;
+        Some(Note::Count(self.get_budget_of(pool, request.arg(1)?, db)?, u16::MAX))
     }
 
     /// Everyone whom a flight's reply is for.

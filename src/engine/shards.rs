@@ -92,6 +92,9 @@ impl Engine {
             // A connection of a session's own changes hands with its last reply: that is never kept.
             let kept =
                 if noted { self.noted((id, serial), waiter.ticket, Some(reply), length as u64) } else { Becomes::Told };
+            let mut busy = Vec::new();
+            let over = noted && !self.missed.is_empty() && self.is_over_budget(pool, &waiter, &mut busy);
+            let reply = if over { busy.as_slice() } else { reply };
             if tracked {
                 self.proved(pool, shard, waiter.at);
             }

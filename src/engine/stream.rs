@@ -5,6 +5,8 @@
 //! it is answered, as everything on a connection of a session's own. Where the request cannot go anywhere its app is told at
 //! once, and the rest of it is read away.
 //!
+//! Its time to live is not shortened (`ttl_jitter`): it may stand behind what is not there yet.
+//!
 //! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
 //! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use.
 
@@ -61,7 +63,7 @@ impl Engine {
     #[cold]
     pub(super) fn begin_stream(&mut self, id: SessionId, bytes: &[u8], port: &mut impl Port) -> Begun {
         let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
-        if session.mode & mode::LONG_WAY & !mode::ASIDE != 0 || !session.authenticated {
+        if session.mode & mode::LONG_WAY & !(mode::ASIDE | mode::MISSES) != 0 || !session.authenticated {
             return Begun::Not;
         }
         let Some(front) = request::front(bytes, &session.resume).filter(|front| front.expected > bytes.len() as u64)
@@ -94,6 +96,7 @@ impl Engine {
         pool.counts.request_bytes += bytes.len() as u64;
         let pin = self.pin_stream(id, home, port);
         if let Some(pin) = pin {
+            self.streams_key(number, front.key);
             self.depart_stream(id, pin, spec, bytes, port);
         }
         let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Taken };

@@ -206,6 +206,18 @@ declare! {
         lease_untracked: Level = "hotring_lease_untracked_backends", One;
         /// How long reads waited.
         lease_wait: LatencyHistogram = "hotring_lease_wait_seconds", Seconds;
+        /// Times to live that were shortened (`ttl_jitter`).
+        ttl_shortened: u64 = "hotring_ttl_shortened_total", One;
+        /// Replies that a key is not there that were withheld, since a `miss_budget` was used up.
+        misses_refused: u64 = "hotring_misses_refused_total", One;
+        /// Reads answered at once since their ids are not in `absent_ids`.
+        absent_answered: u64 = "hotring_absent_answered_total", One;
+        /// Ids that exist: those listed in `absent_ids`, and those that were written to since and are remembered beside them.
+        absent_ids: Setting = "hotring_absent_ids", One;
+        /// Memory of the lists in `absent_ids`; what was written to since takes 16 bytes an id beside it.
+        absent_bytes: Setting = "hotring_absent_bytes", Bytes;
+        /// Of ids that do not exist, the part that is to be expected to be asked for at a server all the same; 1 where so many were written to that no id is known not to exist.
+        absent_false: Setting = "hotring_absent_false_ratio", Ratio;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.
@@ -362,6 +374,8 @@ label! {
         Denied = "denied",
         /// Above one of the pool's `rate_limits`. Nothing was sent.
         RateLimited = "rate_limited",
+        /// The key is not there, and its `miss_budget` lets no more be told so.
+        MissBudget = "miss_budget",
         /// Above `client_connections`; the connection ends.
         MaxClients = "max_clients",
         /// The memory budget is used up. Nothing was sent.

@@ -408,6 +408,7 @@ impl Proxy {
             desk.send(Order::Reload(order)).await.map_err(|_| ENDED)?;
             is_done.await.map_err(|_| ENDED)?;
         }
+        next.config.pools.iter().for_each(|pool| pool.misses.settle());
         *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
         told += "taken\n";
         Ok(told)

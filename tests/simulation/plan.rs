@@ -137,6 +137,8 @@ impl Plan {
             outbox: self.outbox,
             timeout: self.timeout,
             rate_limits: Vec::new(),
+            misses: Default::default(),
+            seed: 7,
             aside: Vec::new(),
             deadlines: Default::default(),
             slowlog: hotring::engine::slow::Config { slower_than: Some(Duration::from_micros(50)), max_len: 3 },

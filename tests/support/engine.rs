@@ -93,6 +93,8 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         outbox: 16 << 20,
         timeout: None,
         rate_limits: Vec::new(),
+        misses: Default::default(),
+        seed: 7,
         aside: Vec::new(),
         deadlines: Default::default(),
         slowlog: Default::default(),

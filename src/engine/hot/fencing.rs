@@ -147,6 +147,10 @@ impl Engine {
         };
         let (mut copied, mut missed) = (false, None);
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
+            if let Note::Count(budget, element) = note {
+                self.see_miss(budget, element, reply);
+                continue;
+            }
             if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny) {
                 missed = self.leased(id, ticket, note, reply).or(missed);
                 continue;
@@ -182,7 +186,7 @@ impl Engine {
                         session.hot_reads = session.hot_reads.saturating_sub(u16::from(session.hot_reads < u16::MAX));
                     }
                 }
-                Note::Miss(..) | Note::Wrote(..) | Note::WroteAny => {}
+                Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny => {}
             }
         }
         if let Some((hash, name)) = missed {
@@ -206,7 +210,8 @@ impl Engine {
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
-                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain | Note::Weigh(..) => {}
+                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain | Note::Weigh(..) | Note::Count(..) => {
+                }
             }
         }
         // Whether they were carried out is not known.

@@ -44,8 +44,11 @@ impl Engine {
                 self.complete(number, ticket, &bytes, None);
             }
             Value::Absent => {
+                let resp3 = session.resp3;
                 let mut reply = self.spare.take();
-                write::null(&mut reply, session.resp3);
+                if self.may_tell_absent(number, leg.key, &mut reply) {
+                    write::null(&mut reply, resp3);
+                }
                 self.complete(number, ticket, &reply, None);
                 self.spare.put(reply);
             }

@@ -23,6 +23,8 @@ pub(in crate::engine) enum Note {
     Element(u64, u16),
     /// Its reply is weighed for so many keys, of which this is one, by its hash.
     Weigh(u64, u16),
+    /// It asks, as so manieth element or as a whole, for a key whose misses are counted in this budget.
+    Count(u16, u16),
     /// It is a read at home of a key that has copies, sent at this time.
     Timed(Micros),
     /// It is a plain read of a key that has a lease, by its hash; when it was asked, and how long the key's name is.
@@ -55,7 +57,9 @@ impl Notes {
         match self.notes.back() {
             None => self.due = serial,
             // What is weighed may be noted after a later flight was: then it is not.
-            Some(&(last, _)) if last > serial => return debug_assert!(matches!(note, Note::Weigh(..))),
+            Some(&(last, _)) if last > serial => {
+                return debug_assert!(matches!(note, Note::Weigh(..) | Note::Count(..)));
+            }
             Some(_) => {}
         }
         self.notes.push_back((serial, note));

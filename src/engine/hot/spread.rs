@@ -15,7 +15,7 @@ use super::{Errand, Note, State};
 use crate::command::Spec;
 use crate::engine::line::{Ticket, Waiter};
 use crate::engine::port::Port;
-use crate::engine::{Engine, SessionId, leg_of, refuse};
+use crate::engine::{Engine, SessionId, leg_of, misses, refuse};
 use crate::resp::Request;
 use crate::stages::hot::Value;
 use crate::stages::{Leg, Micros, Refusal, Verdict, missing};
@@ -32,6 +32,8 @@ pub(in crate::engine) struct Spread {
     ticket: Ticket,
     sent: Micros,
     answers: Answers,
+    /// Which budget it counts in if the key is not there.
+    budget: Option<u16>,
 }
 
 /// What becomes of the answer.
@@ -72,7 +74,8 @@ impl Engine {
             answers = Answers::Replica(wire);
             self.begin_indirect(ticket);
         }
-        let spread = Spread { spec: leg.spec, pool: number, shard: leg.shard, ticket, sent: now, answers };
+        let budget = self.get_budget_of(number, leg.key, 0).filter(|_| leg.spec.name == "get");
+        let spread = Spread { spec: leg.spec, pool: number, shard: leg.shard, ticket, sent: now, answers, budget };
         let mut waiter = self.waiter(ticket, leg.spec);
         (waiter.link, waiter.part) = (self.spreads.insert(spread) as u32, Waiter::SPREAD);
         let serial = self.send(on, waiter, leg.wire, port);
@@ -117,6 +120,11 @@ impl Engine {
             }
             Answers::Home => {}
         }
+        let mut busy = Vec::new();
+        let over = spread
+            .budget
+            .is_some_and(|budget| misses::is_nil(reply) && !self.may_tell_missed(spread.pool, budget, &mut busy));
+        let reply = if over { busy.as_slice() } else { reply };
         let last = Waiter { part: Waiter::WHOLE, link: Waiter::NOBODY, ..*waiter };
         self.land(id, spread.pool, &last, reply, port);
     }

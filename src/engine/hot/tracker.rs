@@ -11,7 +11,7 @@ use crate::chance::splitmix;
 use crate::command;
 use crate::engine::line::{Dialect, Line, Owner, Ticket};
 use crate::engine::port::Port;
-use crate::engine::{Engine, LineId, SessionId};
+use crate::engine::{Engine, LineId, SessionId, misses};
 use crate::resp::reply::{Elements, bulk};
 use crate::resp::write;
 use crate::stages::hot::{Tracking, Value};
@@ -252,6 +252,9 @@ impl Engine {
         port: &mut impl Port,
     ) {
         let Some(spec) = command::lookup(b"get").filter(|_| !readers.is_empty()) else { return };
+        // Where it is counted how many are told that a key is not there, each asks for itself.
+        let counted = |nil: &&[u8]| misses::is_nil(nil) && self.miss_budget_of(pool, key).is_some();
+        let reply = reply.filter(|reply| !counted(reply));
         let mut wire = self.spare.take();
         for (ticket, at) in readers {
             self.end_indirect(ticket);

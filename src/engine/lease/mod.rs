@@ -51,6 +51,8 @@ struct Held {
     since: Micros,
     /// Its connection may wait though it loads.
     same_waits: bool,
+    /// Which budget it counts in when it is told that the key is not there. Elements of arrays have been counted before.
+    budget: Option<u16>,
     /// Since when a reply is known to be ready behind it.
     behind: Option<Micros>,
 }
@@ -192,7 +194,9 @@ impl Engine {
             let asker = Asker { ticket, at, tag, element: None, may_wait: true };
             if self.miss(pool, asker, hash, name) != Fate::Waits {
                 self.clock(pool, tag, at);
-                self.complete(pool, ticket, reply, Some(port));
+                let mut busy = Vec::new();
+                let within = self.may_tell_absent(pool, name, &mut busy);
+                self.complete(pool, ticket, if within { reply } else { &busy }, Some(port));
             }
         }
     }
@@ -212,6 +216,7 @@ impl Engine {
     fn miss(&mut self, pool: u16, asker: Asker, hash: u64, name: &[u8]) -> Fate {
         let now = self.now;
         let Asker { ticket, at, tag, element, may_wait } = asker;
+        let budget = self.miss_budget_of(pool, name).filter(|_| element.is_none());
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return Fate::Nil };
         let leases = &place.config.leases;
         let session = self.sessions.get(ticket.session as usize);
@@ -219,7 +224,8 @@ impl Engine {
         let (Some(_), Some(key)) = (session, leases.key(hash, name)) else { return Fate::Nil };
         let asked = now.saturating_sub(u64::from((now as u32).wrapping_sub(at)));
         let same_waits = key.wanted.same_connection_waits;
-        let held = Held { id: u64::MAX, hash, pool, ticket, at, tag, element, since: now, same_waits, behind: None };
+        let held =
+            Held { id: u64::MAX, hash, pool, ticket, at, tag, element, since: now, same_waits, budget, behind: None };
         let link = self.waits.held.insert(held) as u32;
         let conn = Conn { worker: leases.worker(), session: ticket.session, generation: ticket.generation };
         let reader = Reader { conn, link, asked, may_wait };
@@ -299,7 +305,12 @@ impl Engine {
         let mut reply = self.spare.take();
         match value {
             Some(value) => reply.extend_from_slice(value),
-            None => write::null(&mut reply, resp3),
+            None => {
+                let budget = held.budget;
+                if budget.is_none_or(|budget| self.may_tell_missed(held.pool, budget, &mut reply)) {
+                    write::null(&mut reply, resp3);
+                }
+            }
         }
         self.clock(held.pool, held.tag, held.at);
         self.complete(held.pool, held.ticket, &reply, None);

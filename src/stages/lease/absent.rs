@@ -80,6 +80,12 @@ impl Ids {
         self.listed.filter.num_bits() / 8
     }
 
+    /// Of ids that do not exist, the part that is taken for ones that may, as is to be expected of a list of this length.
+    #[must_use]
+    pub fn false_ratio(&self) -> f64 {
+        if self.is_full() { 1.0 } else { self.listed.filter.expected_false_pos(self.listed.count) }
+    }
+
     /// Whether so many were added that any id may exist.
     #[must_use]
     pub fn is_full(&self) -> bool {

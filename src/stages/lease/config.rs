@@ -167,9 +167,20 @@ impl Config {
         &self.rules
     }
 
-    /// The rules, to be given what the process has of them.
-    pub fn rules_mut(&mut self) -> impl Iterator<Item = &mut Rule> {
-        self.rules.iter_mut()
+    /// Goes on with what the process has learnt under the configuration that this one takes the place of.
+    pub fn follow(&mut self, before: &Self) {
+        for rule in &mut self.rules {
+            let known = before.rules.iter().find(|known| known.prefix == rule.prefix);
+            let known = known.and_then(|known| known.wanted.absent_ids.as_ref());
+            if let (Some(ids), Some(known)) = (&mut rule.wanted.absent_ids, known) {
+                ids.follow(known);
+            }
+        }
+    }
+
+    /// Nobody goes by the one before any more.
+    pub fn settle(&self) {
+        self.rules.iter().filter_map(|rule| rule.wanted.absent_ids.as_ref()).for_each(Ids::settle);
     }
 
     /// The rule for a key, that with the longest fitting prefix, and its place in [`rules`](Self::rules).

@@ -5,6 +5,7 @@
 pub mod absent;
 mod barred;
 mod config;
+pub mod jitter;
 mod pace;
 mod shared;
 mod table;
