@@ -209,8 +209,8 @@ fn misses_are_written_as_they_are_read() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misses");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("ids.txt"), "1\n2\n").unwrap();
-    let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, cache_aside: true, stale: 3s, ttl_jitter: 0.125,
-        miss_budget: 7, absent_reply: "{}", guard_stale_set: true,
+    let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, ttl_jitter: 0.125,
+        miss_budget: 7, absent_reply: "{}",
         prefixes: [{prefix: "b:", lease: off, ttl_jitter: 0, absent_ids: ids.txt}, {prefix: "a: \"b", miss_budget: off, absent_reply: nil}]}"#;
     let text =
         |misses: &str| format!("pools: {{main: {{listen: '127.0.0.1:1', servers: ['a:1:1'], misses: {misses}}}}}");
@@ -222,13 +222,10 @@ fn misses_are_written_as_they_are_read() {
         longest_wait: 60_000,
         longest_term: 1_500_000,
         same_connection_waits: true,
-        cache_aside: true,
-        stale: 3_000_000,
         ttl_jitter: 125,
         miss_budget: Some(7),
         absent_ids: None,
         absent_reply: Some("{}".into()),
-        guard_stale_set: true,
     };
     assert_eq!(read.all(), &all);
     assert_eq!(read.wanted(b"a: \"b1"), &Wanted { miss_budget: None, absent_reply: None, ..all.clone() });
@@ -484,6 +481,15 @@ fn warnings_are_told() {
         (
             "servers: ['a:1:1'], hot_keys: {prefixes: [{prefix: 'a:b', reads: near}, {prefix: 'a:', reads: near}]}",
             "\"a:b\" changes nothing",
+        ),
+        ("servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:'}]}", "\"a:\": it changes nothing"),
+        (
+            "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', absent_reply: x}]}",
+            "does nothing without `absent_ids`",
+        ),
+        (
+            "servers: ['a:1:1'], misses: {ttl_jitter: 0.1, prefixes: [{prefix: 'a', ttl_jitter: 0}, {prefix: 'ab', ttl_jitter: 0}]}",
+            "\"ab\": it changes nothing",
         ),
         ("servers: embedded:1, users: {x: {password: x, rules: on}}", "may do everything"),
         ("servers: embedded:1, server_auth: {password: x}", "ask for no password"),

@@ -514,18 +514,6 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Misses,
-        "cache_aside",
-        "false",
-        "tell one client shortly before a key expires that it is not there, so that it is loaded while the others still read it",
-    ),
-    own(
-        Place::Misses,
-        "stale",
-        "0s",
-        "for how long those who would wait get the value that has expired, where it is still in memory (`hot_keys`); `0s` to `1h`",
-    ),
-    own(
-        Place::Misses,
         "ttl_jitter",
         "0",
         "the part by which times to live of 10s and more are shortened at most, each by chance, so that what is written together does \
@@ -544,12 +532,6 @@ pub const KEYS: &[Key] = &[
         "nil",
         "what a GET gets of a key whose id is not in `absent_ids`: `nil`, or a text",
     ),
-    own(
-        Place::Misses,
-        "guard_stale_set",
-        "false",
-        "drop the SET of a value that was loaded before its key was deleted",
-    ),
     own(Place::Misses, "prefixes", "", "a list of what else is wanted for keys that begin alike"),
     own(Place::MissPrefix, "prefix", "required", "how the keys begin; of several beginnings the longest counts"),
     own(
@@ -561,8 +543,6 @@ pub const KEYS: &[Key] = &[
     own(Place::MissPrefix, "lease_wait", "", "as under `misses`"),
     own(Place::MissPrefix, "lease_term", "", "as under `misses`"),
     own(Place::MissPrefix, "same_connection", "", "as under `misses`"),
-    own(Place::MissPrefix, "cache_aside", "", "as under `misses`"),
-    own(Place::MissPrefix, "stale", "", "as under `misses`"),
     own(Place::MissPrefix, "ttl_jitter", "", "as under `misses`"),
     own(Place::MissPrefix, "miss_budget", "", "as under `misses`; the prefix has it for itself"),
     own(
@@ -573,7 +553,6 @@ pub const KEYS: &[Key] = &[
          with `absent_reply`, and no server is asked",
     ),
     own(Place::MissPrefix, "absent_reply", "", "as under `misses`"),
-    own(Place::MissPrefix, "guard_stale_set", "", "as under `misses`"),
 ];
 
 /// The names of the keys at a place.

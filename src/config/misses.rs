@@ -7,7 +7,7 @@ use super::hot::{from_thousandths, thousandths, two_words};
 use super::keys::{self, Place};
 use super::problems::Report;
 use super::text::quoted;
-use super::written::{Fields, PoolWritten, ServersWritten, Written, flag, join, number};
+use super::written::{Fields, PoolWritten, ServersWritten, Written, join, number};
 use super::yaml::{Kind, Node};
 use crate::stages::Micros;
 use crate::stages::lease::absent::Ids;
@@ -99,14 +99,10 @@ impl<'n> Fields<'n, '_> {
         };
         let wait = span("lease_wait", SECOND / 20..=60 * SECOND, "a duration from `50ms` to `60s` such as `1s`");
         let term = span("lease_term", SECOND / 2..=60 * SECOND, "a duration from `500ms` to `60s` such as `10s`");
-        let stale = span("stale", 0..=3600 * SECOND, "a duration from `0s` to `1h` such as `10s`");
         to.longest_wait = wait.unwrap_or(to.longest_wait);
         to.longest_term = term.unwrap_or(to.longest_term);
-        to.stale = stale.unwrap_or(to.stale);
         let waits = self.value("same_connection", two_words(NIL, "wait"));
         to.same_connection_waits = waits.map_or(to.same_connection_waits, |written| written.value);
-        to.cache_aside = self.value("cache_aside", flag).map_or(to.cache_aside, |written| written.value);
-        to.guard_stale_set = self.value("guard_stale_set", flag).map_or(to.guard_stale_set, |written| written.value);
         to.ttl_jitter = self.value("ttl_jitter", jitter).map_or(to.ttl_jitter, |written| written.value);
         to.miss_budget = self.value("miss_budget", budget).map_or(to.miss_budget, |written| written.value);
         if let Some(reply) = self.value("absent_reply", absent_reply) {
@@ -203,13 +199,8 @@ pub(super) fn check(pool: &PoolWritten, report: &mut Report) {
 /// What is allowed but seldom meant.
 pub(super) fn warnings(misses: &Config) -> Vec<String> {
     let mut out = Vec::new();
-    let each = misses.rules().iter().map(|rule| (Some(rule), &rule.wanted));
-    for (rule, wanted) in [(None, misses.all())].into_iter().chain(each) {
-        let of = rule.map_or(String::new(), |rule| format!("prefix {}: ", quoted(&prefix(rule))));
-        if wanted.cache_aside && !wanted.lease.holds() && (rule.is_none() || !misses.all().cache_aside) {
-            out.push(format!("`misses`: {of}`cache_aside` does nothing without `lease: local` or `lease: fleet`"));
-        }
-        let Some(rule) = rule else { continue };
+    for rule in misses.rules() {
+        let (wanted, of) = (&rule.wanted, format!("prefix {}: ", quoted(&prefix(rule))));
         if wanted.absent_reply.is_some() && wanted.absent_ids.is_none() && misses.all().absent_reply.is_none() {
             out.push(format!("`misses`: {of}`absent_reply` does nothing without `absent_ids`"));
         }
@@ -250,11 +241,8 @@ fn keys_of(wanted: &Wanted) -> Vec<String> {
         format!("lease_wait: {}", span(wanted.longest_wait)),
         format!("lease_term: {}", span(wanted.longest_term)),
         format!("same_connection: {}", if wanted.same_connection_waits { "wait" } else { NIL }),
-        format!("cache_aside: {}", wanted.cache_aside),
-        format!("stale: {}", span(wanted.stale)),
         format!("ttl_jitter: {}", from_thousandths(wanted.ttl_jitter.into())),
         format!("miss_budget: {}", wanted.miss_budget.map_or("off".to_owned(), |count| count.to_string())),
         format!("absent_reply: {}", wanted.absent_reply.as_deref().map_or(NIL.to_owned(), quoted)),
-        format!("guard_stale_set: {}", wanted.guard_stale_set),
     ]
 }

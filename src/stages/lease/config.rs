@@ -56,10 +56,6 @@ pub struct Wanted {
     pub longest_term: Micros,
     /// Whether a connection that is loading a key waits as others do when it asks for it again.
     pub same_connection_waits: bool,
-    /// Whether one client is told shortly before a key expires that it is not there.
-    pub cache_aside: bool,
-    /// For how long those who would wait get what has expired; 0 is never.
-    pub stale: Micros,
     /// By how much times to live are shortened at most, in thousandths of them; 0 is not at all.
     pub ttl_jitter: u16,
     /// How many requests a second may be told that a key is not there.
@@ -68,8 +64,6 @@ pub struct Wanted {
     pub absent_ids: Option<Ids>,
     /// What a GET gets of an id that does not; `None` is nil.
     pub absent_reply: Option<Box<str>>,
-    /// Whether the SET of a value is dropped that was loaded before its key was deleted.
-    pub guard_stale_set: bool,
 }
 
 impl Default for Wanted {
@@ -79,13 +73,10 @@ impl Default for Wanted {
             longest_wait: 1_000_000,
             longest_term: 10_000_000,
             same_connection_waits: false,
-            cache_aside: false,
-            stale: 0,
             ttl_jitter: 0,
             miss_budget: None,
             absent_ids: None,
             absent_reply: None,
-            guard_stale_set: false,
         }
     }
 }
