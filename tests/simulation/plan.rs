@@ -138,6 +138,7 @@ impl Plan {
             timeout: self.timeout,
             rate_limits: Vec::new(),
             misses: Default::default(),
+            leases: Default::default(),
             seed: 7,
             aside: Vec::new(),
             deadlines: Default::default(),
