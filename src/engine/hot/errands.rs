@@ -11,6 +11,7 @@ use crate::resp::reply::integer;
 use crate::resp::write;
 use crate::stages::Micros;
 use crate::stages::hot::Value;
+use std::sync::Arc;
 
 /// What replies are wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,10 @@ pub(in crate::engine) enum Errand {
     Clock,
     /// A key that has a lease, by its hash, is read for those who wait for it.
     Woken(u64),
+    /// The lease key of a key, by its hash and name, is asked for.
+    Claim(u64, Arc<[u8]>),
+    /// A lease key is given back.
+    Released,
     /// Copies are taken away; a reply may wait for that.
     Gone {
         /// The reply's number.
@@ -132,7 +137,8 @@ impl Engine {
                     self.tracks(pool, shard, reply == b"+OK\r\n");
                 }
             }
-            Errand::Proof => {}
+            Errand::Proof | Errand::Released => {}
+            Errand::Claim(hash, name) => self.lease_was_claimed(pool, hash, &name, replies),
             Errand::Census => {
                 let told = replies.first().and_then(|reply| number_in(reply, b"tracking_clients:"));
                 if let (Some(clients), Some(place)) = (told, self.pools.get_mut(usize::from(pool))) {
@@ -140,7 +146,7 @@ impl Engine {
                 }
             }
             Errand::Gone { held } => self.copies_are_gone(held, port),
-            Errand::Woken(hash) => self.woken(pool, hash, replies.first().map(Vec::as_slice)),
+            Errand::Woken(hash) => self.woken(pool, hash, replies.last().map(Vec::as_slice)),
             Errand::Clock => self.told_time(pool, shard, replies.first().map_or(&[], Vec::as_slice)),
             Errand::Weigh { hash, copy, number } => {
                 let reply = replies.first().map_or(&[][..], Vec::as_slice);

@@ -56,6 +56,14 @@ impl Engine {
         None
     }
 
+    /// A shard's tracked connection, if the shard tells of changes on it.
+    pub(in crate::engine) fn tracked_line(&self, pool: u16, shard: u16) -> Option<LineId> {
+        let place = self.pools.get(usize::from(pool))?;
+        let line = place.trackers.get(usize::from(shard))?.as_ref()?.line;
+        let up = self.lines.get(line as usize)?.state == State::Up;
+        (up && place.config.path.hot.tracked(shard).tracking == Tracking::On).then_some(line)
+    }
+
     /// A tracked connection is open.
     pub(in crate::engine) fn tracker_open(&mut self, id: LineId) {
         let Some(line) = self.lines.get(id as usize) else { return };
@@ -109,8 +117,8 @@ impl Engine {
 
     /// What is heard of a shard's keys from now on says nothing of what was heard before: hook of what else is kept true by it.
     pub(super) fn forgotten(&mut self, pool: u16, shard: u16) {
-        let _ = shard;
         self.take_copies_away(pool);
+        self.heard_no_more(pool, shard);
     }
 
     /// A hot key has changed, as its shard tells.
@@ -139,6 +147,8 @@ impl Engine {
         for key in keys.filter_map(bulk) {
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
             place.counts.near_invalidations += 1;
+            self.heard_of(pool, key);
+            let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
             if let Some(hash) = place.config.path.hot.changed(key) {
                 self.key_changed(pool, hash);
             }

@@ -8,10 +8,14 @@ use super::is_nil;
 use crate::engine::Engine;
 use crate::engine::hot::Errand;
 use crate::engine::port::Port;
+use crate::resp::reply::Elements;
 use crate::stages::Micros;
 use crate::stages::hot::Tracking;
 use crate::stages::lease::{Claim, Found, Lease, Order};
 use std::sync::Arc;
+
+/// How lease keys begin.
+const LEASE_KEY: &[u8] = b"hotring:lease:";
 
 impl Engine {
     /// Reads a key again for those who wait for it here.
@@ -19,7 +23,17 @@ impl Engine {
         let Some(place) = self.pools.get(usize::from(pool)) else { return Vec::new() };
         let home = place.config.path.route.home(name);
         let on = home.map(|shard| place.line(u32::from(shard) * u32::from(place.config.lanes)));
-        let sent = on.and_then(|on| self.run_errand(on, &[&[b"GET", name]], Errand::Woken(hash)));
+        let fleet = place.config.leases.config().wanted(name).lease == Lease::Fleet;
+        let tracked = home.filter(|_| fleet).and_then(|shard| self.tracked_line(pool, shard));
+        let sent = match (tracked, on) {
+            // What a shard has told of it tells of no more, unless it is read again where it does.
+            (Some(on), _) => {
+                let commands: [&[&[u8]]; 2] = [&[b"CLIENT", b"CACHING", b"YES"], &[b"GET", name]];
+                self.run_errand(on, &commands, Errand::Woken(hash))
+            }
+            (None, Some(on)) => self.run_errand(on, &[&[b"GET", name]], Errand::Woken(hash)),
+            (None, None) => None,
+        };
         if sent.is_some() {
             if let Some(place) = self.pools.get_mut(usize::from(pool)) {
                 place.counts.lease_reads += 1;
@@ -59,8 +73,58 @@ impl Engine {
 
     /// Asks for the lease key, and whether the key has been written meanwhile.
     pub(super) fn claim(&mut self, pool: u16, hash: u64, name: Arc<[u8]>, term: Micros) -> Vec<Order> {
-        let _ = (hash, term);
-        self.claim_is(pool, hash, &name, Claim::Refused)
+        let home = self.pools.get(usize::from(pool)).and_then(|place| place.config.path.route.home(&name));
+        let Some(on) = home.and_then(|shard| self.tracked_line(pool, shard)) else {
+            return self.claim_is(pool, hash, &name, Claim::Refused);
+        };
+        let (key, span) = (lease_key(&name), (term / 1000).max(1).to_string());
+        let who = self.about.process.to_string();
+        let commands: [&[&[u8]]; 3] = [
+            &[b"SET", &key, who.as_bytes(), b"NX", b"PX", span.as_bytes()],
+            &[b"CLIENT", b"CACHING", b"YES"],
+            // Both at once: of whatever happens to either from then on the shard tells.
+            &[b"MGET", &name, &key],
+        ];
+        match self.run_errand(on, &commands, Errand::Claim(hash, Arc::clone(&name))) {
+            Some(_) => Vec::new(),
+            None => self.claim_is(pool, hash, &name, Claim::Refused),
+        }
+    }
+
+    /// The shard has answered that, or the connection is lost.
+    pub(in crate::engine) fn lease_was_claimed(&mut self, pool: u16, hash: u64, name: &Arc<[u8]>, replies: &[Vec<u8>]) {
+        let mut over = false;
+        let claim = match replies {
+            [set, caching, both] if caching == b"+OK\r\n" && set.first() != Some(&b'-') => {
+                let won = set == b"+OK\r\n";
+                let mut both = Elements::of(both).into_iter().flatten();
+                let (value, lease) = (both.next(), both.next());
+                over = lease.is_none_or(is_nil);
+                match value {
+                    Some(value) if is_nil(value) && won => Claim::Won,
+                    Some(value) if is_nil(value) => Claim::Lost,
+                    _ => {
+                        if won {
+                            self.release_lease(pool, name);
+                        }
+                        Claim::Value
+                    }
+                }
+            }
+            [set, ..] => {
+                if set == b"+OK\r\n" {
+                    self.release_lease(pool, name);
+                }
+                Claim::Refused
+            }
+            [] => Claim::Refused,
+        };
+        let orders = self.claim_is(pool, hash, name, claim);
+        self.obey(pool, orders);
+        if claim == Claim::Lost && over {
+            // It was given back between the two.
+            self.lease_key_changed(pool, hash);
+        }
     }
 
     /// What came of that.
@@ -74,11 +138,72 @@ impl Engine {
 
     /// Gives a lease key back.
     pub(super) fn release_lease(&mut self, pool: u16, name: &[u8]) {
-        let _ = (pool, name);
+        let home = self.pools.get(usize::from(pool)).and_then(|place| place.config.path.route.home(name));
+        // Where it cannot be said it ends by itself.
+        if let Some(on) = home.and_then(|shard| self.tracked_line(pool, shard)) {
+            self.run_errand(on, &[&[b"DEL", &lease_key(name)]], Errand::Released);
+        }
+    }
+
+    fn lease_key_changed(&mut self, pool: u16, hash: u64) {
+        let now = self.now;
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let leases = &place.config.leases;
+        let ((), orders) = leases.shared().with(leases.worker(), |table| table.lease_changed(hash, now));
+        self.obey(pool, orders);
+    }
+
+    /// A shard tells that a key has changed.
+    pub(in crate::engine) fn heard_of(&mut self, pool: u16, key: &[u8]) {
+        let Some(place) = self.pools.get(usize::from(pool)).filter(|place| place.config.leases.is_on()) else { return };
+        let (leases, hot) = (&place.config.leases, &place.config.path.hot);
+        if let Some(name) = key.strip_prefix(LEASE_KEY) {
+            let hash = hot.hash(name);
+            if leases.shared().may_have(hash) {
+                self.lease_key_changed(pool, hash);
+            }
+            return;
+        }
+        let (hash, now) = (hot.hash(key), self.now);
+        if leases.shared().may_have(hash) {
+            let ((), orders) = leases.shared().with(leases.worker(), |table| table.changed(hash, now));
+            self.obey(pool, orders);
+        }
+    }
+
+    /// A shard does not tell any more of what was asked here, or all its keys are gone.
+    pub(in crate::engine) fn heard_no_more(&mut self, pool: u16, shard: u16) {
+        let now = self.now;
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let (leases, route) = (&place.config.leases, &place.config.path.route);
+        if !leases.is_on() || leases.shared().is_empty() {
+            return;
+        }
+        let own = leases.worker();
+        let hears = |name: &[u8], worker: u16| worker != own || route.home(name) != Some(shard);
+        let ((), orders) = leases.shared().with(own, |table| table.deaf(hears, now));
+        self.obey(pool, orders);
     }
 
     /// Upkeep: the connections on which shards tell of changes, where leases are the whole fleet's.
     pub(super) fn open_trackers(&mut self, pool: u16, port: &mut impl Port) {
-        let _ = (pool, port, Tracking::On, Lease::Fleet);
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        if !place.config.leases.is_fleet() {
+            return;
+        }
+        let mut refused = 0;
+        for shard in place.config.path.route.shards().to_vec() {
+            self.tracker(pool, shard, port);
+            let tracked = self.pools.get(usize::from(pool)).map(|place| place.config.path.hot.tracked(shard).tracking);
+            refused += u64::from(tracked == Some(Tracking::Refused));
+        }
+        if let Some(place) = self.pools.get_mut(usize::from(pool)) {
+            place.counts.lease_untracked.set(refused);
+        }
     }
+}
+
+/// The lease key of a key.
+fn lease_key(name: &[u8]) -> Vec<u8> {
+    [LEASE_KEY, name].concat()
 }

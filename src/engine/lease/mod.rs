@@ -392,9 +392,16 @@ impl Engine {
             }
         }
         for link in links {
-            if let Some(held) = self.waits.held.get(link as usize) {
-                self.give_up_wait(held.pool, held.hash, link, held.id);
+            let Some(held) = self.waits.held.get(link as usize) else { continue };
+            let (pool, hash, id) = (held.pool, held.hash, held.id);
+            let Some(place) = self.pools.get(usize::from(pool)) else { continue };
+            let leases = &place.config.leases;
+            // What is being read comes as soon as anything.
+            let (read, orders) = leases.shared().with(leases.worker(), |table| table.is_read(hash, leases.worker()));
+            if !read {
+                self.give_up_wait(pool, hash, link, id);
             }
+            self.obey(pool, orders);
         }
     }
 

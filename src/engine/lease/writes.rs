@@ -64,7 +64,8 @@ impl Engine {
         }
         // What was asked for before it is written must not be answered with what is written.
         for link in self.waits.of(waiter.ticket) {
-            let Some(held) = self.waits.held.get(link as usize) else { continue };
+            // Other threads of its app, as it says itself.
+            let Some(held) = self.waits.held.get(link as usize).filter(|held| !held.same_waits) else { continue };
             let concerns = |note: &Note| match note {
                 Note::Wrote(hash, _) => *hash == held.hash,
                 _ => true,

@@ -28,6 +28,13 @@ impl Pace {
         });
     }
 
+    /// Another process wrote a key so long after it was found to be loading it: it takes no less.
+    pub fn heard(&mut self, took: Micros) {
+        if self.fill.is_none_or(|fill| fill < took) {
+            self.saw(took);
+        }
+    }
+
     /// How long loading takes, in microseconds, if that is known.
     #[must_use]
     pub fn fill(&self) -> Option<Micros> {

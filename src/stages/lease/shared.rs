@@ -125,6 +125,7 @@ pub struct Leases {
     shared: Arc<Shared>,
     worker: u16,
     on: bool,
+    fleet: bool,
 }
 
 impl Default for Leases {
@@ -137,7 +138,9 @@ impl Leases {
     /// For a worker, by its number.
     #[must_use]
     pub fn new(config: Arc<Config>, shared: Arc<Shared>, worker: u16) -> Self {
-        Self { on: config.leases(), config, shared, worker }
+        let wanted = [config.all()].into_iter().chain(config.rules().iter().map(|rule| &rule.wanted));
+        let fleet = wanted.into_iter().any(|wanted| wanted.lease == Lease::Fleet);
+        Self { on: config.leases(), fleet, config, shared, worker }
     }
 
     /// Whether any key may have a lease, or is watched for one.
@@ -145,6 +148,12 @@ impl Leases {
     #[inline]
     pub fn is_on(&self) -> bool {
         self.on
+    }
+
+    /// Whether any lease is of all processes.
+    #[must_use]
+    pub fn is_fleet(&self) -> bool {
+        self.fleet
     }
 
     /// What is wanted.

@@ -170,7 +170,7 @@ pub(super) enum Tenure {
     /// This connection's.
     Held { by: Conn, since: Micros, until: Micros, wrote: bool, claimed: Option<u16> },
     /// Another process'; this worker is told of changes.
-    Elsewhere { worker: u16, until: Micros },
+    Elsewhere { worker: u16, since: Micros, until: Micros },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -278,7 +278,14 @@ impl Table {
         let stale = entry.written != 0 && entry.written >= reader.asked && !observes;
         if vacant && !stale && entry.waits.is_empty() {
             entry.herd = 0;
-            if entry.lease == Lease::Fleet && reader.may_wait && !full && (entry.same_waits || !holds) {
+            if entry.lease == Lease::Fleet && (!reader.may_wait || full || (holds && !entry.same_waits)) {
+                // It is told nil at once, and holds if that is this process' turn.
+                self.claim(key.hash, reader.conn.worker, now);
+                self.inherits(key.hash, reader.conn);
+                self.settle(key.hash);
+                return told(Then::Nil);
+            }
+            if entry.lease == Lease::Fleet {
                 let id = self.wait(key, reader, now);
                 self.claim(key.hash, reader.conn.worker, now);
                 self.settle(key.hash);
@@ -338,18 +345,22 @@ impl Table {
         }
     }
 
-    /// Tells nil to a connection's waits for a key; its ties are no longer those of a waiter.
-    fn end_waits_of(&mut self, hash: u64, conn: Conn, why: Why) {
-        let Some(entry) = self.entries.get_mut(&hash) else { return };
-        let first = entry.waits.front().is_some_and(|wait| wait.conn == conn);
-        if let Tenure::Claiming { heir: heir @ None, .. } = &mut entry.tenure
-            && first
-            && why == Why::Holds
-        {
-            // It loads all that it has asked for together.
+    /// What is being claimed is for a connection that loads already.
+    fn inherits(&mut self, hash: u64, conn: Conn) {
+        if let Some(Entry { tenure: Tenure::Claiming { heir: heir @ None, .. }, .. }) = self.entries.get_mut(&hash) {
             *heir = Some(conn);
             self.ties.entry(conn).or_default().holds.push(hash);
         }
+    }
+
+    /// Tells nil to a connection's waits for a key; its ties are no longer those of a waiter.
+    fn end_waits_of(&mut self, hash: u64, conn: Conn, why: Why) {
+        let Some(entry) = self.entries.get_mut(&hash) else { return };
+        if why == Why::Holds && entry.waits.front().is_some_and(|wait| wait.conn == conn) {
+            // It loads all that it has asked for together.
+            self.inherits(hash, conn);
+        }
+        let Some(entry) = self.entries.get_mut(&hash) else { return };
         let mut ended = Vec::new();
         entry.waits.retain(|wait| {
             let ends = wait.conn == conn;
@@ -481,6 +492,12 @@ impl Table {
     #[must_use]
     pub fn entries(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Whether a worker is reading a key again.
+    #[must_use]
+    pub fn is_read(&self, hash: u64, worker: u16) -> bool {
+        self.entries.get(&hash).is_some_and(|entry| entry.reads.iter().any(|reading| reading.worker == worker))
     }
 
     /// The connection that is loading a key.

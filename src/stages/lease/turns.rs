@@ -24,13 +24,22 @@ impl Table {
     pub fn written(&mut self, hash: u64, write: Write, now: Micros) {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         entry.written = now.max(1);
-        if let Tenure::Held { by, wrote, .. } = &mut entry.tenure {
-            *wrote |= write.fills && write.by == Some(*by);
+        let mut done = None;
+        if let Tenure::Held { by, wrote, .. } = &mut entry.tenure
+            && write.fills
+            && write.by == Some(*by)
+        {
+            *wrote = true;
+            done = Some(*by);
         }
         if !entry.waits.is_empty() {
             self.wake(hash);
         } else if write.fills {
             self.fill(hash, now);
+        }
+        // It has done what it was waited for, and may wait for other keys.
+        if let Some(ties) = done.and_then(|by| self.ties.get_mut(&by)) {
+            ties.holds.retain(|&held| held != hash);
         }
         self.settle(hash);
     }
@@ -55,10 +64,15 @@ impl Table {
     }
 
     /// The shard tells that a key that is waited for has changed.
-    pub fn changed(&mut self, hash: u64) {
-        if self.entries.get(&hash).is_some_and(|entry| !entry.waits.is_empty()) {
+    pub fn changed(&mut self, hash: u64, now: Micros) {
+        let Some(entry) = self.entries.get(&hash) else { return };
+        if !entry.waits.is_empty() {
             self.wake(hash);
+        } else if matches!(entry.tenure, Tenure::Held { .. } | Tenure::Elsewhere { .. }) {
+            // There was none before, so it was written; and of what comes next the shard does not tell.
+            self.fill(hash, now);
         }
+        self.settle(hash);
     }
 
     /// The shard tells that a lease key has changed: given back, over, or another's.
@@ -154,12 +168,17 @@ impl Table {
     /// The key has a value: a term, if there is one, ends well.
     fn fill(&mut self, hash: u64, now: Micros) {
         let Some(entry) = self.entries.get(&hash) else { return };
-        let (rule, written) = (entry.rule, entry.written);
-        if let Tenure::Held { since, .. } = entry.tenure {
+        let (rule, written, entry_tenure) = (entry.rule, entry.written, entry.tenure);
+        if let Tenure::Held { since, .. } = entry_tenure {
             let at = if written >= since { written } else { now };
             if let Some(pace) = self.pace_mut(rule) {
                 pace.saw(at.saturating_sub(since));
             }
+        }
+        if let Tenure::Elsewhere { since, .. } = entry_tenure
+            && let Some(pace) = self.pace_mut(rule)
+        {
+            pace.heard(now.saturating_sub(since));
         }
         self.barred.forgive(hash);
         // Asked for already, and in vain: what comes of it is given back.
@@ -235,7 +254,7 @@ impl Table {
             (Claim::Lost, _) => {
                 self.vacate(hash, now);
                 if let Some(entry) = self.entries.get_mut(&hash) {
-                    entry.tenure = Tenure::Elsewhere { worker, until };
+                    entry.tenure = Tenure::Elsewhere { worker, since: now, until };
                 }
             }
             (Claim::Value | Claim::Refused, _) => {
