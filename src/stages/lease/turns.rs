@@ -270,7 +270,7 @@ impl Table {
         let mut unwritten = 0;
         while let Some(&(due, hash)) = self.due.first().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, hash));
-            unwritten += usize::from(self.look(hash, now));
+            unwritten = usize::saturating_add(unwritten, usize::from(self.look(hash, now)));
             self.look_at_waits(hash, now);
             if self.entries.get(&hash).is_some_and(|entry| entry.is_over(now)) {
                 self.remove(hash);
