@@ -126,6 +126,7 @@ impl Engine {
         self.follow_homes(port);
         self.look_again();
         self.count_trackers();
+        self.tell_what_is_answered();
         self.keep_copies(port);
         let mut overdue = Vec::new();
         self.listen_closely(&mut overdue);
