@@ -342,7 +342,7 @@ fn a_command_that_blocks_does_not_outlast_its_own_time() {
 fn a_proxy_that_is_told_to_end_under_load_owes_nobody_anything() {
     let (_redis, at) = shards(3);
     let dir = Scratch::new();
-    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}"]));
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", "^drain: {timeout: 1m}"]));
     let mut hotring = Process::start(&config);
     let work = Workload::start(hotring.address(), 3, Plan { seed: 17, apps: 12, ..USUAL });
     work.shared.drains.store(true, Ordering::Release);
@@ -367,7 +367,7 @@ fn a_proxy_that_hands_over_refuses_nobody() {
     let (_redis, at) = shards(3);
     let dir = Scratch::new();
     let handover = format!("^handover: {}", dir.file("handover.sock"));
-    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", &handover]));
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", "^drain: {timeout: 1m}", &handover]));
     let mut hotring = Process::start(&config);
     let work = Workload::start(hotring.address(), 3, Plan { seed: 19, apps: 12, ..USUAL });
     work.shared.drains.store(true, Ordering::Release);
