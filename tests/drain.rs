@@ -152,7 +152,7 @@ fn another_process_takes_over_and_nobody_is_refused() {
     let dir = Scratch::new();
     let port = free_port();
     let socket = dir.file("app.sock");
-    let top = format!("handover: {}\ndrain: {{delay: 200ms, timeout: 60s}}", dir.file("handover.sock"));
+    let top = format!("handover: {}\ndrain: {{delay: 2s, timeout: 60s}}", dir.file("handover.sock"));
     let text = yaml(port, redis.address(), &top).replace("listen: ", &format!("listen:\n      - {socket}\n      - "));
     let file = dir.write("proxy.yaml", &text);
     let mut running = Process::start(&file);
