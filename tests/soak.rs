@@ -21,8 +21,8 @@ use support::{Client, Cut, Redis, Relay, Scratch, Way, eventually, key_on, now, 
 
 /// What the test suite runs for; as long again the process rests.
 const SECONDS: u64 = 20;
-/// Faults at the least, however slow the machine is: enough for each kind.
-const FAULTS: u32 = 40;
+/// Faults at the least, however slow the machine is.
+const FAULTS: u32 = 20;
 /// Clients that come and go, and the threads that have them.
 const CLIENTS: usize = 1000;
 const THREADS: usize = 4;
