@@ -71,7 +71,7 @@ impl Drop for Process {
 fn yaml(port: u16, server: &str, top: &str) -> String {
     format!(
         "admin: 127.0.0.1:0\n{top}\npools:\n  main:\n    listen: 127.0.0.1:{port}\n    servers: [\"{server}:1 s\"]\n    \
-         timeout: off\n"
+         timeout: off\n    connect_timeout: 1m\n    probe_timeout: 1m\n"
     )
 }
 
