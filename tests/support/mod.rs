@@ -232,6 +232,10 @@ pub(crate) fn pool<S: AsRef<str>>(servers: &[S], keys: &[&str]) -> String {
         yaml += &format!("      - {}:1 s{number}\n", server.as_ref());
     }
     let own = PATIENT.iter().filter(|key| !keys.iter().any(|other| other.split(':').next() == key.split(':').next()));
+    // Without a `timeout` a probe has a second.
+    if keys.contains(&"timeout: off") && !keys.iter().any(|key| key.starts_with("probe_timeout:")) {
+        yaml += "    probe_timeout: 1m\n";
+    }
     for key in own.chain(keys.iter().filter(|key| !key.starts_with('^'))) {
         yaml += &format!("    {key}\n");
     }
