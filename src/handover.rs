@@ -15,6 +15,7 @@
 //! nodes hold. Whoever may open the socket may take the listeners: it has mode 0600.
 
 use crate::downstream::listener::SocketFile;
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -151,7 +152,8 @@ fn send(to: &UnixStream, what: &OwnedFd) -> io::Result<()> {
     if !message.push(SendAncillaryMessage::ScmRights(&what)) {
         return Err(other("no room for a descriptor"));
     }
-    sendmsg(to, &[IoSlice::new(b"+")], &mut message, SendFlags::NOSIGNAL)?;
+    // On a socket with a timeout a process that is stopped and continued is interrupted.
+    retry_on_intr(|| sendmsg(to, &[IoSlice::new(b"+")], &mut message, SendFlags::NOSIGNAL))?;
     Ok(())
 }
 
@@ -159,7 +161,7 @@ fn receive(from: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut message, RecvFlags::CMSG_CLOEXEC)?;
+    retry_on_intr(|| recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut message, RecvFlags::CMSG_CLOEXEC))?;
     for part in message.drain() {
         if let RecvAncillaryMessage::ScmRights(mut descriptors) = part
             && let Some(descriptor) = descriptors.next()

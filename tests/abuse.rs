@@ -236,7 +236,7 @@ fn lies_cost_the_connection_they_are_told_on() {
         let redis = Redis::start(&[]);
         let liar = liar(lie, more);
         let dir = Scratch::new();
-        let hotring = start(&dir, &[redis.address(), liar.address()], &["timeout: 500ms"]);
+        let hotring = start(&dir, &[redis.address(), liar.address()], &["timeout: 3s"]);
         let (a, b) = (key_on(0, 2), key_on(1, 2));
         let mut other = hotring.app();
         assert_eq!(other.ask(&format!("SET {a} 1")), "+OK\r\n");

@@ -181,7 +181,7 @@ fn failures_are_counted_by_cause() {
             }
         }
     });
-    let keys = ["timeout: 100ms", "client_connections: 1", "client_auth: {password: x}"];
+    let keys = ["timeout: 3s", "client_connections: 1", "client_auth: {password: x}"];
     let hotring = Hotring::with_admin(&pool(&[liar.address()], &keys));
     let mut app = hotring.app();
     assert!(app.ask("GET k").starts_with("-NOAUTH"));

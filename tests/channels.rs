@@ -347,7 +347,7 @@ fn many_subscriptions_are_told_of_without_counting_them_all_each_time() {
     let hotring = Hotring::over(&at, &[]);
     let mut app = hotring.app();
     let start = now();
-    let names: Vec<String> = (0..40_000).map(|number| format!("channel:{number}")).collect();
+    let names: Vec<String> = (0..80_000).map(|number| format!("channel:{number}")).collect();
     let request: Vec<&str> = std::iter::once("SUBSCRIBE").chain(names.iter().map(String::as_str)).collect();
     app.send(&wire(&request));
     for (number, name) in names.iter().enumerate() {
@@ -357,6 +357,6 @@ fn many_subscriptions_are_told_of_without_counting_them_all_each_time() {
     for left in (0..names.len()).rev() {
         assert!(app.text().ends_with(&format!("\r\n:{left}\r\n")));
     }
-    // Where each counted all, it took a minute.
-    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    // Where each counted all, it took minutes.
+    assert!(start.elapsed() < FOREVER, "{:?}", start.elapsed());
 }

@@ -9,11 +9,11 @@
 mod chaos;
 mod support;
 
-use chaos::{DURABLE, Link, Plan, Process, Stand, USUAL, Workload};
+use chaos::{DURABLE, IMPATIENT, Link, Plan, Process, Stand, USUAL, Workload};
 use rustix::process::Signal;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::{Cut, Hotring, Redis, Relay, Scratch, Way, eventually, pool, shards, wire};
+use support::{Client, Cut, Hotring, Redis, Relay, Scratch, Way, eventually, pool, shards, wire};
 
 const ALL: [usize; 3] = [0, 1, 2];
 const OTHERS: [usize; 2] = [0, 2];
@@ -59,7 +59,7 @@ fn a_server_that_comes_back_empty_is_empty_and_no_more() {
 
 #[test]
 fn a_server_that_stands_still_and_goes_on() {
-    let stand = Stand::new(&[], &[], Plan { seed: 4, ..USUAL });
+    let stand = Stand::new(&[], &IMPATIENT, Plan { seed: 4, ..USUAL });
     for _ in 0..2 {
         let before = stand.work.counts();
         stand.redis[1].freeze();
@@ -77,8 +77,8 @@ fn connections_that_are_cut_both_ways() {
     for how in [Cut::Fin, Cut::Reset, Cut::Fin, Cut::Reset] {
         let visits = stand.relays[1].visits();
         stand.relays[1].cut(how);
+        eventually("it is connected again", || stand.relays[1].visits() > visits);
         stand.work.goes_on(&ALL, 200);
-        assert!(stand.relays[1].visits() > visits, "it was connected again");
     }
     stand.work.finish().0.only(&[1]);
 }
@@ -115,7 +115,7 @@ fn a_server_that_can_no_longer_be_reached() {
 #[test]
 fn black_holes_either_way_and_both_ways() {
     for (seed, ways) in (8..).zip([&[Way::ToServer][..], &[Way::ToProxy], &[Way::ToServer, Way::ToProxy]]) {
-        let stand = Stand::new(&[], &[], Plan { seed, ..USUAL });
+        let stand = Stand::new(&[], &IMPATIENT, Plan { seed, ..USUAL });
         let before = stand.work.counts();
         ways.iter().for_each(|&way| stand.relays[1].hold(way));
         stand.work.fails(1, &before, 20);
@@ -129,7 +129,7 @@ fn black_holes_either_way_and_both_ways() {
 
 #[test]
 fn a_slow_shard_is_waited_for() {
-    let stand = Stand::new(&[], &["timeout: 10s"], Plan { seed: 11, ..USUAL });
+    let stand = Stand::new(&[], &[], Plan { seed: 11, ..USUAL });
     stand.relays[1].delay(Way::ToServer, Duration::from_millis(200));
     stand.relays[1].delay(Way::ToProxy, Duration::from_millis(300));
     stand.work.goes_on(&[1], 20);
@@ -142,7 +142,7 @@ fn a_slow_shard_is_waited_for() {
 
 #[test]
 fn a_narrow_connection_is_waited_for() {
-    let stand = Stand::new(&[], &["timeout: 15s"], Plan { seed: 12, ..USUAL });
+    let stand = Stand::new(&[], &[], Plan { seed: 12, ..USUAL });
     stand.relays[1].throttle(Way::ToServer, 600_000);
     stand.relays[1].throttle(Way::ToProxy, 600_000);
     stand.work.goes_on(&[1], 100);
@@ -242,7 +242,7 @@ fn servers_that_move_under_load_are_followed() {
     let dir = Scratch::new();
     let write = |round: usize| {
         let servers: Vec<&str> = relays.iter().map(|two| two[round % 2].address()).collect();
-        let timeout = format!("timeout: {}s", 5 + round % 2);
+        let timeout = format!("timeout: {}s", 60 + round % 2);
         let text = pool(&servers, &["^log: {level: off}", &timeout]);
         dir.write("proxy.yaml", &text.replace("admin: off", "admin: 127.0.0.1:0"))
     };
@@ -308,27 +308,31 @@ fn what_one_app_asks_stays_in_order_while_its_server_moves() {
 fn a_command_that_blocks_does_not_outlast_its_own_time() {
     let redis = Redis::start(&[]);
     let relay = Relay::to(redis.address());
-    let hotring = Hotring::over(&[relay.address()], &["timeout: 100ms", "connect_timeout: 200ms"]);
+    // While the relay holds all back, nobody is to be judged but by who waits.
+    let hotring = Hotring::over(&[relay.address()], &["timeout: 3s", "probe_timeout: 1m"]);
     let mut patient = hotring.app();
     patient.send(&wire(&["BLPOP", "list", "0"]));
-    for asked in [
-        &["BLPOP", "list", "0.3"][..],
-        &["BLMPOP", "0.3", "1", "list", "LEFT"],
-        &["XREAD", "BLOCK", "300", "STREAMS", "stream", "$"],
-        &["WAIT", "1", "300"],
-    ] {
-        let mut app = hotring.app();
-        // Ended by the server, a long time after a common request would have been given up.
-        let said = String::from_utf8(app.call(asked)).unwrap();
-        assert!(["*-1\r\n", ":0\r\n"].contains(&said.as_str()), "{asked:?}: {said}");
-        app.send(&wire(asked));
-        eventually("it waits", || redis.client().ask("INFO clients").contains("blocked_clients:2\r\n"));
-        relay.hold(Way::ToProxy);
-        let text = "-ERR shard s0 timed out (no answer within the pool's timeout); the command may have run\r\n";
-        assert_eq!(app.text(), text, "{asked:?}");
-        relay.heal();
-        eventually("it is over", || redis.client().ask("INFO clients").contains("blocked_clients:1\r\n"));
-    }
+    let ask = |apps: &mut [Client], millis: &str, seconds: &str| {
+        let all: [&[&str]; 4] = [
+            &["BLPOP", "list", seconds],
+            &["BLMPOP", seconds, "1", "list", "LEFT"],
+            &["XREAD", "BLOCK", millis, "STREAMS", "stream", "$"],
+            &["WAIT", "1", millis],
+        ];
+        apps.iter_mut().zip(all).for_each(|(app, asked)| app.send(&wire(asked)));
+    };
+    let mut apps = [(); 4].map(|()| hotring.app());
+    // Ended by the server, after a common request would have been given up.
+    ask(&mut apps, "4000", "4");
+    let said = apps.each_mut().map(Client::text);
+    assert_eq!(said, ["*-1\r\n", "*-1\r\n", "*-1\r\n", ":0\r\n"]);
+    // Asked on the same connections, which need no handshake.
+    relay.hold(Way::ToProxy);
+    ask(&mut apps, "300", "0.3");
+    let text = "-ERR shard s0 timed out (no answer within the pool's timeout); the command may have run\r\n";
+    assert_eq!(apps.each_mut().map(Client::text), [text; 4]);
+    relay.heal();
+    eventually("it is over", || redis.client().ask("INFO clients").contains("blocked_clients:1\r\n"));
     assert_eq!(redis.client().ask("LPUSH list element"), ":1\r\n");
     assert_eq!(patient.text(), "*2\r\n$4\r\nlist\r\n$7\r\nelement\r\n");
 }
@@ -338,7 +342,7 @@ fn a_command_that_blocks_does_not_outlast_its_own_time() {
 fn a_proxy_that_is_told_to_end_under_load_owes_nobody_anything() {
     let (_redis, at) = shards(3);
     let dir = Scratch::new();
-    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}"]));
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", "^drain: {timeout: 1m}"]));
     let mut hotring = Process::start(&config);
     let work = Workload::start(hotring.address(), 3, Plan { seed: 17, apps: 12, ..USUAL });
     work.shared.drains.store(true, Ordering::Release);
@@ -363,7 +367,7 @@ fn a_proxy_that_hands_over_refuses_nobody() {
     let (_redis, at) = shards(3);
     let dir = Scratch::new();
     let handover = format!("^handover: {}", dir.file("handover.sock"));
-    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", &handover]));
+    let config = dir.write("proxy.yaml", &pool(&at, &["^log: {level: off}", "^drain: {timeout: 1m}", &handover]));
     let mut hotring = Process::start(&config);
     let work = Workload::start(hotring.address(), 3, Plan { seed: 19, apps: 12, ..USUAL });
     work.shared.drains.store(true, Ordering::Release);

@@ -6,7 +6,7 @@ use hotring::command::{self, Keys, Spec, Treatment};
 use hotring::resp::Request;
 use hotring::resp::control::{self, Control};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,7 +79,7 @@ impl Server {
         // It goes on logging; nobody reading would stop it in the end.
         std::thread::spawn(move || log.for_each(drop));
         let stream = UnixStream::connect(&socket).expect("the server's socket");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         Some(Server { process, stream, directory, unread: Vec::new() })
     }
 
@@ -90,7 +90,11 @@ impl Server {
                 return reply;
             }
             let mut buffer = [0; 1 << 16];
-            let read = self.stream.read(&mut buffer).expect("a reply in time");
+            let read = match self.stream.read(&mut buffer) {
+                // The process was stopped and continued.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("a reply in time"),
+            };
             assert!(read > 0, "the server hung up");
             self.unread.extend(&buffer[..read]);
         }

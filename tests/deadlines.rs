@@ -166,8 +166,7 @@ fn a_thousand_sessions_are_looked_at_however_the_ticks_come() {
 #[test]
 fn sockets_are_closed_in_time() {
     let redis = Redis::start(&[]);
-    let keys =
-        ["client_idle_timeout: 300ms", "request_timeout: 300ms", "auth_timeout: 300ms", "client_auth: {password: x}"];
+    let keys = ["client_idle_timeout: 3s", "request_timeout: 3s", "auth_timeout: 3s", "client_auth: {password: x}"];
     let hotring = Hotring::with_admin(&pool(&[redis.address()], &keys));
     let log_in = || {
         let mut app = hotring.app();

@@ -172,7 +172,7 @@ fn connections_begin_with_different_addresses() {
         let (hosts, (one, port)) = (Hosts::default(), Node::at("127.0.0.1", 0).await);
         let (other, _) = Node::at("127.0.0.2", port).await;
         hosts.set("shard", &["127.0.0.1", "127.0.0.2"]);
-        let hub = worker(&hosts, &pool(&[format!("shard:{port}")], &["server_connections: 4"]));
+        let hub = worker(&hosts, &pool(&[format!("shard:{port}")], &["server_connections: 4", "probe_interval: off"]));
         for _ in 0..4 {
             App::of(&hub).await.ask("GET k").await;
         }
@@ -188,8 +188,7 @@ fn an_address_that_swallows_everything_leaves_time_for_the_others() {
         let (_well, _) = Node::at("127.0.0.2", port).await;
         hole.mute.set(true);
         hosts.set("shard", &["127.0.0.1", "127.0.0.2"]);
-        let hub =
-            worker(&hosts, &pool(&[format!("shard:{port}")], &["server_connections: 4", "connect_timeout: 400ms"]));
+        let hub = worker(&hosts, &pool(&[format!("shard:{port}")], &["server_connections: 4", "connect_timeout: 4s"]));
         for _ in 0..4 {
             assert_eq!(App::of(&hub).await.ask("GET k").await, "+127.0.0.2\r\n");
         }
@@ -202,10 +201,8 @@ fn a_resolver_that_hangs_holds_up_nobody_else_and_is_asked_once() {
     run(async {
         let (hosts, (_node, port)) = (Hosts::default(), Node::at("127.0.0.1", 0).await);
         let servers = [format!("hangs:{port}"), format!("127.0.0.1:{port}")];
-        let hub = worker(
-            &hosts,
-            &pool(&servers, &["server_connections: 3", "connect_timeout: 100ms", "probe_interval: off"]),
-        );
+        let hub =
+            worker(&hosts, &pool(&servers, &["server_connections: 3", "connect_timeout: 2s", "probe_interval: off"]));
         let mut apps = Vec::new();
         for _ in 0..6 {
             let mut app = App::of(&hub).await;
@@ -234,7 +231,10 @@ fn a_connection_follows_its_name_and_nothing_is_cut() {
         let (hosts, (old, port)) = (Hosts::default(), Node::at("127.0.0.1", 0).await);
         let (new, _) = Node::at("127.0.0.2", port).await;
         hosts.set("shard", &["127.0.0.1"]);
-        let hub = worker(&hosts, &pool(&[format!("shard:{port}")], &["dns_refresh: 20ms", "timeout: off"]));
+        let hub = worker(
+            &hosts,
+            &pool(&[format!("shard:{port}")], &["dns_refresh: 20ms", "timeout: off", "probe_interval: off"]),
+        );
         let (mut app, mut slow) = (App::of(&hub).await, App::of(&hub).await);
         assert_eq!(app.ask("GET k").await, "+127.0.0.1\r\n");
         slow.send("GET slow").await;
@@ -296,7 +296,7 @@ fn where_the_new_address_cannot_be_reached_the_old_one_goes_on() {
     run(async {
         let (hosts, (old, port)) = (Hosts::default(), Node::at("127.0.0.1", 0).await);
         hosts.set("shard", &["127.0.0.1"]);
-        let hub = worker(&hosts, &pool(&[format!("shard:{port}")], &["dns_refresh: 10ms"]));
+        let hub = worker(&hosts, &pool(&[format!("shard:{port}")], &["dns_refresh: 10ms", "probe_interval: off"]));
         let mut app = App::of(&hub).await;
         app.ask("GET k").await;
         hosts.set("shard", &["127.0.0.3"]);

@@ -71,7 +71,7 @@ impl Drop for Process {
 fn yaml(port: u16, server: &str, top: &str) -> String {
     format!(
         "admin: 127.0.0.1:0\n{top}\npools:\n  main:\n    listen: 127.0.0.1:{port}\n    servers: [\"{server}:1 s\"]\n    \
-         timeout: off\n"
+         timeout: off\n    connect_timeout: 1m\n    probe_timeout: 1m\n"
     )
 }
 
@@ -94,7 +94,7 @@ fn it_is_not_ready_first_and_ends_when_all_is_answered() {
     let (server, answer) = held();
     let dir = Scratch::new();
     let port = free_port();
-    let file = dir.write("proxy.yaml", &yaml(port, server.address(), "drain: {delay: 500ms, timeout: 60s}"));
+    let file = dir.write("proxy.yaml", &yaml(port, server.address(), "drain: {delay: 4s, timeout: 60s}"));
     let mut hotring = Process::start(&file);
     let at = format!("127.0.0.1:{port}");
     let (mut idle, mut asks) = (Client::connect(&at), Client::connect(&at));
@@ -152,7 +152,7 @@ fn another_process_takes_over_and_nobody_is_refused() {
     let dir = Scratch::new();
     let port = free_port();
     let socket = dir.file("app.sock");
-    let top = format!("handover: {}\ndrain: {{delay: 200ms}}", dir.file("handover.sock"));
+    let top = format!("handover: {}\ndrain: {{delay: 2s, timeout: 60s}}", dir.file("handover.sock"));
     let text = yaml(port, redis.address(), &top).replace("listen: ", &format!("listen:\n      - {socket}\n      - "));
     let file = dir.write("proxy.yaml", &text);
     let mut running = Process::start(&file);
@@ -330,5 +330,6 @@ fn neither_a_silent_successor_nor_a_file_without_an_end_holds_the_stop() {
     // One after the other, and so after that.
     hotring.tell(Signal::TERM);
     assert_eq!(hotring.end(), Some(0));
-    assert!(started.elapsed() < FOREVER);
+    // A successor may take a minute to start.
+    assert!(started.elapsed() < FOREVER / 2);
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::time::Duration;
-use support::{Client, Fake, Hotring, Redis, eventually, home, key_on, keys_on, now, shards, wire};
+use support::{Client, FOREVER, Fake, Hotring, Redis, eventually, home, key_on, keys_on, now, shards, wire};
 
 /// Sends a request whose reply will not come soon, and waits until the worker has read and sent it.
 fn send_on(app: &mut Client, hotring: &Hotring, request: &[u8]) {
@@ -46,7 +46,8 @@ fn a_killed_shard_costs_its_own_keys_and_comes_back_by_itself() {
         assert_eq!(app.ask(&format!("GET {a}")), "$1\r\n1\r\n");
         assert_eq!(app.ask(&format!("MGET {a} {c}")), "*2\r\n$1\r\n1\r\n$1\r\n3\r\n");
     }
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // `timeout` and `connect_timeout` are a minute: nobody has waited for that.
+    assert!(start.elapsed() < FOREVER / 2);
     redis[1].restart();
     eventually("the shard is back", || app.ask(&format!("SET {b} again")) == "+OK\r\n");
     assert_eq!(app.ask(&format!("GET {b}")), "$5\r\nagain\r\n");
@@ -71,7 +72,7 @@ fn a_shard_that_was_restarted_while_nobody_asked_costs_nobody_anything() {
 #[test]
 fn a_shard_that_stands_still_times_out_and_others_do_not() {
     let (redis, at) = shards(3);
-    let hotring = Hotring::over(&at, &["timeout: 1s"]);
+    let hotring = Hotring::over(&at, &["timeout: 5s"]);
     let mut app = hotring.app();
     let [a, b, c] = [0, 1, 2].map(|shard| key_on(shard, 3));
     assert_eq!(app.ask(&format!("MSET {a} 1 {b} 2 {c} 3")), "+OK\r\n");
@@ -79,21 +80,23 @@ fn a_shard_that_stands_still_times_out_and_others_do_not() {
     let mut waiting = hotring.app();
     let start = now();
     waiting.send(&[wire(&["GET", &b]), wire(&["INCR", &b]), wire(&["MGET", &a, &b])].concat());
-    for _ in 0..50 {
-        assert_eq!(app.ask(&format!("GET {a}")), "$1\r\n1\r\n");
-        assert_eq!(app.ask(&format!("GET {c}")), "$1\r\n3\r\n");
-    }
-    assert!(start.elapsed() < Duration::from_secs(1), "the others took {:?}", start.elapsed());
     let text = "-ERR shard s1 timed out (no answer within the pool's timeout); the command may have run\r\n";
-    for _ in 0..3 {
-        assert_eq!(waiting.text(), text);
-    }
-    let took = start.elapsed();
-    assert!((1000..10_000).contains(&took.as_millis()), "{took:?}");
+    let mut meanwhile = 0;
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| [waiting.text(), waiting.text(), waiting.text()]);
+        while !late.is_finished() {
+            assert_eq!(app.ask(&format!("GET {a}")), "$1\r\n1\r\n");
+            assert_eq!(app.ask(&format!("GET {c}")), "$1\r\n3\r\n");
+            meanwhile += 1;
+        }
+        assert_eq!(late.join().unwrap(), [text; 3]);
+    });
+    assert!(meanwhile >= 10, "the others were answered {meanwhile} times");
+    assert!(start.elapsed() >= Duration::from_secs(5), "{:?}", start.elapsed());
     let start = now();
     let said = app.ask(&format!("GET {b}"));
     assert_eq!(said, "-ERR shard s1 is down (no answer within the pool's timeout); nothing was sent\r\n");
-    assert!(start.elapsed() < Duration::from_secs(1), "refused at once");
+    assert!(start.elapsed() < Duration::from_secs(5), "refused at once");
     redis[1].thaw();
     // What the old connection would have answered goes to nobody; the INCR did run.
     eventually("the shard is back", || !app.ask(&format!("GET {b}")).starts_with('-'));
@@ -194,7 +197,7 @@ fn a_server_that_answers_too_few_times_out() {
             }
         }
     });
-    let hotring = Hotring::over(&[lazy.address()], &["timeout: 200ms"]);
+    let hotring = Hotring::over(&[lazy.address()], &["timeout: 3s"]);
     let mut app = hotring.app();
     app.send(&[wire(&["GET", "a"]), wire(&["GET", "b"]), wire(&["GET", "skip"])].concat());
     assert_eq!((app.text(), app.text()), ("+OK\r\n".into(), "+OK\r\n".into()));
@@ -239,7 +242,10 @@ fn a_server_that_does_not_shake_hands_is_not_reached() {
             visit.send(reply.as_bytes());
             visit.until_gone();
         });
-        let hotring = Hotring::over(&[silent.address()], &["connect_timeout: 200ms"]);
+        let hotring = match reply {
+            "" => Hotring::over(&[silent.address()], &["connect_timeout: 200ms"]),
+            _ => Hotring::over(&[silent.address()], &[]),
+        };
         let mut app = hotring.app();
         assert_eq!(app.ask("SET k v"), format!("-ERR shard s0 cannot be reached ({reason}); nothing was sent\r\n"));
         let said = app.ask("SET k v");
@@ -464,7 +470,7 @@ fn what_a_shard_pushes_unasked_is_nobodys_reply() {
             }
         }
     });
-    let hotring = Hotring::over(&[chatty.address()], &[]);
+    let hotring = Hotring::over(&[chatty.address()], &["probe_interval: off"]);
     let (mut one, mut other) = (hotring.app(), hotring.app());
     for app in [&mut one, &mut other] {
         assert!(app.ask("HELLO 3").starts_with("%7\r\n"));

@@ -11,8 +11,9 @@ fn stand(more: &str) -> (Vec<Redis>, Vec<Redis>, Hotring) {
     let (spare, spare_at) = shards(2);
     let yaml = format!(
         "pools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 s0\", \"{}:1 s1\"]\n    when_ejected: gutter:spare\n    \
-         gutter_ttl: 60s\n    server_failure_limit: 1\n    server_retry_timeout: 1ms\n    probe_interval: 100ms\n{more}  \
-         spare:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 s0\", \"{}:1 s1\"]\n",
+         gutter_ttl: 60s\n    server_failure_limit: 1\n    server_retry_timeout: 1ms\n    probe_interval: 100ms\n    \
+         timeout: 1m\n    connect_timeout: 1m\n{more}  \
+         spare:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 s0\", \"{}:1 s1\"]\n    timeout: 1m\n    connect_timeout: 1m\n",
         at[0], at[1], spare_at[0], spare_at[1]
     );
     let hotring = Hotring::with_admin(&yaml);
@@ -38,10 +39,10 @@ fn the_gutter_takes_the_keys_of_an_ejected_server_for_a_while() {
     assert_eq!(app.ask(&format!("SET {b} 3")), "+OK\r\n");
     assert_eq!(app.ask(&format!("GET {b}")), "$1\r\n3\r\n");
     let ttl = left(&spare, &b);
-    assert!(matches!(ttl[..], [50_000..=60_000]), "{ttl:?}");
-    assert_eq!(app.ask(&format!("SET {b} 4 PX 5000")), "+OK\r\n");
+    assert!(matches!(ttl[..], [30_001..=60_000]), "{ttl:?}");
+    assert_eq!(app.ask(&format!("SET {b} 4 PX 30000")), "+OK\r\n");
     let ttl = left(&spare, &b);
-    assert!(matches!(ttl[..], [1..=5_000]), "{ttl:?}");
+    assert!(matches!(ttl[..], [1..=30_000]), "{ttl:?}");
     let more: Vec<String> = (0..)
         .map(|n| format!("more{n}"))
         .filter(|key| hotring.page(&format!("/explain?pool=main&key={key}")).1.contains("stands in"))
@@ -52,7 +53,7 @@ fn the_gutter_takes_the_keys_of_an_ejected_server_for_a_while() {
     assert_eq!(app.ask(&format!("EVAL return(redis.call('SET',KEYS[1],'z')) 1 {}", more[3])), "+OK\r\n");
     for key in &more {
         let ttl = left(&spare, key);
-        assert!(matches!(ttl[..], [50_000..=60_000]), "{key}: {ttl:?}");
+        assert!(matches!(ttl[..], [30_001..=60_000]), "{key}: {ttl:?}");
     }
     assert_eq!(app.ask(&format!("MGET {} {a} {}", more[0], more[1])), "*3\r\n$1\r\n1\r\n$1\r\n9\r\n$1\r\n2\r\n");
     // What stays home is written there, and for good.
@@ -102,8 +103,9 @@ fn a_gutter_comes_and_goes_with_the_configuration() {
     let yaml = |way: &str| {
         format!(
             "watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 s0\", \"{}:1 s1\"]\n    when_ejected: {way}\n    \
-             server_failure_limit: 1\n    server_retry_timeout: 1ms\n    probe_interval: 100ms\n  spare:\n    listen: \
-             127.0.0.1:0\n    servers: [\"{}:1 s0\"]\n",
+             server_failure_limit: 1\n    server_retry_timeout: 1ms\n    probe_interval: 100ms\n    timeout: 1m\n    \
+             connect_timeout: 1m\n  spare:\n    listen: \
+             127.0.0.1:0\n    servers: [\"{}:1 s0\"]\n    timeout: 1m\n    connect_timeout: 1m\n",
             at[0], at[1], spare_at[0]
         )
     };

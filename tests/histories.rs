@@ -93,6 +93,13 @@ fn from_memory_nobody_misses_a_write_of_his_hotring_goes_back_or_reads_what_is_t
 }
 
 #[test]
+fn from_memory_with_what_was_written_there_nobody_misses_goes_back_or_reads_what_is_too_old() {
+    let (report, answered) = history(&["hot_keys: {reads: near, near_all: true, near_writes: true}"], &NEAR, None);
+    clean(&report);
+    assert!(answered < 0.9, "hardly anything was answered from memory: the shards answered {answered}");
+}
+
+#[test]
 fn from_copies_nobody_misses_a_write_of_his_hotring_or_reads_what_is_too_old() {
     clean(&history(&["hot_keys: {reads: copies}"], &COPIES, None).0);
 }

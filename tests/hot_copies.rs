@@ -14,7 +14,7 @@ mod sidecar;
 
 use hotring::stages::hot::{Config, Reads};
 use sidecar::Sidecar;
-use support::{Redis, now, shards};
+use support::{FOREVER, Redis, now, shards};
 
 const MS: u64 = 1_000;
 
@@ -210,7 +210,8 @@ fn nobody_reads_behind_what_was_written_through_the_same_process() {
     }
     let (mut version, mut hits) = (0_u64, 0);
     let mut next = [0_u64; 2];
-    while from.elapsed().as_millis() < 5_000 {
+    while from.elapsed().as_millis() < 5_000 || version <= 8 || hits <= 100 {
+        assert!(from.elapsed() < FOREVER, "{version} {hits}");
         for n in 0..2 {
             let sidecar = &mut sidecars[n];
             if sidecar.now() >= next[n] {
@@ -229,7 +230,6 @@ fn nobody_reads_behind_what_was_written_through_the_same_process() {
         assert!(seen.iter().all(|&seen| seen <= written));
         hits = sidecars.iter_mut().map(|sidecar| sidecar.counts()[1]).sum();
     }
-    assert!(version > 8 && hits > 100, "{version} {hits}");
 }
 
 fn read(sidecar: &mut Sidecar, session: u32) -> u64 {
@@ -263,7 +263,7 @@ fn a_copy_does_not_outlive_its_key() {
     let (servers, at) = shards(3);
     let mut sidecar = Sidecar::new(&at, config(60_000 * MS), 2, now());
     let mut home = servers[usize::from(sidecar.home("k"))].client();
-    home.ask("SET k v PX 600");
+    home.ask("SET k v PX 3000");
     sidecar.enter("k", 3);
     let copies = sidecar.copies("k");
     sidecar.until("copies are made", |sidecar| {
@@ -272,7 +272,7 @@ fn a_copy_does_not_outlive_its_key() {
     });
     for (shard, name) in &copies {
         let left: i64 = say(&servers[usize::from(*shard)], &format!("PTTL {name}"))[1..].parse().unwrap();
-        assert!(left <= 600, "{left}");
+        assert!(left <= 3000, "{left}");
     }
     support::eventually("it has expired", || home.ask("EXISTS k") == ":0\r\n");
     // Its own deadline came first, up to the clocks' milliseconds.
@@ -287,7 +287,12 @@ fn what_a_killed_process_leaves_is_no_older_than_it_may_be() {
     let mut reader = Sidecar::new(&at, config(staleness), 2, from);
     let mut home = servers[usize::from(reader.home("k"))].client();
     let mut behind = 0;
-    for round in 0..4 {
+    for round in 0.. {
+        // In time for a read or not is the machine's doing, too.
+        if round >= 4 && behind > 0 {
+            break;
+        }
+        assert!(round < 40, "it was never behind: nothing was left to be read");
         home.ask(&format!("SET k {round}"));
         let mut filler = Sidecar::new(&at, config(staleness), 2, from);
         filler.enter("k", 3);
@@ -297,12 +302,12 @@ fn what_a_killed_process_leaves_is_no_older_than_it_may_be() {
         fill(&mut filler, &servers, "k");
         // Its connections break, and nobody is there to take its copies away.
         drop(filler);
-        home.ask(&format!("SET k {}", round + 10));
+        home.ask(&format!("SET k {}", round + 100));
         let written = reader.now();
         loop {
             let asked = reader.now();
             let seen = read(&mut reader, 0);
-            if seen != round + 10 {
+            if seen != round + 100 {
                 behind += 1;
                 // Servers expire by the millisecond, and by clocks of their own.
                 assert!(asked <= written + staleness + 20 * MS, "{} us after the write", asked - written);
@@ -312,7 +317,6 @@ fn what_a_killed_process_leaves_is_no_older_than_it_may_be() {
             }
         }
     }
-    assert!(behind > 0, "it was never behind: nothing was left to be read");
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Stand {
 }
 
 /// What is kept ends by itself after half a minute: what is told of a change must come before that.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(25);
 
 fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = now();

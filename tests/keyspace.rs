@@ -263,7 +263,7 @@ fn a_shard_that_dies_in_the_midst_is_an_error_and_the_connection_goes_on() {
 #[test]
 fn a_frozen_shard_times_out() {
     let (redis, at) = shards(3);
-    let hotring = Hotring::over(&at, &["timeout: 300"]);
+    let hotring = Hotring::over(&at, &["timeout: 3s"]);
     let mut app = hotring.app();
     assert_eq!(app.ask("DBSIZE"), ":0\r\n");
     redis[2].freeze();

@@ -13,7 +13,7 @@ use hotring::engine::{Engine, PoolConfig};
 use hotring::units::Secret;
 use inner::{Wires, request};
 use std::sync::Arc;
-use support::{Hotring, eventually, pool, shards};
+use support::{Hotring, eventually, now, pool, shards};
 
 const SECOND: u64 = 1_000_000;
 
@@ -145,13 +145,15 @@ fn real_servers_see_no_more_than_the_limits_let_through() {
         assert_eq!(app.ask(&format!("SET k{n} v")), "+OK\r\n");
     }
     assert_eq!(batch.ask("AUTH batch pw"), "+OK\r\n");
+    let start = now();
     let said: Vec<String> = (0..40).map(|n| batch.ask(&format!("INCR n{n}"))).collect();
+    let most = 11 + 5 * start.elapsed().as_secs() as usize + 5;
     let through = said.iter().filter(|said| *said == ":1\r\n").count();
     let refused = said.iter().filter(|said| **said == text("user batch")).count();
     // Its worker's half of ten at once, and what flows in meanwhile.
-    assert!((5..35).contains(&through) && through + refused == 40, "{said:?}");
+    assert!((5..=most).contains(&through) && through + refused == 40, "{said:?}");
     assert_eq!(redis.iter().map(|redis| redis.calls("incr")).sum::<u64>(), through as u64);
-    let big = "x".repeat(4000);
+    let big = "x".repeat(100_000);
     assert_eq!(app.ask(&format!("SET big:1 {big}")), "+OK\r\n", "larger than the burst, and nothing was asked before");
     assert_eq!(app.ask("GET big:1"), text("big values"));
     assert_eq!(app.ask("GET k1"), "$1\r\nv\r\n");

@@ -15,7 +15,7 @@ fn an_ejected_shard_leaves_and_comes_back() {
         let list: String = servers.iter().map(|(name, at)| format!("      - {at}:1 {name}\n")).collect();
         format!(
             "watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    auto_eject_hosts: true\n    \
-             server_failure_limit: 1\n    server_retry_timeout: 10m\n    preconnect: true\n    servers:\n{list}"
+             server_failure_limit: 1\n    server_retry_timeout: 10m\n    preconnect: true\n    timeout: 1m\n    connect_timeout: 1m\n    servers:\n{list}"
         )
     };
     let (one, both) = (file(&[("b", redis.address())]), file(&[("a", &dead), ("b", redis.address())]));
@@ -41,7 +41,8 @@ fn asking_what_would_change_does_not_keep_it_from_being_taken() {
     let (_redis, at) = shards(1);
     let file = |most: u32| {
         format!(
-            "watch: 300ms\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 a\"]\n    max_pipeline: {most}\n",
+            "watch: 300ms\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 a\"]\n    connect_timeout: 1m\n    \
+             max_pipeline: {most}\n",
             at[0]
         )
     };
@@ -60,7 +61,10 @@ fn a_file_that_a_change_brings_along_is_followed_too() {
     let dir = Scratch::new();
     let secret = dir.write("secret", "one");
     let file = |keys: &str| {
-        format!("watch: 100ms\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 a\"]\n{keys}", at[0])
+        format!(
+            "watch: 100ms\npools:\n  main:\n    listen: 127.0.0.1:0\n    connect_timeout: 1m\n    servers: [\"{}:1 a\"]\n{keys}",
+            at[0]
+        )
     };
     let path = dir.write("proxy.yaml", &file(""));
     let hotring = Hotring::with_file(&file(""), Path::new(&path));
@@ -79,8 +83,8 @@ fn a_refused_swap_of_listeners_can_still_be_made() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let file = |x: &str, y: &str| {
         format!(
-            "watch: off\npools:\n  x:\n    listen: {x}\n    servers: [\"{}:1 s\"]\n  y:\n    listen: {y}\n    servers: \
-             [\"{}:1 s\"]\n",
+            "watch: off\npools:\n  x:\n    listen: {x}\n    connect_timeout: 1m\n    servers: [\"{}:1 s\"]\n  y:\n    listen: {y}\n    \
+             connect_timeout: 1m\n    servers: [\"{}:1 s\"]\n",
             at[0], at[1]
         )
     };
@@ -101,8 +105,12 @@ fn a_listener_that_was_closed_can_be_opened_again_at_once() {
     let (_redis, at) = shards(1);
     let dir = Scratch::new();
     let (port, socket) = (format!("127.0.0.1:{}", free_port()), dir.file("app.sock"));
-    let file =
-        |listen: &str| format!("watch: off\npools:\n  main:\n    listen: {listen}\n    servers: [\"{}:1 a\"]\n", at[0]);
+    let file = |listen: &str| {
+        format!(
+            "watch: off\npools:\n  main:\n    listen: {listen}\n    connect_timeout: 1m\n    servers: [\"{}:1 a\"]\n",
+            at[0]
+        )
+    };
     let (few, all) = (file("127.0.0.1:0"), file(&format!("[\"127.0.0.1:0\", \"{port}\", {socket}]")));
     let site = Site::new(&few);
     for _ in 0..50 {
@@ -133,9 +141,7 @@ fn a_shard_that_hangs_as_it_leaves_can_come_back() {
     let redis = Redis::start(&[]);
     let file = |servers: &[(&str, &str)]| {
         let list: String = servers.iter().map(|(name, at)| format!("      - {at}:1 {name}\n")).collect();
-        format!(
-            "watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    connect_timeout: 300ms\n    servers:\n{list}"
-        )
+        format!("watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    connect_timeout: 5s\n    servers:\n{list}")
     };
     let (one, both) = (file(&[("b", redis.address())]), file(&[("a", fake.address()), ("b", redis.address())]));
     let site = Site::new(&both);
@@ -160,7 +166,7 @@ fn a_pool_that_has_left_is_counted_no_more() {
     let (_redis, at) = shards(1);
     let pool = |name: &str| {
         format!(
-            "  {name}:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 a\"]\n    rate_limits: [{{requests: 1000/s}}]\n",
+            "  {name}:\n    listen: 127.0.0.1:0\n    connect_timeout: 1m\n    servers: [\"{}:1 a\"]\n    rate_limits: [{{requests: 1000/s}}]\n",
             at[0]
         )
     };
@@ -188,7 +194,10 @@ fn what_needs_a_restart_is_told() {
     let dir = Scratch::new();
     let socket = dir.file("app.sock");
     let file = |listen: &str, keys: &str| {
-        format!("watch: off\npools:\n  main:\n    listen: {listen}\n    servers: [\"{}:1 a\"]\n{keys}", at[0])
+        format!(
+            "watch: off\npools:\n  main:\n    listen: {listen}\n    connect_timeout: 1m\n    servers: [\"{}:1 a\"]\n{keys}",
+            at[0]
+        )
     };
     let site = Site::new(&file(&format!("\"{socket} 0600\""), ""));
     let (_, told) = site.reload(&file(&format!("\"{socket} 0666\""), ""));

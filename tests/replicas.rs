@@ -22,7 +22,7 @@ fn yaml(primary: &Redis, replicas: &[&str], more: &str) -> String {
     let listed = if replicas.is_empty() { String::new() } else { format!("    replicas: {{s0: [{listed}]}}\n") };
     format!(
         "watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 s0\"]\n{listed}    hot_keys: {{reads: replicas, \
-         max_staleness: 500ms}}\n    probe_interval: 100ms\n{more}",
+         max_staleness: 500ms}}\n    probe_interval: 100ms\n    timeout: 1m\n    connect_timeout: 1m\n{more}",
         primary.address()
     )
 }
@@ -35,8 +35,8 @@ fn read_until(app: &mut Client, key: &str, value: &str, what: &str, mut is_so: i
         for _ in 0..50 {
             assert_eq!(app.ask(&format!("GET {key}")), reply, "while waiting: {what}");
         }
-        // `timeout` is five seconds: nobody has waited for that.
-        assert!(batch.elapsed() < Duration::from_secs(4), "{what}");
+        // `timeout` is a minute: nobody has waited for that.
+        assert!(batch.elapsed() < FOREVER / 2, "{what}");
         if is_so() {
             return;
         }
@@ -162,7 +162,7 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
                 assert!(asked <= Duration::from_millis(500), "older than max_staleness: {asked:?}");
             }
         }
-        assert_eq!(hotring.metric("hotring_replicas_behind{pool=\"main\"}"), 1.0);
+        eventually("it is left out", || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0);
         link.heal();
         if stale > 0 {
             until_read_from(&mut app, "k", &(round + 1).to_string(), &[&replica]);

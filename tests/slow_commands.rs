@@ -31,7 +31,7 @@ fn server() -> (Fake, Receiver<()>, Sender<()>) {
 #[test]
 fn others_do_not_wait_behind_a_slow_command() {
     let (fake, has_come, go) = server();
-    let hotring = Hotring::over(&[fake.address()], &["slow_commands: [eval, KEYS]"]);
+    let hotring = Hotring::over(&[fake.address()], &["slow_commands: [eval, KEYS]", "probe_interval: off"]);
     let (mut slow, mut other) = (hotring.app(), hotring.app());
     assert_eq!(slow.ask("GET k"), "+quick\r\n");
     slow.send(&[wire(&["SET", "k", "1"]), wire(&["EVAL", "x", "1", "k"]), wire(&["GET", "k"])].concat());
@@ -56,7 +56,7 @@ fn others_do_not_wait_behind_a_slow_command() {
 #[test]
 fn a_slow_command_has_the_timeout_of_the_pool() {
     let (fake, has_come, _go) = server();
-    let hotring = Hotring::over(&[fake.address()], &["slow_commands: EVAL", "timeout: 200ms"]);
+    let hotring = Hotring::over(&[fake.address()], &["slow_commands: EVAL", "timeout: 3s"]);
     let (mut slow, mut other) = (hotring.app(), hotring.app());
     assert_eq!(other.ask("GET k"), "+quick\r\n");
     slow.send(&wire(&["EVAL", "x", "1", "k"]));
@@ -77,7 +77,8 @@ fn a_slow_command_has_the_timeout_of_the_pool() {
 #[test]
 fn an_app_that_leaves_leaves_no_connection_behind() {
     let (fake, has_come, go) = server();
-    let hotring = Hotring::with_admin(&pool(&[fake.address()], &["slow_commands: EVAL", "dedicated_connections: 1"]));
+    let keys = ["slow_commands: EVAL", "dedicated_connections: 1", "probe_interval: off"];
+    let hotring = Hotring::with_admin(&pool(&[fake.address()], &keys));
     for n in 1..=3 {
         let mut slow = hotring.app();
         slow.send(&wire(&["EVAL", "x", "1", "k"]));

@@ -238,7 +238,7 @@ fn a_part_that_does_not_fit_is_an_error_and_no_wrong_answer() {
         b"MSET" => b":1\r\n".to_vec(),
         _ => b"$-1\r\n".to_vec(),
     });
-    let hotring = Hotring::over(&[redis.address(), liar.address()], &[]);
+    let hotring = Hotring::over(&[redis.address(), liar.address()], &["probe_interval: off"]);
     let mut app = hotring.app();
     let a = key_on(0, 2);
     let lies = keys_on(1, 2, 2);

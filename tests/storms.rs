@@ -12,7 +12,7 @@ use support::{Client, Fake, Hotring, eventually, key_on, now, pool, shards, wire
 #[test]
 fn two_thousand_apps_at_once_are_few_connections() {
     let (redis, at) = shards(2);
-    let hotring = Hotring::over(&at, &["^workers: 2", "server_connections: 2", "backlog: 4096"]);
+    let hotring = Hotring::over(&at, &["^workers: 2", "server_connections: 2", "backlog: 4096", "probe_interval: off"]);
     let askers: Vec<_> = (0..8)
         .map(|_| {
             let address = hotring.address(0).to_owned();
@@ -74,15 +74,18 @@ fn a_shard_that_accepts_and_closes_is_called_on_at_a_bounded_rate() {
 #[test]
 fn a_connection_of_a_sessions_own_waits_for_its_turn_within_connect_timeout() {
     let shard = Fake::answering(|_| b"*-1\r\n".to_vec());
-    let keys = ["reconnect_rate: 1", "reconnect_burst: 2", "connect_timeout: 50ms"];
+    let keys = ["reconnect_rate: 1", "reconnect_burst: 2", "connect_timeout: 900ms", "probe_interval: off"];
     let hotring = Hotring::over(&[shard.address()], &keys);
     let mut apps: Vec<Client> = (0..6).map(|_| hotring.app()).collect();
+    let start = now();
     // All at once, so that none can use what another has given back.
     apps.iter_mut().for_each(|app| app.send(&wire(&["MULTI"])));
     apps.iter_mut().for_each(|app| app.send(&wire(&["GET", "k"])));
     let said: Vec<[String; 2]> = apps.iter_mut().map(|app| [app.text(), app.text()]).collect();
     let refused = said.iter().filter(|said| said[1].contains("more connections are wanted than")).count();
-    assert_eq!(refused, 4, "{said:?}");
+    // One more for each second that the machine may have had no time for this.
+    let most = 2 + start.elapsed().as_secs() as usize;
+    assert!((6_usize.saturating_sub(most)..=4).contains(&refused), "{said:?}");
     assert!(said.iter().all(|said| !said[1].contains("may have run")), "{said:?}");
-    assert_eq!(shard.visits(), 2);
+    assert_eq!(shard.visits(), 6 - refused);
 }

@@ -156,7 +156,7 @@ fn a_protocol_that_changes_under_a_watch_is_the_protocol_of_the_transaction() {
 #[test]
 fn a_command_that_waits_for_no_key_leaves_a_watch_alone() {
     let (redis, at) = shards(1);
-    let hotring = Hotring::over(&at, &["dedicated_connections: 1"]);
+    let hotring = Hotring::over(&at, &["dedicated_connections: 1", "probe_interval: off"]);
     let mut app = hotring.app();
     let told = ask_all(&mut app, &["WATCH k", "SET k 1", "WAIT 0 1", "MULTI", "SET k 2", "EXEC", "GET k"]);
     assert_eq!(told, ["+OK\r\n", "+OK\r\n", ":0\r\n", "+OK\r\n", "+QUEUED\r\n", "*-1\r\n", "$1\r\n1\r\n"]);
@@ -248,7 +248,7 @@ fn what_cannot_be_part_of_a_transaction_makes_it_fail_as_a_whole() {
 #[test]
 fn order_holds_before_within_and_behind_a_pipelined_transaction() {
     let (redis, at) = shards(3);
-    let hotring = Hotring::over(&at, &[]);
+    let hotring = Hotring::over(&at, &["probe_interval: off"]);
     let keys: Vec<String> = (0..3).map(|shard| key_on(shard, 3)).collect();
     for resp3 in [false, true] {
         let mut app = app(&hotring, resp3);
@@ -315,7 +315,7 @@ fn transactions_of_many_apps_each_count_once() {
     const APPS: usize = 8;
     const EACH: usize = 40;
     let (redis, at) = shards(3);
-    let hotring = Hotring::over(&at, &[]);
+    let hotring = Hotring::over(&at, &["probe_interval: off"]);
     let keys: Vec<Vec<String>> = (0..3).map(|shard| keys_on(shard, 3, 2)).collect();
     let threads: Vec<_> = (0..APPS)
         .map(|number| {
@@ -432,7 +432,7 @@ fn a_watch_that_was_lost_stays_lost_until_it_is_ended() {
 #[test]
 fn who_comes_after_an_app_that_left_finds_the_connection_clean() {
     let (redis, at) = shards(1);
-    let hotring = Hotring::over(&at, &["dedicated_connections: 1"]);
+    let hotring = Hotring::over(&at, &["dedicated_connections: 1", "probe_interval: off"]);
     let leaving: &[&[&str]] = &[
         &["WATCH k"],
         &["MULTI", "SET k 1"],
@@ -473,7 +473,7 @@ fn who_comes_after_an_app_that_left_finds_the_connection_clean() {
 #[test]
 fn no_more_than_so_many_at_a_time() {
     let (redis, at) = shards(1);
-    let hotring = Hotring::over(&at, &["dedicated_connections: 1"]);
+    let hotring = Hotring::over(&at, &["dedicated_connections: 1", "probe_interval: off"]);
     let (mut one, mut other) = (hotring.app(), hotring.app());
     let exhausted = "-ERR all 1 dedicated connections to shard s0 are in use; nothing was sent\r\n";
     for begin in [&["WATCH k"][..], &["MULTI", "SET k 1"]] {
@@ -501,7 +501,7 @@ fn no_more_than_so_many_at_a_time() {
 #[test]
 fn connections_are_used_again() {
     let (redis, at) = shards(3);
-    let hotring = Hotring::over(&at, &[]);
+    let hotring = Hotring::over(&at, &["probe_interval: off"]);
     for n in 0..90 {
         let mut app = hotring.app();
         let key = key_on(n % 3, 3);

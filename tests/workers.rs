@@ -42,7 +42,8 @@ fn connections_are_workers_times_shards_times_server_connections() {
     for (workers, lanes) in [(1, 1), (2, 1), (1, 3), (2, 2)] {
         let (redis, at) = shards(2);
         let keys = [format!("^workers: {workers}"), format!("server_connections: {lanes}"), "preconnect: true".into()];
-        let hotring = Hotring::over(&at, &keys.each_ref().map(String::as_str));
+        let keys = [&keys[..], &["probe_interval: off".to_owned()]].concat();
+        let hotring = Hotring::over(&at, &keys.iter().map(String::as_str).collect::<Vec<_>>());
         let want = workers * lanes;
         for redis in &redis {
             eventually("all are open", || redis.connections() == want);
@@ -66,7 +67,7 @@ fn connections_are_workers_times_shards_times_server_connections() {
 #[test]
 fn without_preconnect_a_server_is_opened_when_it_is_asked_for() {
     let (redis, at) = shards(2);
-    let hotring = Hotring::over(&at, &["^workers: 2"]);
+    let hotring = Hotring::over(&at, &["^workers: 2", "probe_interval: off"]);
     let mut apps: Vec<Client> = (0..2).map(|_| hotring.app()).collect();
     for app in &mut apps {
         assert_eq!(app.ask("PING"), "+PONG\r\n");
@@ -123,7 +124,7 @@ fn a_session_stays_with_one_connection() {
             }
         }
     });
-    let hotring = Hotring::over(&[teller.address()], &["server_connections: 2"]);
+    let hotring = Hotring::over(&[teller.address()], &["server_connections: 2", "probe_interval: off"]);
     let mut apps: Vec<Client> = (0..6).map(|_| hotring.app()).collect();
     let first: Vec<String> = apps.iter_mut().map(|app| app.ask("GET k")).collect();
     for _ in 0..20 {

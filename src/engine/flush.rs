@@ -129,6 +129,7 @@ impl Engine {
         self.follow_homes(port);
         self.look_again();
         self.count_trackers();
+        self.tell_what_is_answered();
         self.keep_copies(port);
         self.look_after_leases(port);
         let mut overdue = Vec::new();

@@ -476,7 +476,9 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
         && (session.hot_reads == 0 || after.is_none())
         && (session.base == 0 || session.db() == 0)
         && session.mode & mode::PINNED == 0;
+    let no_writes = session.writes == 0 || session.open_slots() == 0;
     Leg {
+        no_writes,
         lane: session.lane(),
         base: session.base,
         number: number as u32,

@@ -44,7 +44,8 @@ impl Engine {
         // behind it be older.
         let overtakes = session.indirect > 0
             && named.is_ok_and(|spec| {
-                spec.access != Access::Read || self.reads_hot(session.pool, spec, request, session.hot_reads == 0)
+                spec.access != Access::Read
+                    || self.reads_hot(session.pool, spec, request, (session.hot_reads == 0, session.writes == 0))
             });
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         // Within a transaction everything goes the same way.

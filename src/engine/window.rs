@@ -73,7 +73,9 @@ pub struct Session {
     /// Open reads that are answered from elsewhere than their keys' shards; no more than that where it is full.
     pub indirect: u8,
     /// Open reads of hot keys at their shards; no more than that where it is full.
-    pub hot_reads: u16,
+    pub hot_reads: u8,
+    /// Flights on their way that write, where that is noted; no more than that where it is full.
+    pub writes: u8,
     /// Open requests; the first of them is the head.
     open: u32,
     /// The head's number.
@@ -116,6 +118,7 @@ impl Session {
             killed: false,
             indirect: 0,
             hot_reads: 0,
+            writes: 0,
             open: 0,
             head: 0,
             early: None,
@@ -147,7 +150,7 @@ impl Session {
         let number = self.head.wrapping_add(self.open);
         if self.open == 0 {
             // Nothing that was counted before can be on its way.
-            (self.indirect, self.hot_reads) = (0, 0);
+            (self.indirect, self.hot_reads, self.writes) = (0, 0, 0);
         }
         self.open += 1;
         number

@@ -96,6 +96,8 @@ pub struct Leg<'a> {
     pub after: Option<u32>,
     /// Whether it may be answered from elsewhere than its shard, as far as its session is concerned.
     pub free: bool,
+    /// Whether its session has no writes on their way, which it would have to see.
+    pub no_writes: bool,
     /// Its key's hash, if the key is a hot one; set by `hot`.
     pub hot: Option<u64>,
     /// Whether it may be answered with what is being read to be kept; set by `hot`.
@@ -126,6 +128,7 @@ impl<'a> Leg<'a> {
             number: 0,
             after: None,
             free: false,
+            no_writes: false,
             hot: None,
             fill: false,
             copy: 0,

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// Well above any timeout of a proxy in these tests. Who waits this long hangs.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Replies of this length and longer are passed on while they arrive.
 const LONG: usize = 1 << 20;

@@ -11,5 +11,5 @@ mod workload;
 pub(crate) use link::{Gone, Link, Reply};
 pub(crate) use model::Fault;
 pub(crate) use process::Process;
-pub(crate) use stand::{DURABLE, Stand};
+pub(crate) use stand::{DURABLE, IMPATIENT, Stand};
 pub(crate) use workload::{Counts, Plan, Sample, USUAL, Workload};

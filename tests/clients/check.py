@@ -13,9 +13,9 @@ import traceback
 HOST, PORT, SHARDS = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 URL = f"redis://{HOST}:{PORT}"
 # Only a run that fails waits so long.
-PATIENCE = 20
+PATIENCE = 60
 # A script that stands still tells where, and ends.
-faulthandler.dump_traceback_later(3 * PATIENCE, exit=True)
+faulthandler.dump_traceback_later(10 * PATIENCE, exit=True)
 
 failures = 0
 

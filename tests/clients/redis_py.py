@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 HOST, PORT, PRIVATE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-PATIENCE = {"socket_timeout": 20, "socket_connect_timeout": 20}
+PATIENCE = {"socket_timeout": 60, "socket_connect_timeout": 60}
 
 
 def connect(port=PORT, **more):

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Only a test that fails waits this long for a reply.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory of the test's own, gone with it.
 pub(crate) struct Directory(PathBuf);
@@ -90,6 +90,8 @@ impl Hotring {
     /// `more` are further lines of the pool, each with its indentation of four blanks.
     pub(crate) fn start(shards: &[Server], more: &str) -> Self {
         let mut yaml = String::from("admin: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    hash_tag: \"{}\"\n");
+        // Servers that get no turn for a while are none that break.
+        yaml += "    timeout: 1m\n    connect_timeout: 1m\n";
         yaml += more;
         yaml += "    servers:\n";
         for shard in shards {
@@ -188,6 +190,8 @@ impl Connection {
         let count = match read {
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            // The process was stopped and continued.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return self.read_some(),
             Err(error) => panic!("no reply in time: {error}; unread {}", self.unread[self.at..].escape_ascii()),
         };
         self.unread.extend_from_slice(&buffer[..count]);

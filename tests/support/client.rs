@@ -144,12 +144,22 @@ impl Client {
 
     fn read(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 64 * 1024];
-        let count = match &mut self.stream {
-            Stream::Tcp(socket) => socket.read(&mut chunk)?,
-            Stream::Unix(socket) => socket.read(&mut chunk)?,
-        };
+        let count = uninterrupted(|| match &mut self.stream {
+            Stream::Tcp(socket) => socket.read(&mut chunk),
+            Stream::Unix(socket) => socket.read(&mut chunk),
+        })?;
         self.buffer.extend(&chunk[..count]);
         Ok(count)
+    }
+}
+
+/// Reads once more where the process was stopped and continued: a read with a timeout ends with that.
+pub(crate) fn uninterrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }
 

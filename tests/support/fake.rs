@@ -1,5 +1,6 @@
 //! A server that misbehaves as a test tells it to: a script in a thread for each connection.
 
+use super::client::uninterrupted;
 use super::{FOREVER, wire};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -90,7 +91,7 @@ impl Visit {
                 return Some(request);
             }
             let mut chunk = [0; 16 * 1024];
-            match self.socket.read(&mut chunk) {
+            match uninterrupted(|| self.socket.read(&mut chunk)) {
                 Ok(count) if count > 0 => self.buffer.extend(&chunk[..count]),
                 _ => return None,
             }

@@ -27,7 +27,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Only a test that fails waits this long.
-pub(crate) const FOREVER: Duration = Duration::from_secs(30);
+pub(crate) const FOREVER: Duration = Duration::from_secs(60);
+
+/// How patient a pool is where a test does not say it: a server that gets no turn for seconds is not what is tested.
+const PATIENT: [&str; 2] = ["timeout: 1m", "connect_timeout: 1m"];
 
 /// Asks until the answer is yes. What is asked goes through a socket, so that others get their turn meanwhile.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -228,7 +231,12 @@ pub(crate) fn pool<S: AsRef<str>>(servers: &[S], keys: &[&str]) -> String {
     for (number, server) in servers.iter().enumerate() {
         yaml += &format!("      - {}:1 s{number}\n", server.as_ref());
     }
-    for key in keys.iter().filter(|key| !key.starts_with('^')) {
+    let own = PATIENT.iter().filter(|key| !keys.iter().any(|other| other.split(':').next() == key.split(':').next()));
+    // Without a `timeout` a probe has a second.
+    if keys.contains(&"timeout: off") && !keys.iter().any(|key| key.starts_with("probe_timeout:")) {
+        yaml += "    probe_timeout: 1m\n";
+    }
+    for key in own.chain(keys.iter().filter(|key| !key.starts_with('^'))) {
         yaml += &format!("    {key}\n");
     }
     yaml

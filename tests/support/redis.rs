@@ -2,12 +2,11 @@
 
 use super::{Client, Scratch};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
-
-/// How often another port is tried.
-const TRIES: usize = 20;
+use std::sync::Mutex;
 
 /// One redis-server.
 pub(crate) struct Redis {
@@ -27,19 +26,14 @@ impl Redis {
 
     /// On a port of 127.0.0.1.
     pub(crate) fn tcp(arguments: &[&str]) -> Self {
-        for _ in 0..TRIES {
-            let port = free_port();
-            let dir = Scratch::new();
-            let mut all = common(&dir, arguments);
-            all.extend(["--port", &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned));
-            let mut redis =
-                Self { address: format!("127.0.0.1:{port}"), process: Some(run(&all)), arguments: all, _dir: dir };
-            // Someone else may have taken the port meanwhile.
-            if redis.is_ready() {
-                return redis;
-            }
-        }
-        panic!("redis-server found no free port in {TRIES} tries");
+        let port = free_port();
+        let dir = Scratch::new();
+        let mut all = common(&dir, arguments);
+        all.extend(["--port", &port.to_string(), "--bind", "127.0.0.1"].map(str::to_owned));
+        let mut redis =
+            Self { address: format!("127.0.0.1:{port}"), process: Some(run(&all)), arguments: all, _dir: dir };
+        assert!(redis.is_ready(), "redis-server ended at its start");
+        redis
     }
 
     fn spawn(arguments: &[&str]) -> Self {
@@ -143,9 +137,15 @@ pub(crate) fn shards_with(count: usize, arguments: &[&str]) -> (Vec<Redis>, Vec<
     (all, addresses)
 }
 
-/// A port that is free now.
+/// A port of 127.0.0.1 where nobody listens, and that the system gives to nobody: whoever names it can listen there.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static KEPT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    KEPT.lock().unwrap().push(socket);
+    port
 }
 
 fn common(dir: &Scratch, arguments: &[&str]) -> Vec<String> {

@@ -51,7 +51,7 @@ impl Engine {
     fn begin_audit(&mut self, pool: u16, hash: u64) {
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
         let hot = &place.config.path.hot;
-        let (Some(key), Some(entry)) = (hot.key(hash), hot.entry(hash, self.now)) else { return };
+        let (Some(key), Some(entry)) = (hot.key(hash), hot.entry(hash, true, self.now)) else { return };
         let (name, answer) = (key.name.clone(), entry.value.clone());
         let audit = Audit { pool, shard: key.shard, hash, name, answer, given: self.now, wrong: 0 };
         if self.audits.len().max(self.errands.len()) < MOST {
@@ -76,7 +76,7 @@ impl Engine {
             place.counts.audited = place.counts.audited.saturating_add(1);
         }
         let wrong = has != audit.answer;
-        let still = place.config.path.hot.entry(audit.hash, now).is_some_and(|entry| entry.value == audit.answer);
+        let still = place.config.path.hot.entry(audit.hash, true, now).is_some_and(|entry| entry.value == audit.answer);
         // One that was taken back between the answer and now was wrong for that long at most.
         if wrong && (still || audit.wrong == 0) {
             audit.wrong = audit.wrong.saturating_add(1);

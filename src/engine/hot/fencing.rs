@@ -89,10 +89,14 @@ impl Engine {
             {
                 let (key, value) = (request.arg(1).unwrap_or_default(), request.arg(2).unwrap_or_default());
                 let hash = hot.hash(key);
-                hot.begin_put(hash, line.shard, value, now).map(|number| Note::Put(hash, number))
+                hot.begin_put(hash, (line.shard, id), value, now).map(|number| Note::Put(hash, number))
             }
             _ => None,
         };
+        let session = self.sessions.get_mut(waiter.ticket.session as usize);
+        if let Some(session) = session.filter(|_| !places.is_empty()) {
+            session.writes = session.writes.saturating_add(1);
+        }
         for place in places {
             hot.fence().begin(place);
             line.notes.push(serial, Note::Write(place));
@@ -113,11 +117,9 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
         let hot = &pool.config.path.hot;
-        let (mut looks, mut plain) = (Vec::new(), false);
+        let mut looks = Vec::new();
         let _ = command::keys(spec, request, &mut |index| {
-            let kept = hot.kept_hash(request.arg(index).unwrap_or_default());
-            plain |= kept.is_none() && hot.config().near_all;
-            looks.extend(kept);
+            looks.extend(hot.kept_hash(request.arg(index).unwrap_or_default()));
         });
         let session = self.sessions.get(waiter.ticket.session as usize);
         let multi = session.and_then(|session| session.special.as_ref()).is_some_and(|special| special.multi);
@@ -127,7 +129,7 @@ impl Engine {
             return;
         }
         let serial = line.next_serial();
-        for note in looks.into_iter().map(Note::Look).chain(plain.then_some(Note::Plain)) {
+        for note in looks.into_iter().map(Note::Look) {
             self.note_read(waiter.ticket, note, id, serial);
         }
     }
@@ -145,7 +147,7 @@ impl Engine {
         let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else {
             return Becomes::Told;
         };
-        let (mut copied, mut missed) = (false, None);
+        let (mut copied, mut wrote, mut missed) = (false, false, None);
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
             if let Note::Count(budget, element) = note {
                 self.see_miss(budget, element, reply);
@@ -166,10 +168,11 @@ impl Engine {
                 Note::Write(place) => {
                     hot.fence().end(place, self.now);
                     copied |= hot.written(place);
+                    wrote = true;
                 }
                 Note::Timed(sent) => hot.choice.ended(shard, self.now.saturating_sub(sent), self.now),
                 Note::Put(hash, number) => hot.end_put(hash, number, reply == Some(b"+OK\r\n")),
-                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain => {
+                Note::Read(_) | Note::Look(_) | Note::Element(..) => {
                     // One that was passed on as it came cannot be compared: as if it were another.
                     match note {
                         Note::Look(hash) => hot.looked_at(hash),
@@ -183,11 +186,16 @@ impl Engine {
                     let session = self.sessions.get_mut(ticket.session as usize);
                     if let Some(session) = session.filter(|session| session.generation == ticket.generation) {
                         // A count that has reached its end stays there until all is answered.
-                        session.hot_reads = session.hot_reads.saturating_sub(u16::from(session.hot_reads < u16::MAX));
+                        session.hot_reads = session.hot_reads.saturating_sub(u8::from(session.hot_reads < u8::MAX));
                     }
                 }
                 Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny => {}
             }
+        }
+        let session = self.sessions.get_mut(ticket.session as usize).filter(|s| s.generation == ticket.generation);
+        if let Some(session) = session.filter(|_| wrote) {
+            // A count that has reached its end stays there until all is answered.
+            session.writes = session.writes.saturating_sub(u8::from(session.writes < u8::MAX));
         }
         if let Some((hash, name)) = missed {
             return Becomes::Missed(hash, name);
@@ -210,8 +218,7 @@ impl Engine {
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
-                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Plain | Note::Weigh(..) | Note::Count(..) => {
-                }
+                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Weigh(..) | Note::Count(..) => {}
             }
         }
         // Whether they were carried out is not known.
@@ -234,7 +241,7 @@ impl Engine {
     /// The same for a read that shares another's flight.
     pub(in crate::engine) fn note_joined(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(id as usize) {
-            session.hot_reads = u16::MAX;
+            session.hot_reads = u8::MAX;
         }
     }
 
@@ -256,19 +263,19 @@ impl Engine {
     }
 
     /// Whether a read asks, among others, for a key that is served from memory and would be sent home now, by a session whose
-    /// reads are `free` to be answered from elsewhere.
+    /// reads are `free` to be answered from elsewhere, and which has `no_writes` on their way.
     pub(in crate::engine) fn reads_hot(
         &self,
         pool: u16,
         spec: &'static Spec,
         request: &Request<'_>,
-        free: bool,
+        (free, no_writes): (bool, bool),
     ) -> bool {
         let Some(pool) = self.pools.get(usize::from(pool)) else { return false };
         let hot = &pool.config.path.hot;
         let mut found = false;
         let _ = command::keys(spec, request, &mut |index| {
-            found |= request.arg(index).is_some_and(|key| hot.goes_home(key, spec.name, free, self.now));
+            found |= request.arg(index).is_some_and(|key| hot.goes_home(key, spec.name, (free, no_writes), self.now));
         });
         found
     }

@@ -82,8 +82,6 @@ impl Engine {
             self.keep(ticket, hash, leg.key, port);
         } else if kept {
             self.note_read(ticket, Note::Look(hash), to.0, to.1);
-        } else if hot.config().near_all {
-            self.note_read(ticket, Note::Plain, to.0, to.1);
         }
     }
 
@@ -96,11 +94,7 @@ impl Engine {
         (on, serial, index): (LineId, u64, u16),
         port: &mut impl Port,
     ) {
-        let pool = self.sessions.get(ticket.session as usize).and_then(|s| self.pools.get(usize::from(s.pool)));
-        let told =
-            pool.map(|pool| &pool.config.path.hot).is_some_and(|hot| hot.is_kept(hash) || hot.key(hash).is_some());
-        let note = if told { Note::Element(hash, index) } else { Note::Plain };
-        self.note_read(ticket, note, on, serial);
+        self.note_read(ticket, Note::Element(hash, index), on, serial);
         self.keep(ticket, hash, key, port);
     }
 
@@ -110,7 +104,7 @@ impl Engine {
         let Some(hot) = self.pools.get(usize::from(pool)).map(|place| &place.config.path.hot) else { return };
         let wanted = hot.key(hash).is_some_and(|key| key.means == Means::Near);
         // Others may be served from here though this one may not.
-        if wanted && hot.entry(hash, self.now).is_none() {
+        if wanted && hot.entry(hash, true, self.now).is_none() {
             self.fill(pool, hash, key, port);
         }
     }

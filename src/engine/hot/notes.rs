@@ -17,8 +17,6 @@ pub(in crate::engine) enum Note {
     Read(u64),
     /// It is a read of another kind of a hot key.
     Look(u64),
-    /// It is a read of a key that is not kept, but may be from the session's next read on.
-    Plain,
     /// The same as `Read`, as so manieth element of an array.
     Element(u64, u16),
     /// Its reply is weighed for so many keys, of which this is one, by its hash.

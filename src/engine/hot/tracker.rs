@@ -14,7 +14,7 @@ use crate::engine::port::Port;
 use crate::engine::{Engine, LineId, SessionId, misses};
 use crate::resp::reply::{Elements, bulk};
 use crate::resp::write;
-use crate::stages::hot::{Tracking, Value};
+use crate::stages::hot::{Hot, Tracking, Value};
 use crate::stages::{Leg, Micros};
 
 /// How long, in microseconds, what a shard has told of the number of its clients is good for, to twice that.
@@ -187,7 +187,11 @@ impl Engine {
             return;
         };
         if !settled {
-            if self.asked_before(pool, shard, since) {
+            let unknown = |hot: &Hot| !hot.all_know(hash);
+            let elsewhere = self.pools.get(usize::from(pool)).is_some_and(|place| unknown(&place.config.path.hot));
+            if elsewhere || self.asked_before(pool, Some(shard), since) {
+                // Its connection may be opened meanwhile.
+                self.tracker(pool, shard, port);
                 return;
             }
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
@@ -298,10 +302,26 @@ impl Engine {
         self.spare.put(wire);
     }
 
-    /// Whether something is on its way to a shard that was asked for before `since`: a read of a key that was not hot then may
-    /// be among it, and nobody knows.
-    fn asked_before(&self, pool: u16, shard: u16, since: Micros) -> bool {
-        let of_it = |line: &&Line| (line.pool, line.shard, line.owner) == (pool, shard, Owner::Shared);
+    /// Tells other workers when all has been answered that this one had asked for without taking note of it.
+    pub(in crate::engine) fn tell_what_is_answered(&mut self) {
+        let now = self.now;
+        for pool in 0..self.pools.len() {
+            let Some(place) = self.pools.get_mut(pool) else { return };
+            let Some(since) = place.config.path.hot.to_reach(now) else { continue };
+            if !self.asked_before(pool as u16, None, since)
+                && let Some(place) = self.pools.get_mut(pool)
+            {
+                place.config.path.hot.reach();
+            }
+        }
+    }
+
+    /// Whether something is on its way to a shard, or any, that was asked for before `since`: a read of a key that was not hot
+    /// then may be among it, and nobody knows.
+    fn asked_before(&self, pool: u16, shard: Option<u16>, since: Micros) -> bool {
+        // What waits for something to happen is no such read.
+        let reads = |line: &Line| matches!(line.owner, Owner::Shared | Owner::Session(..)) && !line.patient;
+        let of_it = |line: &&Line| line.pool == pool && shard.is_none_or(|shard| line.shard == shard) && reads(line);
         self.lines.iter().filter(of_it).any(|line| {
             let age = line.waiters.front().map(|waiter| u64::from((self.now as u32).wrapping_sub(waiter.at)));
             age.is_some_and(|age| self.now.saturating_sub(age) <= since)

@@ -300,7 +300,7 @@ impl Hot {
         if place.fill.is_some() || there || now < place.not_before.max(copies.barred).max(self.not_before) {
             return None;
         }
-        let seen = self.fence.see(hash, key.shard)?;
+        let seen = self.fence.see_still(hash, key.shard)?;
         if !matches!(command, "get" | "strlen" | "getrange" | "substr" | "type") {
             copies.dumped = true;
         }

@@ -5,16 +5,18 @@
 //! whose keys are known is noted at each key's, any other at its shard's. Places are shared by keys that happen to fall on
 //! the same one; all that does is send a read to the key's shard that need not have gone there.
 //!
-//! Promises: a [`Seen`] that still [holds](Fence::holds) was taken when no write to the key was on its way, and none has been
-//! sent, answered or heard of since. So what was read behind it is not older than any write that was answered before the
-//! question. Orders itself between threads by the atomics' own order: a write [begins](Fence::begin) before its bytes are
+//! Promises: when a [`Seen`] still [stands](Fence::stands), no write to the key was answered or heard of since it was taken. So
+//! what was read behind it is not older than any write that was answered before the question, nor than anything that anyone of
+//! this process was told. A write that is on its way may have been carried out or not: until it is answered what was there
+//! before it is as good an answer as what it makes, but for who has sent it. When it still [holds](Fence::holds), no write is on
+//! its way either. Orders itself between threads by the atomics' own order: a write [begins](Fence::begin) before its bytes are
 //! queued and [ends](Fence::end) before its reply is given to the app.
 
 use crate::stages::Micros;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// Places of keys, and of shards.
 const KEYS: usize = 1 << 16;
@@ -51,7 +53,7 @@ impl Place {
     }
 }
 
-/// The state of a key's and its shard's places, none of which had a write on its way.
+/// The changes that a key's and its shard's places have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     key: u64,
@@ -59,17 +61,16 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What is seen when one write of the key has been sent and answered since, and nothing else has happened.
-    #[must_use]
-    pub fn after_one_write(self) -> Self {
-        // One change as it begins, and one as it ends.
-        Self { key: self.key.wrapping_add(ONE_CHANGE << 1), shard: self.shard }
-    }
-
-    /// The same when one change was heard of, and nothing else.
+    /// What is seen when one write of the key has been answered since, or one change heard of, and nothing else.
     #[must_use]
     pub fn after_one_change(self) -> Self {
         Self { key: self.key.wrapping_add(ONE_CHANGE), shard: self.shard }
+    }
+
+    /// The same for so many.
+    #[must_use]
+    pub fn after_changes(self, count: u64) -> Self {
+        Self { key: self.key.wrapping_add(ONE_CHANGE.wrapping_mul(count)), shard: self.shard }
     }
 }
 
@@ -90,6 +91,10 @@ pub struct Fence {
     marks: OnceLock<Box<[Mark]>>,
     /// How many keys all workers may keep.
     kept: AtomicU64,
+    /// How many times a worker has come to keep what it reads of a key.
+    epoch: AtomicU64,
+    /// For each worker the epoch up to which it has answered the reads of which it had taken no note.
+    workers: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 impl fmt::Debug for Fence {
@@ -115,7 +120,7 @@ impl Fence {
     /// A write is about to be sent.
     #[inline]
     pub fn begin(&self, place: Place) {
-        self.mark(place).state.fetch_add(ONE_CHANGE | 1, Ordering::SeqCst);
+        self.mark(place).state.fetch_add(1, Ordering::SeqCst);
     }
 
     /// It was answered, or never will be.
@@ -132,16 +137,45 @@ impl Fence {
         self.mark(place).state.fetch_add(ONE_CHANGE, Ordering::SeqCst);
     }
 
-    /// A worker may keep what it reads of a key from now on, or no longer.
-    pub fn keep(&self, hash: u64, kept: bool) {
+    /// A worker may keep what it reads of a key from now on, or no longer. From now on all workers take note of what they read of
+    /// it; what they have asked for before may still come. Returns the epoch that they have to [reach](Fence::reached).
+    pub fn keep(&self, hash: u64, kept: bool) -> u64 {
         let mark = &self.mark(Place::of_key(hash)).kept;
         if kept {
             mark.fetch_add(1, Ordering::SeqCst);
             self.kept.fetch_add(1, Ordering::SeqCst);
+            // Last: whoever sees the epoch sees that it is kept.
+            self.epoch.fetch_add(1, Ordering::SeqCst).wrapping_add(1)
         } else {
             mark.fetch_sub(1, Ordering::SeqCst);
             self.kept.fetch_sub(1, Ordering::SeqCst);
+            self.epoch()
         }
+    }
+
+    /// The newest epoch.
+    #[must_use]
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// A worker begins to read; it tells here what epoch it has reached, until it drops this.
+    #[must_use]
+    pub fn join(&self) -> Arc<AtomicU64> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|worker| worker.strong_count() > 0);
+        let worker = Arc::new(AtomicU64::new(self.epoch()));
+        workers.push(Arc::downgrade(&worker));
+        worker
+    }
+
+    /// Whether all workers but the one who asks have reached this epoch.
+    #[must_use]
+    pub fn reached(&self, epoch: u64, own: &Arc<AtomicU64>) -> bool {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = workers.iter().filter_map(Weak::upgrade).filter(|worker| !Arc::ptr_eq(worker, own));
+        others.all(|worker| worker.load(Ordering::SeqCst) >= epoch)
     }
 
     /// Whether any worker may keep anything.
@@ -176,20 +210,50 @@ impl Fence {
         }
     }
 
-    /// What there is to compare with later; nothing while a write is on its way.
-    #[must_use]
+    /// What there is to compare with later, and whether a write is on its way.
     #[inline]
-    pub fn see(&self, hash: u64, shard: u16) -> Option<Seen> {
+    fn look(&self, hash: u64, shard: u16) -> (Seen, bool) {
         let key = self.mark(Place::of_key(hash)).state.load(Ordering::SeqCst);
         let shard = self.mark(Place::of_shard(shard)).state.load(Ordering::SeqCst);
-        ((key | shard) & ON_THEIR_WAY == 0).then_some(Seen { key, shard })
+        let seen = Seen { key: key & !ON_THEIR_WAY, shard: shard & !ON_THEIR_WAY };
+        (seen, (key | shard) & ON_THEIR_WAY != 0)
     }
 
-    /// Whether nothing has happened since.
+    /// What there is to compare with later.
+    #[must_use]
+    #[inline]
+    pub fn see(&self, hash: u64, shard: u16) -> Seen {
+        self.look(hash, shard).0
+    }
+
+    /// The same; nothing while a write is on its way.
+    #[must_use]
+    #[inline]
+    pub fn see_still(&self, hash: u64, shard: u16) -> Option<Seen> {
+        let (seen, on_its_way) = self.look(hash, shard);
+        (!on_its_way).then_some(seen)
+    }
+
+    /// Whether no write was answered since, and no change heard of.
+    #[must_use]
+    #[inline]
+    pub fn stands(&self, seen: Seen, hash: u64, shard: u16) -> bool {
+        self.see(hash, shard) == seen
+    }
+
+    /// Whether nothing has happened since, and no write is on its way.
     #[must_use]
     #[inline]
     pub fn holds(&self, seen: Seen, hash: u64, shard: u16) -> bool {
-        self.see(hash, shard) == Some(seen)
+        self.see_still(hash, shard) == Some(seen)
+    }
+
+    /// Whether what was read may be told now: to one who has `no_writes` on their way himself, or to anyone.
+    #[must_use]
+    #[inline]
+    pub fn allows(&self, seen: Seen, no_writes: bool, hash: u64, shard: u16) -> bool {
+        let (now, on_its_way) = self.look(hash, shard);
+        now == seen && (no_writes || !on_its_way)
     }
 
     /// Whether no write is on its way and none was answered within `span` before `now`.
@@ -199,7 +263,7 @@ impl Fence {
             let answered = self.mark(place).answered.load(Ordering::SeqCst);
             answered == 0 || now > answered.saturating_add(span)
         };
-        self.see(hash, shard).is_some() && quiet(Place::of_key(hash)) && quiet(Place::of_shard(shard))
+        self.see_still(hash, shard).is_some() && quiet(Place::of_key(hash)) && quiet(Place::of_shard(shard))
     }
 }
 
@@ -213,14 +277,17 @@ mod tests {
     fn what_was_seen_holds_until_something_happens() {
         let fence = Fence::default();
         let (key, other) = (Place::of_key(HASH), Place::of_key(HASH ^ 1 << 50));
-        let seen = fence.see(HASH, 3).unwrap();
+        let seen = fence.see_still(HASH, 3).unwrap();
         fence.begin(other);
         assert!(fence.holds(seen, HASH, 3), "another key");
         fence.begin(key);
-        assert!(!fence.holds(seen, HASH, 3) && fence.see(HASH, 3).is_none(), "on its way");
+        assert!(!fence.holds(seen, HASH, 3) && fence.see_still(HASH, 3).is_none(), "on its way");
+        assert!(fence.stands(seen, HASH, 3) && fence.see(HASH, 3) == seen, "not answered");
+        assert_eq!([true, false].map(|no_writes| fence.allows(seen, no_writes, HASH, 3)), [true, false]);
         fence.end(key, 5);
-        assert!(!fence.holds(seen, HASH, 3), "answered");
-        let seen = fence.see(HASH, 3).unwrap();
+        assert!(!fence.holds(seen, HASH, 3) && !fence.stands(seen, HASH, 3), "answered");
+        assert!(!fence.allows(seen, true, HASH, 3));
+        let seen = fence.see_still(HASH, 3).unwrap();
         fence.change(key);
         assert!(!fence.holds(seen, HASH, 3), "heard of");
     }
@@ -228,9 +295,9 @@ mod tests {
     #[test]
     fn a_write_to_a_shard_concerns_its_keys() {
         let fence = Fence::default();
-        let (here, there) = (fence.see(HASH, 3).unwrap(), fence.see(HASH, 4).unwrap());
+        let (here, there) = (fence.see_still(HASH, 3).unwrap(), fence.see_still(HASH, 4).unwrap());
         fence.begin(Place::of_shard(3));
-        assert!(fence.see(HASH, 3).is_none());
+        assert!(fence.see_still(HASH, 3).is_none());
         fence.end(Place::of_shard(3), 10);
         assert!(!fence.holds(here, HASH, 3) && fence.holds(there, HASH, 4));
     }
@@ -239,7 +306,7 @@ mod tests {
     fn one_write_and_nothing_else_can_be_told_from_more() {
         let fence = Fence::default();
         let key = Place::of_key(HASH);
-        let expected = fence.see(HASH, 0).unwrap().after_one_write();
+        let expected = fence.see(HASH, 0).after_one_change();
         fence.begin(key);
         fence.end(key, 1);
         assert!(fence.holds(expected, HASH, 0));
@@ -254,9 +321,9 @@ mod tests {
         fence.begin(key);
         fence.begin(key);
         fence.end(key, 1);
-        assert!(fence.see(HASH, 0).is_none());
+        assert!(fence.see_still(HASH, 0).is_none());
         fence.end(key, 2);
-        assert!(fence.see(HASH, 0).is_some());
+        assert!(fence.see_still(HASH, 0).is_some());
     }
 
     #[test]
@@ -278,6 +345,22 @@ mod tests {
             self.begin(Place::of_key(HASH));
             self.end(Place::of_key(HASH), 400);
         }
+    }
+
+    #[test]
+    fn an_epoch_is_reached_when_all_others_who_are_there_have() {
+        let fence = Fence::default();
+        let (own, other, third) = (fence.join(), fence.join(), fence.join());
+        let epoch = fence.keep(HASH, true);
+        assert!(!fence.reached(epoch, &own));
+        other.store(fence.epoch(), Ordering::SeqCst);
+        assert!(!fence.reached(epoch, &own));
+        drop(third);
+        assert!(fence.reached(epoch, &own));
+        // Who comes later has read nothing before.
+        let _late = fence.join();
+        assert!(fence.reached(epoch, &own));
+        assert!(!fence.reached(fence.keep(HASH, true), &own));
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::command::{Access, Keys};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long, in microseconds, after a running pool has come to serve hot keys nothing is kept: until then all writes have been
 /// answered that were sent before and not noted.
@@ -71,14 +72,16 @@ pub struct HotKey {
     pub shard: u16,
     /// How its reads are served.
     pub means: Means,
-    /// Since when it is hot.
+    /// Since when its reads are served so.
     pub since: Micros,
+    /// What all workers have to have reached before anything of it is kept; see [`Fence::keep`].
+    epoch: u64,
     /// What is kept of it here.
     pub entry: Option<Entry>,
     /// What is asked for, to be kept.
     pub fill: Option<Fill>,
-    /// What is being written, to be kept here.
-    pub put: Option<Put>,
+    /// What is being written, to be kept here, in the order in which it is sent.
+    pub puts: Vec<Put>,
     /// Not to be asked for before.
     pub not_before: Micros,
     /// Whether all that was on its way to its shard when it became hot has been answered.
@@ -109,6 +112,8 @@ pub struct Hot {
     tracked: Vec<Tracked>,
     /// Bytes of all entries.
     kept: usize,
+    /// Bytes of what is being written, to be kept.
+    putting: usize,
     fills: u64,
     /// Whether any answer may come from elsewhere.
     serves: bool,
@@ -136,6 +141,10 @@ pub struct Hot {
     lanes: u32,
     /// How many shards have numbers.
     shards: u32,
+    /// The epoch that this worker has reached; see [`Fence::join`].
+    reached: Arc<AtomicU64>,
+    /// One that it is about to reach, when all that was asked before this time has been answered.
+    reaching: Option<(u64, Micros)>,
 }
 
 impl Hot {
@@ -143,6 +152,7 @@ impl Hot {
     #[must_use]
     pub fn new(config: Config, seed: u64, fence: Arc<Fence>) -> Self {
         let serves = config.serves();
+        let reached = fence.join();
         Self {
             config,
             seed,
@@ -150,6 +160,7 @@ impl Hot {
             keys: HashMap::default(),
             tracked: Vec::new(),
             kept: 0,
+            putting: 0,
             fills: 0,
             serves,
             not_before: 0,
@@ -167,6 +178,8 @@ impl Hot {
             replicas: Replicas::default(),
             lanes: 1,
             shards: 1,
+            reached,
+            reaching: None,
         }
     }
 
@@ -180,6 +193,31 @@ impl Hot {
         self.trackers = before.trackers;
         self.tracked = before.tracked;
         self.fills = before.fills;
+        // What was asked through the other may still be on its way.
+        (self.reached, self.reaching) = (before.reached, before.reaching);
+    }
+
+    /// Whether others wait for what this worker has asked for without taking note of it; then they wait for all that was asked for
+    /// at this time and before.
+    pub fn to_reach(&mut self, now: Micros) -> Option<Micros> {
+        let epoch = self.fence.epoch();
+        if !self.serves || self.reached.load(Ordering::Relaxed) >= epoch {
+            return None;
+        }
+        Some(self.reaching.get_or_insert((epoch, now)).1)
+    }
+
+    /// All of it has been answered.
+    pub fn reach(&mut self) {
+        if let Some((epoch, _)) = self.reaching.take() {
+            self.reached.store(epoch, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether all that other workers had on its way to a key when it became one that may be kept has been answered.
+    #[must_use]
+    pub fn all_know(&self, hash: u64) -> bool {
+        self.keys.get(&hash).is_some_and(|key| self.fence.reached(key.epoch, &self.reached))
     }
 
     /// The same for a pool with replicas, each given with the shard it follows, where `shards` shards have numbers and `lanes`
@@ -258,16 +296,13 @@ impl Hot {
         !self.keys.is_empty() || self.config.near_all || self.fence.keeps()
     }
 
-    /// Whether a hot key may be kept here, or by another worker.
+    /// Whether a key may be kept here, or by another worker.
     #[must_use]
     pub fn is_kept(&self, hash: u64) -> bool {
-        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near) || self.fence.is_kept(hash)
-    }
-
-    /// What is kept of a key, whether it may be served or not: for whoever has asked that just before.
-    #[must_use]
-    pub fn kept_entry(&self, hash: u64) -> Option<&Entry> {
-        self.keys.get(&hash)?.entry.as_ref()
+        // One that is not may be with the session's next read.
+        self.config.near_all
+            || self.keys.get(&hash).is_some_and(|key| key.means == Means::Near)
+            || self.fence.is_kept(hash)
     }
 
     /// The same, to be changed.
@@ -288,9 +323,10 @@ impl Hot {
             shard,
             means: Means::Home,
             since: now,
+            epoch: 0,
             entry: None,
             fill: None,
-            put: None,
+            puts: Vec::new(),
             not_before: now,
             settled: false,
             admitted: false,
@@ -308,7 +344,8 @@ impl Hot {
         let before = std::mem::replace(&mut key.means, means);
         if (before == Means::Near) != (means == Means::Near) {
             // Known to all workers before anything is kept, so that none tells of it what the others do not hear of.
-            self.fence.keep(hash, means == Means::Near);
+            key.epoch = self.fence.keep(hash, means == Means::Near);
+            (key.since, key.settled) = (now, false);
         }
         if !matches!(means, Means::Copies(_)) {
             key.copies = None;
@@ -325,212 +362,12 @@ impl Hot {
         self.release(hash);
         self.copied.remove(&hash);
         let key = self.keys.remove(&hash);
+        let puts = key.iter().flat_map(|key| &key.puts);
+        self.putting = self.putting.saturating_sub(puts.map(|put| put.value.len()).sum());
         if key.as_ref().is_some_and(|key| key.means == Means::Near) {
             self.fence.keep(hash, false);
         }
         key
-    }
-
-    /// Where a shard's tracked connection stands.
-    #[must_use]
-    pub fn tracked(&self, shard: u16) -> Tracked {
-        self.tracked.get(usize::from(shard)).copied().unwrap_or_default()
-    }
-
-    fn tracked_mut(&mut self, shard: u16) -> Option<&mut Tracked> {
-        if self.tracked.len() <= usize::from(shard) {
-            self.tracked.resize(usize::from(shard).saturating_add(1), Tracked::default());
-        }
-        self.tracked.get_mut(usize::from(shard))
-    }
-
-    /// A shard's tracked connection can be read on from now on.
-    pub fn track(&mut self, shard: u16, tracking: Tracking, now: Micros) {
-        if let Some(tracked) = self.tracked_mut(shard) {
-            (tracked.tracking, tracked.proof) = (tracking, now);
-        }
-    }
-
-    /// Shards that do not tell of changes though they can be reached.
-    #[must_use]
-    pub fn untracked(&self) -> usize {
-        self.tracked.iter().filter(|tracked| tracked.tracking == Tracking::Refused).count()
-    }
-
-    /// A request that was sent on it at this time has been answered.
-    #[inline]
-    pub fn prove(&mut self, shard: u16, sent: Micros) {
-        if let Some(tracked) = self.tracked_mut(shard) {
-            tracked.proof = tracked.proof.max(sent);
-        }
-    }
-
-    /// It is lost, or the shard has forgotten what was read on it: nothing that is kept of its keys is served any more.
-    pub fn lose(&mut self, shard: u16, tracking: Tracking) {
-        if let Some(tracked) = self.tracked_mut(shard) {
-            tracked.tracking = tracking;
-            tracked.term = tracked.term.wrapping_add(1);
-        }
-        let hashes: Vec<u64> = self.keys.iter().filter(|(_, key)| key.shard == shard).map(|(&hash, _)| hash).collect();
-        for hash in hashes {
-            self.drop_entry(hash);
-            self.release(hash);
-        }
-    }
-
-    /// What is kept of a key, if it may be served to a session now.
-    #[must_use]
-    #[inline]
-    pub fn entry(&self, hash: u64, now: Micros) -> Option<&Entry> {
-        let key = self.keys.get(&hash)?;
-        let entry = key.entry.as_ref()?;
-        let tracked = self.tracked.get(usize::from(key.shard))?;
-        let good = entry.term == tracked.term
-            && tracked.proves(self.config.staleness, now)
-            && now < entry.until
-            && self.fence.holds(entry.seen, hash, key.shard);
-        good.then_some(entry)
-    }
-
-    /// Something of a key was served from here.
-    #[inline]
-    pub fn served(&mut self, hash: u64) {
-        if let Some(key) = self.keys.get_mut(&hash) {
-            key.hits = key.hits.saturating_add(1);
-            key.served = key.served.saturating_add(1);
-            if !self.detector.skips() {
-                self.detector.see(hash);
-            }
-        }
-    }
-
-    /// Whether a read of a key that is served from memory, but is not there, may be answered with what is being read to be kept,
-    /// or that may be begun.
-    fn may_fill(&self, hash: u64, key: &HotKey, now: Micros) -> bool {
-        let tracked = self.tracked(key.shard);
-        if tracked.tracking == Tracking::Off || !key.settled || now < self.not_before {
-            return false;
-        }
-        match key.fill {
-            // Whoever asks now must not be told what was before a write of this process.
-            Some(fill) => fill.term == tracked.term && self.fence.holds(fill.seen, hash, key.shard),
-            None => now >= key.not_before && self.fence.see(hash, key.shard).is_some(),
-        }
-    }
-
-    /// Whether a read of a key that is served from memory would be sent home now: by this command, which is in lower case, of a
-    /// session whose reads are `free` to be answered from elsewhere.
-    #[must_use]
-    pub fn goes_home(&self, key: &[u8], command: &str, free: bool, now: Micros) -> bool {
-        let hash = self.hash(key);
-        let stays = |key: &HotKey| match command {
-            "get" => self.entry(hash, now).is_some() || self.may_fill(hash, key, now),
-            // An element of an array waits for nothing that is being read.
-            "mget" => self.entry(hash, now).is_some(),
-            _ => false,
-        };
-        self.keys.get(&hash).is_some_and(|key| key.means == Means::Near && !(free && stays(key)))
-    }
-
-    /// Begins to read a key on its shard's tracked connection; nothing if it is not to be.
-    pub fn begin_fill(&mut self, hash: u64, now: Micros) -> Option<Fill> {
-        let key = self.keys.get_mut(&hash)?;
-        let tracked = self.tracked.get(usize::from(key.shard)).copied()?;
-        if key.means != Means::Near
-            || key.fill.is_some()
-            || tracked.tracking == Tracking::Off
-            || now < key.not_before.max(self.not_before)
-        {
-            return None;
-        }
-        let seen = self.fence.see(hash, key.shard)?;
-        self.fills = self.fills.wrapping_add(1);
-        let fill = Fill { seen, term: tracked.term, asked: now, number: self.fills, link: u32::MAX };
-        key.fill = Some(fill);
-        key.fills = key.fills.saturating_add(1);
-        Some(fill)
-    }
-
-    /// By what the engine knows a fill that has begun.
-    pub fn link_fill(&mut self, hash: u64, link: u32) {
-        if let Some(fill) = self.keys.get_mut(&hash).and_then(|key| key.fill.as_mut()) {
-            fill.link = link;
-        }
-    }
-
-    /// What was read: its time to live in milliseconds is as PTTL tells it, negative for none. Returns whether it is kept.
-    pub fn end_fill(&mut self, hash: u64, number: u64, value: Option<Value>, ttl: i64, now: Micros) -> bool {
-        // Whoever asked for it is told, kept or not.
-        let news = value.as_ref().is_some_and(|value| self.fence.tell(hash, self.value_hash(value)));
-        let Some(key) = self.keys.get_mut(&hash) else { return false };
-        let Some(fill) = key.fill.take_if(|fill| fill.number == number) else { return false };
-        let seen = if news { fill.seen.after_one_change() } else { fill.seen };
-        let Some(value) = value.filter(|value| value.len() <= self.config.longest_near) else {
-            // Asking again and again would cost more than it is worth.
-            key.not_before = now.saturating_add(10_000_000);
-            return false;
-        };
-        let tracked = self.tracked.get(usize::from(key.shard)).copied().unwrap_or_default();
-        let longest = match tracked.tracking {
-            Tracking::On => LONGEST,
-            Tracking::Refused => self.config.staleness,
-            Tracking::Off => return false,
-        };
-        let span = match (ttl, &value) {
-            (-1, Value::Bulk(_)) | (-2, Value::Absent) => longest,
-            (0.., Value::Bulk(_)) => longest.min((ttl as u64).saturating_mul(1000)),
-            // It came or went between the two.
-            _ => return false,
-        };
-        let room = self.config.near_memory.saturating_sub(self.kept);
-        let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
-        if fill.term != tracked.term
-            || !self.fence.holds(seen, hash, key.shard)
-            || value.len() > room.saturating_add(before)
-        {
-            return false;
-        }
-        let until = fill.asked.saturating_add(span);
-        self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
-        key.entry = Some(Entry { value, seen, term: fill.term, asked: fill.asked, until, written: false });
-        key.hits = 0;
-        true
-    }
-
-    /// A key that is served from memory is about to be set to this, at its shard. Returns the number by which its reply is told,
-    /// if that is to be kept.
-    pub fn begin_put(&mut self, hash: u64, shard: u16, value: &[u8], now: Micros) -> Option<u64> {
-        let seen = self.fence.see(hash, shard)?.after_one_write();
-        let longest = self.config.longest_near;
-        let key = self.keys.get_mut(&hash).filter(|key| key.means == Means::Near && key.shard == shard)?;
-        if !self.config.keep_writes || value.len() > longest || now < self.not_before {
-            return None;
-        }
-        let mut bulk = Vec::with_capacity(value.len().saturating_add(16));
-        crate::resp::write::bulk(&mut bulk, value);
-        self.fills = self.fills.wrapping_add(1);
-        key.put = Some(Put { value: Value::Bulk(bulk.into()), seen, sent: now, number: self.fills });
-        Some(self.fills)
-    }
-
-    /// It was answered, as `done` says, and the fence has been told.
-    pub fn end_put(&mut self, hash: u64, number: u64, done: bool) {
-        let Some(key) = self.keys.get_mut(&hash) else { return };
-        let Some(put) = key.put.take_if(|put| put.number == number) else { return };
-        let tracked = self.tracked.get(usize::from(key.shard)).copied().unwrap_or_default();
-        let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
-        let room = self.config.near_memory.saturating_sub(self.kept).saturating_add(before);
-        let fits = put.value.len() <= room && tracked.tracking != Tracking::Off;
-        if !(done && fits && self.fence.holds(put.seen, hash, key.shard)) {
-            return;
-        }
-        let until = put.sent.saturating_add(self.config.staleness);
-        let (value, asked) = (put.value, put.sent);
-        let told = self.value_hash(&value);
-        let seen = if self.fence.tell(hash, told) { put.seen.after_one_change() } else { put.seen };
-        let Some(key) = self.keys.get_mut(&hash) else { return };
-        self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
-        key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
     }
 
     /// Whether a key that is not known is to be, since all that may be served from memory are.
@@ -560,77 +397,9 @@ impl Hot {
     pub fn admit(&mut self, leg: &Leg<'_>, hash: u64, now: Micros) {
         self.enter(leg.key, leg.shard, Means::Near, now);
         if let Some(key) = self.keys.get_mut(&hash) {
-            // All reads of such keys let them in or are counted: none can be on its way that its session is not held to.
+            // Whatever is read of such keys is taken note of, by every worker: nothing can be on its way that nobody knows of.
             (key.settled, key.admitted) = (true, true);
         }
-    }
-
-    /// A fill was lost.
-    pub fn end_fill_without(&mut self, hash: u64, number: u64) {
-        if let Some(key) = self.keys.get_mut(&hash) {
-            key.fill.take_if(|fill| fill.number == number);
-        }
-    }
-
-    /// The shard tells that a key has changed. Returns its hash, if it is a hot one.
-    pub fn changed(&mut self, name: &[u8]) -> Option<u64> {
-        let hash = self.hash(name);
-        let key = self.keys.get_mut(&hash)?;
-        key.changes = key.changes.saturating_add(1);
-        // The change that it was made of.
-        if key.entry.as_ref().is_some_and(|entry| entry.written) {
-            return None;
-        }
-        // What is on its way was read before, or may have been.
-        key.fill = None;
-        self.drop_entry(hash);
-        self.release(hash);
-        Some(hash)
-    }
-
-    /// A reply to GET came on another connection. If it says something else than what was seen last, nothing that is kept is
-    /// served any more: whoever has seen this must not be told the other afterwards.
-    pub fn passed(&mut self, hash: u64, reply: &[u8]) {
-        // It may be another worker that keeps it.
-        let value = Value::of(reply).map_or(0, |value| self.value_hash(&value));
-        let news = self.fence.tell(hash, value);
-        let Some(key) = self.keys.get_mut(&hash) else { return };
-        // What is on its way may have been read before.
-        key.fill = None;
-        if news || key.entry.as_ref().is_some_and(|entry| !entry.value.is(reply)) {
-            self.drop_entry(hash);
-        }
-        if news {
-            self.told(hash);
-        }
-    }
-
-    /// The same for a read of another kind, that tells something of the key which cannot be compared.
-    pub fn looked_at(&mut self, hash: u64) {
-        self.fence.change(Place::of_key(hash));
-        let Some(key) = self.keys.get_mut(&hash) else { return };
-        key.fill = None;
-        key.looked_at = true;
-        self.drop_entry(hash);
-    }
-
-    fn value_hash(&self, value: &Value) -> u64 {
-        match value {
-            Value::Absent => 1,
-            Value::Bulk(bytes) => self.hash(bytes).max(2),
-        }
-    }
-
-    fn drop_entry(&mut self, hash: u64) {
-        if let Some(entry) = self.keys.get_mut(&hash).and_then(|key| key.entry.take()) {
-            self.kept = self.kept.saturating_sub(entry.value.len());
-        }
-    }
-
-    /// Bytes that are kept.
-    #[must_use]
-    pub fn kept(&self) -> usize {
-        self.kept
     }
 }
 
@@ -697,7 +466,7 @@ impl Hot {
             leg.fill = self.config.near_all
                 && known.is_none()
                 && self.admits(leg)
-                && self.fence.see(hash, leg.shard).is_some();
+                && (leg.no_writes || self.fence.see_still(hash, leg.shard).is_some());
             // By another worker; and where every key may be let in the next read may do that.
             if self.config.near_all || self.fence.is_kept(hash) {
                 leg.hot = Some(hash);
@@ -711,10 +480,10 @@ impl Hot {
                 Verdict::Next
             }
             Means::Near if leg.free && is_whole_read(leg) => {
-                if self.entry(hash, now).is_some() {
+                if self.entry(hash, leg.no_writes, now).is_some() {
                     return Verdict::Near;
                 }
-                leg.fill = leg.alone && self.may_fill(hash, key, now);
+                leg.fill = leg.alone && self.may_fill(hash, key, leg.no_writes, now);
                 Verdict::Next
             }
             Means::Replicas if leg.free && leg.alone && may_spread(leg) => {
