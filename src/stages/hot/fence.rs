@@ -84,6 +84,14 @@ pub struct Told {
     pub times: u64,
 }
 
+impl Told {
+    /// How often it is after so many times more.
+    #[must_use]
+    pub fn after(times: u64, more: u64) -> u64 {
+        times.wrapping_add(more) & TIMES
+    }
+}
+
 #[derive(Default)]
 struct Mark {
     state: AtomicU64,

@@ -99,6 +99,8 @@ pub struct Put {
     pub(super) value: Value,
     /// What is known of writes when it has been answered and nothing else has happened.
     pub(super) seen: Seen,
+    /// How often something had been seen of the key, but for what it makes itself.
+    pub(super) times: u64,
     pub(super) line: Line,
     pub(super) sent: Micros,
     pub(super) number: u64,
@@ -352,7 +354,8 @@ impl Hot {
         self.fills = self.fills.wrapping_add(1);
         let seen = self.fence.see(hash, shard).after_one_change();
         self.putting = self.putting.saturating_add(bulk.len());
-        key.puts.push(Put { value: Value::Bulk(bulk.into()), seen, line, sent: now, number: self.fills });
+        let times = self.fence.times(hash);
+        key.puts.push(Put { value: Value::Bulk(bulk.into()), seen, times, line, sent: now, number: self.fills });
         Some(self.fills)
     }
 
@@ -367,18 +370,26 @@ impl Hot {
         self.putting = self.putting.saturating_sub(put.value.len());
         let told = self.value_hash(&put.value);
         let stands = done && self.fence.stands(put.seen, hash, shard);
-        let news = stands && self.fence.tell(hash, told).news;
+        let told = if stands { self.fence.tell(hash, told) } else { Told { news: false, times: put.times } };
+        // As for what is read: somebody may have seen what was there before it and is there again.
+        let overtaken = told.news && told.times != put.times;
         let Some(key) = self.keys.get_mut(&hash) else { return };
         for later in key.puts.iter_mut().filter(|later| later.line == put.line) {
-            later.seen = later.seen.after_one_change().after_changes(u64::from(news));
+            later.seen = later.seen.after_one_change().after_changes(u64::from(told.news));
+            later.times = Told::after(later.times, u64::from(stands));
         }
         let tracked = self.tracked.get(usize::from(shard)).copied().unwrap_or_default();
         let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
         let room = self.config.near_memory.saturating_sub(self.kept).saturating_add(before);
-        if !stands || put.value.len() > room || tracked.tracking == Tracking::Off || key.means != Means::Near {
+        if !stands
+            || overtaken
+            || put.value.len() > room
+            || tracked.tracking == Tracking::Off
+            || key.means != Means::Near
+        {
             return;
         }
-        let seen = put.seen.after_changes(u64::from(news));
+        let seen = put.seen.after_changes(u64::from(told.news));
         let (value, asked, until) = (put.value, put.sent, put.sent.saturating_add(self.config.staleness));
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
@@ -387,12 +398,13 @@ impl Hot {
     /// The key was seen to have this; see [`Fence::tell`].
     pub(super) fn tell_fence(&mut self, hash: u64, value: u64) -> Told {
         let told = self.fence.tell(hash, value);
-        if told.news && self.keys.get(&hash).is_some_and(|key| !key.puts.is_empty()) {
+        if self.keys.get(&hash).is_some_and(|key| !key.puts.is_empty()) {
             // What was seen of a write before it was answered is no change to what it makes.
             let seed = self.seed;
             let puts = self.keys.get_mut(&hash).map(|key| &mut key.puts);
             for put in puts.into_iter().flatten().filter(|put| value_hash(seed, &put.value) == value) {
-                put.seen = put.seen.after_one_change();
+                put.seen = put.seen.after_changes(u64::from(told.news));
+                put.times = Told::after(put.times, 1);
             }
         }
         told
@@ -477,10 +489,11 @@ impl Hot {
 /// What the fence is told of what a key has; in its upper bits, as it looks at no others.
 fn value_hash(seed: u64, value: &Value) -> u64 {
     match value {
-        Value::Absent => 1 << 62,
+        Value::Absent => ABSENT,
         Value::Bulk(bytes) => key_hash(seed, bytes),
     }
 }
 
-/// The same where it has something else than a string.
+/// The same where there is none, and where there is something else than a string.
+pub const ABSENT: u64 = 1 << 62;
 const OTHER: u64 = 1 << 61;
