@@ -279,9 +279,10 @@ impl Engine {
         for pool in 0..self.pools.len() as u16 {
             let Some(place) = self.pools.get(usize::from(pool)) else { return };
             let leases = &place.config.leases;
-            if leases.shared().is_empty() && self.waits.len() == 0 {
+            if !leases.is_on() && leases.shared().is_empty() {
                 continue;
             }
+            // Though there may be no entry: a lease key that is given back late may be another's.
             let ((), orders) = leases.shared().with(leases.worker(), |_| ());
             self.obey(pool, orders);
         }
@@ -351,8 +352,7 @@ impl Engine {
         let now = self.now;
         for pool in 0..self.pools.len() as u16 {
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
-            let leases = &place.config.leases;
-            if leases.is_on() {
+            if place.config.leases.is_on() || place.counts.lease_untracked.get() > 0 {
                 self.open_trackers(pool, port);
             }
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
