@@ -519,6 +519,41 @@ fn what_takes_keys_away_ends_no_term() {
 }
 
 #[test]
+fn what_is_written_while_a_key_is_read_again_is_read_after_that() {
+    let mut s = Stand::local(3);
+    s.miss(0);
+    s.miss(1);
+    s.ask(2, "DEL k");
+    s.answer(":0\r\n");
+    s.ask(0, "SET k v");
+    assert_eq!(s.sent(), "DEL k; GET k; SET k v");
+    s.answer("$-1\r\n+OK\r\n");
+    assert_eq!(s.sent(), "GET k", "the first one came before the write");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(1), "$1\r\nv\r\n");
+    // And where both come in the other order on another connection.
+    let mut s = Stand::local(3);
+    s.miss(0);
+    s.miss(1);
+    s.ask(2, "MULTI");
+    s.ask(2, "SET k v");
+    let own = s.wires.wanted.pop().unwrap();
+    s.engine.connected(own, s.now);
+    s.engine.flush(&mut s.wires);
+    s.answer_on(own, "+OK\r\n+QUEUED\r\n");
+    s.ask(0, "DEL k");
+    s.answer(":0\r\n");
+    s.sent();
+    s.ask(2, "EXEC");
+    s.answer_on(own, "*1\r\n+OK\r\n");
+    s.answer(NIL);
+    assert_eq!(s.sent(), "GET k", "it was asked for before");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(1), "$1\r\nv\r\n");
+    s.is_at_rest();
+}
+
+#[test]
 fn a_write_that_fails_ends_no_term() {
     let mut s = Stand::local(2);
     s.miss(0);
