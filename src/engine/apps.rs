@@ -42,7 +42,6 @@ impl Engine {
         }
         self.be_nobody(number);
         self.mark_aside(number);
-        self.mark_misses(number);
         number
     }
 

@@ -109,6 +109,13 @@ pub(super) fn is_nil(reply: &[u8]) -> bool {
 }
 
 impl Pool {
+    /// Whether its sessions' requests are looked at before they are carried out: for commands that are carried aside, or for what
+    /// is done here.
+    pub(super) fn looks_at_requests(&self) -> bool {
+        let config = &self.config;
+        !config.aside.is_empty() || config.misses.jitters() || config.misses.filters()
+    }
+
     /// Keys may come into being: their ids exist.
     fn born<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
         for key in keys {
@@ -132,14 +139,6 @@ impl Pool {
 }
 
 impl Engine {
-    /// The bit of a session's mode that makes its requests ask for this.
-    pub(super) fn mark_misses(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        let config = self.pools.get(usize::from(session.pool)).map(|pool| &pool.config.misses);
-        let some = config.is_some_and(|config| config.jitters() || config.filters());
-        session.mode = session.mode & !mode::MISSES | if some { mode::MISSES } else { 0 };
-    }
-
     /// The pool's configuration is another one. Budgets that stay the same go on from where they are.
     pub(super) fn renew_misses(&mut self, number: u16) {
         let share = self.id_step;

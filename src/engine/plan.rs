@@ -182,7 +182,7 @@ impl Engine {
                 }
             }
         }
-        if mode & mode::MISSES != 0
+        if mode & mode::ASIDE != 0
             && let Ok(spec) = named
             && self.look_for_misses(id, spec, request, port)
         {

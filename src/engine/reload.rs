@@ -118,7 +118,6 @@ impl Engine {
         let sessions = self.sessions.iter().filter(|(_, session)| session.pool == number);
         for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
             self.mark_aside(id);
-            self.mark_misses(id);
         }
         self.meet_users(number, port);
         self.renew_limits(number);

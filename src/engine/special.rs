@@ -1,6 +1,6 @@
 //! What few sessions have: a name, a database, a transaction, a connection of their own.
 //!
-//! Kept in a box of its own so that the many that have none of it stay small, and behind two bytes of the session
+//! Kept in a box of its own so that the many that have none of it stay small, and behind one byte of the session
 //! ([`mode`]) so that their requests are asked one question only.
 
 use super::LineId;
@@ -15,29 +15,27 @@ use std::sync::Arc;
 /// `Engine::request`.
 pub mod mode {
     /// It has a connection of its own, or will have one: a transaction, a watch, a blocking command.
-    pub const PINNED: u16 = 1;
+    pub const PINNED: u8 = 1;
     /// It waits until all its open requests are answered before the next one is looked at.
-    pub const WAITING: u16 = 1 << 1;
+    pub const WAITING: u8 = 1 << 1;
     /// It is subscribed to channels.
-    pub const LISTENING: u16 = 1 << 2;
+    pub const LISTENING: u8 = 1 << 2;
     /// Some of its replies are not wanted (CLIENT REPLY).
-    pub const MUTED: u16 = 1 << 3;
+    pub const MUTED: u8 = 1 << 3;
     /// What it may do is limited by its user.
-    pub const GUARDED: u16 = 1 << 4;
+    pub const GUARDED: u8 = 1 << 4;
     /// A limit may concern its requests ([`super::super::limits`]).
-    pub const LIMITED: u16 = 1 << 6;
+    pub const LIMITED: u8 = 1 << 6;
 
     /// A long request of it is passed on while it arrives.
-    pub const STREAMING: u16 = 1 << 5;
+    pub const STREAMING: u8 = 1 << 5;
 
-    /// Its pool has commands that are carried aside.
-    pub const ASIDE: u16 = 1 << 7;
-
-    /// Its pool shortens times to live or knows which ids exist ([`super::super::misses`]).
-    pub const MISSES: u16 = 1 << 8;
+    /// Its pool has commands that are carried aside, shortens times to live or knows which ids exist
+    /// ([`super::super::misses`]).
+    pub const ASIDE: u8 = 1 << 7;
 
     /// The bits that make a request take the long way.
-    pub const LONG_WAY: u16 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE | MISSES;
+    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE;
 }
 
 /// Which replies are not wanted (CLIENT REPLY).

@@ -63,7 +63,7 @@ impl Engine {
     #[cold]
     pub(super) fn begin_stream(&mut self, id: SessionId, bytes: &[u8], port: &mut impl Port) -> Begun {
         let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
-        if session.mode & mode::LONG_WAY & !(mode::ASIDE | mode::MISSES) != 0 || !session.authenticated {
+        if session.mode & mode::LONG_WAY & !mode::ASIDE != 0 || !session.authenticated {
             return Begun::Not;
         }
         let Some(front) = request::front(bytes, &session.resume).filter(|front| front.expected > bytes.len() as u64)
