@@ -28,9 +28,10 @@ impl Zipf {
     }
 }
 
-/// Connections that each have one request on its way at a time.
+/// Connections that each have one request on its way at a time, or so many.
 pub(crate) struct Crowd {
     links: Vec<Link>,
+    depth: usize,
     began: Instant,
     /// Requests a second of all of them; 0 is as many as are answered.
     rate: f64,
@@ -56,7 +57,12 @@ impl Crowd {
     pub(crate) fn to(addresses: &[String], each: usize, rate: f64) -> Self {
         let all = (0..each).flat_map(|_| addresses.iter());
         let links = all.map(|address| Link::to(address).unwrap()).collect();
-        Self { links, began: now(), rate, due: 0.0 }
+        Self { links, depth: 1, began: now(), rate, due: 0.0 }
+    }
+
+    /// Each of them has so many requests on its way, which leave as one.
+    pub(crate) fn pipelined(self, depth: usize) -> Self {
+        Self { depth, ..self }
     }
 
     /// GETs keys for such a time; `key` says which.
@@ -67,14 +73,18 @@ impl Crowd {
         self.due = self.due.max(start.duration_since(self.began).as_secs_f64());
         while start.elapsed() < time {
             for link in &mut self.links {
-                link.send(&wire(&["GET", &key()])).unwrap();
+                let all: Vec<u8> = (0..self.depth).flat_map(|_| wire(&["GET", &key()])).collect();
+                link.send(&all).unwrap();
             }
             for link in &mut self.links {
-                done.errors += u64::from(matches!(link.reply().unwrap(), Reply::Error(_)));
+                for _ in 0..self.depth {
+                    done.errors += u64::from(matches!(link.reply().unwrap(), Reply::Error(_)));
+                }
             }
-            done.requests += self.links.len() as u64;
+            let round = self.links.len() * self.depth;
+            done.requests += round as u64;
             if self.rate > 0.0 {
-                self.due += self.links.len() as f64 / self.rate;
+                self.due += round as f64 / self.rate;
                 let ahead = self.due - self.began.elapsed().as_secs_f64();
                 if ahead > 0.0 {
                     std::thread::sleep(Duration::from_secs_f64(ahead));

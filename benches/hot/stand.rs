@@ -44,6 +44,20 @@ impl Proxy {
         head.contains(" 200 ").then(|| body.to_owned())
     }
 
+    /// Processor time that it has taken, in microseconds.
+    pub(crate) fn cpu(&self) -> f64 {
+        let id = match self {
+            Self::Ours(process) => process.id(),
+            Self::Peer { child, .. } => child.id(),
+        };
+        // Its first thread's name may have blanks; what follows has none.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+        // Linux counts hundredths of a second there, whatever its own clock.
+        ticks * 10_000.0
+    }
+
     /// A counter, over all its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let Self::Ours(process) = self else { return 0.0 };

@@ -21,14 +21,14 @@ fn what_is_no_news_to_one_worker_has_ended_what_the_others_keep() {
         scope.spawn(|| {
             for round in 1..=ROUNDS {
                 wait(&begun, round);
-                fence.tell(HASH, round);
+                fence.tell(HASH, round << 32);
                 ended.store(round, Ordering::SeqCst);
             }
         });
         for round in 1..=ROUNDS {
             let seen = fence.see_still(HASH, 0).unwrap();
             begun.store(round, Ordering::SeqCst);
-            let news = fence.tell(HASH, round);
+            let news = fence.tell(HASH, round << 32).news;
             let holds = fence.holds(seen, HASH, 0);
             wait(&ended, round);
             assert!(news || !holds, "in round {round}");
@@ -93,4 +93,32 @@ fn nothing_is_kept_before_what_all_workers_had_asked_for_is_answered() {
     // Memory cannot answer this one, but what is asked for now will be kept.
     assert!(!kept(&mut s));
     assert!(s.sent(s.tracker).contains("GET"));
+}
+
+/// It was there, was something else for a moment of which nobody has heard, and is there again.
+#[test]
+fn what_was_in_between_is_not_told_behind_what_was_seen_before_and_after_it() {
+    let (mut s, mut other, mut wires) = two();
+    let mut read_there = |s: &mut Stand, reply: &[u8]| {
+        other.submit(0, &request("GET k"), s.now, &mut wires);
+        other.flush(&mut wires);
+        other.receive(0, reply, s.now, &mut wires).unwrap();
+        other.tick(s.now, &mut wires);
+    };
+    // The first was asked for by `two`.
+    read_there(&mut s, b"$-1\r\n$-1\r\n");
+    s.ask(0, "GET k");
+    s.answer(s.tracker, "+OK\r\n$-1\r\n:-2\r\n");
+    s.answer(s.line, "$-1\r\n");
+    assert_eq!(s.app(0), "$-1\r\n");
+    s.answer(s.tracker, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    s.fill_begins(0);
+    read_there(&mut s, b"$-1\r\n");
+    s.ask(1, "GET k");
+    assert_eq!(s.sent(s.line).as_bytes(), request("GET k"), "it does not wait for what may be older");
+    s.answer(s.tracker, "+OK\r\n$1\r\n1\r\n:-1\r\n");
+    assert_eq!(s.app(0), "$1\r\n1\r\n", "who had asked before is told");
+    s.answer(s.line, "$-1\r\n");
+    assert_eq!(s.app(1), "$-1\r\n");
+    assert_eq!(s.near(2), None);
 }

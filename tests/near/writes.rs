@@ -2,7 +2,7 @@
 
 use crate::stand::{S, Stand};
 use crate::support::request;
-use hotring::stages::hot::{Config, Place, Reads};
+use hotring::stages::hot::{ABSENT, Config, Place, Reads};
 
 #[test]
 fn a_write_ends_it_when_it_is_answered_and_for_who_sent_it_at_once() {
@@ -260,4 +260,31 @@ fn what_is_set_in_another_database_is_not_kept() {
     assert!(s.sent(other).contains("SET"));
     s.answer(other, "+OK\r\n");
     assert_eq!(s.near(1), None);
+}
+
+#[test]
+fn what_was_set_and_removed_again_is_not_told_behind_that_it_is_not_there() {
+    let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+    s.fill("$-1\r\n");
+    s.ask(2, "SET k 2");
+    // Removed by somebody else; and another worker's app is told that it is not there, as it was before.
+    let hot = &s.engine.path(0).unwrap().hot;
+    let (fence, hash) = (hot.fence().clone(), k(&s));
+    assert!(!fence.tell(hash, ABSENT).news);
+    s.answer(s.line, "+OK\r\n");
+    s.app(2);
+    assert_eq!(s.near(1), None);
+    // Nor if a slow answer has told of it in between.
+    let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+    s.fill("$-1\r\n");
+    s.ask(2, "SET k 2");
+    s.ask(2, "GET k");
+    assert!(!fence_of(&s).tell(k(&s), ABSENT).news);
+    s.engine.path_mut(0).unwrap().hot.passed(k(&s), b"$1\r\n2\r\n");
+    s.answer(s.line, "+OK\r\n");
+    assert_eq!(s.near(1), None);
+}
+
+fn fence_of(s: &Stand) -> std::sync::Arc<hotring::stages::hot::Fence> {
+    s.engine.path(0).unwrap().hot.fence().clone()
 }

@@ -25,6 +25,7 @@ const SHARD_BITS: u32 = (1 << 10) - 1;
 /// The lower bits of a state count writes on their way, the others changes.
 const ONE_CHANGE: u64 = 1 << 24;
 const ON_THEIR_WAY: u64 = ONE_CHANGE - 1;
+const TIMES: u64 = (1 << 20) - 1;
 
 /// Where a write is noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +75,27 @@ impl Seen {
     }
 }
 
+/// What [`Fence::tell`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// It was not what was seen last, and so a change was noted.
+    pub news: bool,
+    /// How often something was seen before; see [`Fence::times`].
+    pub times: u64,
+}
+
+impl Told {
+    /// How often it is after so many times more.
+    #[must_use]
+    pub fn after(times: u64, more: u64) -> u64 {
+        times.wrapping_add(more) & TIMES
+    }
+}
+
 #[derive(Default)]
 struct Mark {
     state: AtomicU64,
-    /// What the key was last seen to have, as a hash; 0 for not known.
+    /// What the key was last seen to have, as a hash in the upper bits; how often it was seen in the [lower](TIMES).
     has: AtomicU64,
     /// How many workers may keep it.
     kept: AtomicU64,
@@ -191,23 +209,34 @@ impl Fence {
         self.mark(Place::of_key(hash)).kept.load(Ordering::SeqCst) > 0
     }
 
-    /// The key was seen to have this, as a hash. Returns whether that is news, and then it is a change: what other workers keep
-    /// of it is not to be served any more to anyone, who may have seen this.
-    pub fn tell(&self, hash: u64, value: u64) -> bool {
+    /// The key was seen to have this, as a hash. If that is news it is a change: what other workers keep of it is not to be served
+    /// any more to anyone, who may have seen this.
+    ///
+    /// What is kept is what was seen last: so it need not end where that is seen again. But a read that is on its way may bring
+    /// something that was there in between; whoever waits for one compares [how often](Self::times) something was seen.
+    pub fn tell(&self, hash: u64, value: u64) -> Told {
         let place = Place::of_key(hash);
         let (has, mut news) = (&self.mark(place).has, false);
+        let mut before = has.load(Ordering::SeqCst);
         loop {
-            let before = has.load(Ordering::SeqCst);
-            if before == value {
-                return news;
+            if (before ^ value) & !TIMES != 0 {
+                // First: another worker that finds it to be no news gives it to its app at once.
+                self.change(place);
+                news = true;
             }
-            // First: another worker that finds it to be no news gives it to its app at once.
-            self.change(place);
-            news = true;
-            if has.compare_exchange(before, value, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                return news;
+            let after = (value & !TIMES) | (before.wrapping_add(1) & TIMES);
+            match has.compare_exchange(before, after, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Told { news, times: before & TIMES },
+                Err(other) => before = other,
             }
         }
+    }
+
+    /// How often something was seen of the key; wraps after a million.
+    #[must_use]
+    #[inline]
+    pub fn times(&self, hash: u64) -> u64 {
+        self.mark(Place::of_key(hash)).has.load(Ordering::SeqCst) & TIMES
     }
 
     /// What there is to compare with later, and whether a write is on its way.

@@ -25,7 +25,7 @@ pub use copies::{Copies, Filled, Gone, Order, Wanted, name as copy_name, rewrite
 pub use detector::Level;
 pub use fence::{Fence, Place, Seen};
 pub use ladder::Site;
-pub use near::{Entry, Fill, LONGEST, Put, Tracked, Tracking, Value};
+pub use near::{ABSENT, Entry, Fill, LONGEST, Put, Tracked, Tracking, Value};
 pub use replicas::{MOST as MOST_REPLICAS, Replicas};
 pub use upkeep::Turns;
 

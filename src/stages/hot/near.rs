@@ -10,7 +10,7 @@
 //!
 //! So an answer is never older than `staleness`, whatever the network does, and never older than what this process wrote.
 
-use super::fence::{Place, Seen};
+use super::fence::{Place, Seen, Told};
 use super::{Hot, HotKey, Means};
 use crate::resp::write;
 use crate::stages::{Line, Micros, key_hash};
@@ -99,6 +99,8 @@ pub struct Put {
     pub(super) value: Value,
     /// What is known of writes when it has been answered and nothing else has happened.
     pub(super) seen: Seen,
+    /// How often something had been seen of the key, but for what it makes itself.
+    pub(super) times: u64,
     pub(super) line: Line,
     pub(super) sent: Micros,
     pub(super) number: u64,
@@ -108,6 +110,8 @@ pub struct Put {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
     pub(super) seen: Seen,
+    /// How often something had been seen of the key.
+    pub(super) times: u64,
     pub(super) term: u32,
     pub(super) asked: Micros,
     /// Distinguishes it from those that were given up.
@@ -242,7 +246,12 @@ impl Hot {
         }
         match key.fill {
             // Whoever asks now must not be told what was before a write of this process.
-            Some(fill) => fill.term == tracked.term && self.fence.allows(fill.seen, no_writes, hash, key.shard),
+            // Nor what was before something that anyone has seen.
+            Some(fill) => {
+                fill.term == tracked.term
+                    && self.fence.allows(fill.seen, no_writes, hash, key.shard)
+                    && self.fence.times(hash) == fill.times
+            }
             None => now >= key.not_before && (no_writes || self.fence.see_still(hash, key.shard).is_some()),
         }
     }
@@ -274,7 +283,8 @@ impl Hot {
         }
         let seen = self.fence.see(hash, key.shard);
         self.fills = self.fills.wrapping_add(1);
-        let fill = Fill { seen, term: tracked.term, asked: now, number: self.fills, link: u32::MAX };
+        let times = self.fence.times(hash);
+        let fill = Fill { seen, times, term: tracked.term, asked: now, number: self.fills, link: u32::MAX };
         key.fill = Some(fill);
         key.fills = key.fills.saturating_add(1);
         Some(fill)
@@ -291,10 +301,10 @@ impl Hot {
     pub fn end_fill(&mut self, hash: u64, number: u64, value: Option<Value>, ttl: i64, now: Micros) -> bool {
         // Whoever asked for it is told, kept or not.
         let told = value.as_ref().map(|value| self.value_hash(value));
-        let news = told.is_some_and(|told| self.tell_fence(hash, told));
+        let told = told.map_or(Told { news: false, times: 0 }, |told| self.tell_fence(hash, told));
         let Some(key) = self.keys.get_mut(&hash) else { return false };
         let Some(fill) = key.fill.take_if(|fill| fill.number == number) else { return false };
-        let seen = if news { fill.seen.after_one_change() } else { fill.seen };
+        let seen = if told.news { fill.seen.after_one_change() } else { fill.seen };
         let Some(value) = value.filter(|value| value.len() <= self.config.longest_near) else {
             // Asking again and again would cost more than it is worth.
             key.not_before = now.saturating_add(10_000_000);
@@ -314,7 +324,10 @@ impl Hot {
         };
         let room = self.config.near_memory.saturating_sub(self.kept);
         let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
-        if fill.term != tracked.term
+        // Something that came in between may be newer than this, though it is what had been seen before.
+        let overtaken = told.news && told.times != fill.times;
+        if overtaken
+            || fill.term != tracked.term
             || !self.fence.stands(seen, hash, key.shard)
             || value.len() > room.saturating_add(before)
         {
@@ -341,7 +354,8 @@ impl Hot {
         self.fills = self.fills.wrapping_add(1);
         let seen = self.fence.see(hash, shard).after_one_change();
         self.putting = self.putting.saturating_add(bulk.len());
-        key.puts.push(Put { value: Value::Bulk(bulk.into()), seen, line, sent: now, number: self.fills });
+        let times = self.fence.times(hash);
+        key.puts.push(Put { value: Value::Bulk(bulk.into()), seen, times, line, sent: now, number: self.fills });
         Some(self.fills)
     }
 
@@ -356,35 +370,44 @@ impl Hot {
         self.putting = self.putting.saturating_sub(put.value.len());
         let told = self.value_hash(&put.value);
         let stands = done && self.fence.stands(put.seen, hash, shard);
-        let news = stands && self.fence.tell(hash, told);
+        let told = if stands { self.fence.tell(hash, told) } else { Told { news: false, times: put.times } };
+        // Somebody may have seen what was there before it and is there again, and not only what it makes.
+        let overtaken = told.times != put.times;
         let Some(key) = self.keys.get_mut(&hash) else { return };
         for later in key.puts.iter_mut().filter(|later| later.line == put.line) {
-            later.seen = later.seen.after_one_change().after_changes(u64::from(news));
+            later.seen = later.seen.after_one_change().after_changes(u64::from(told.news));
+            later.times = Told::after(later.times, u64::from(stands));
         }
         let tracked = self.tracked.get(usize::from(shard)).copied().unwrap_or_default();
         let before = key.entry.as_ref().map_or(0, |entry| entry.value.len());
         let room = self.config.near_memory.saturating_sub(self.kept).saturating_add(before);
-        if !stands || put.value.len() > room || tracked.tracking == Tracking::Off || key.means != Means::Near {
+        if !stands
+            || overtaken
+            || put.value.len() > room
+            || tracked.tracking == Tracking::Off
+            || key.means != Means::Near
+        {
             return;
         }
-        let seen = put.seen.after_changes(u64::from(news));
+        let seen = put.seen.after_changes(u64::from(told.news));
         let (value, asked, until) = (put.value, put.sent, put.sent.saturating_add(self.config.staleness));
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
         key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
     }
 
     /// The key was seen to have this; see [`Fence::tell`].
-    pub(super) fn tell_fence(&mut self, hash: u64, told: u64) -> bool {
-        let news = self.fence.tell(hash, told);
-        if news && self.keys.get(&hash).is_some_and(|key| !key.puts.is_empty()) {
+    pub(super) fn tell_fence(&mut self, hash: u64, value: u64) -> Told {
+        let told = self.fence.tell(hash, value);
+        if self.keys.get(&hash).is_some_and(|key| !key.puts.is_empty()) {
             // What was seen of a write before it was answered is no change to what it makes.
             let seed = self.seed;
             let puts = self.keys.get_mut(&hash).map(|key| &mut key.puts);
-            for put in puts.into_iter().flatten().filter(|put| value_hash(seed, &put.value) == told) {
-                put.seen = put.seen.after_one_change();
+            for put in puts.into_iter().flatten().filter(|put| value_hash(seed, &put.value) == value) {
+                put.seen = put.seen.after_changes(u64::from(told.news));
+                put.times = Told::after(put.times, 1);
             }
         }
-        news
+        told
     }
 
     /// A fill was lost.
@@ -424,8 +447,8 @@ impl Hot {
     /// served any more: whoever has seen this must not be told the other afterwards.
     pub fn passed(&mut self, hash: u64, reply: &[u8]) {
         // It may be another worker that keeps it.
-        let value = Value::of(reply).map_or(0, |value| self.value_hash(&value));
-        let news = self.tell_fence(hash, value);
+        let value = Value::of(reply).map_or(OTHER, |value| self.value_hash(&value));
+        let news = self.tell_fence(hash, value).news;
         let Some(key) = self.keys.get_mut(&hash) else { return };
         // What is on its way may have been read before.
         key.fill = None;
@@ -463,9 +486,14 @@ impl Hot {
     }
 }
 
+/// What the fence is told of what a key has; in its upper bits, as it looks at no others.
 fn value_hash(seed: u64, value: &Value) -> u64 {
     match value {
-        Value::Absent => 1,
-        Value::Bulk(bytes) => key_hash(seed, bytes).max(2),
+        Value::Absent => ABSENT,
+        Value::Bulk(bytes) => key_hash(seed, bytes),
     }
 }
+
+/// The same where there is none, and where there is something else than a string.
+pub const ABSENT: u64 = 1 << 62;
+const OTHER: u64 = 1 << 61;
