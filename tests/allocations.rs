@@ -52,6 +52,18 @@ fn cost(coalesce: bool, requests: impl Fn(&[String]) -> Vec<u8>, replies: &[(u32
 }
 
 #[test]
+fn hits_of_keys_with_leases_cost_nothing() {
+    use hotring::stages::lease::{Config, Lease, Leases, Shared, Wanted};
+    let mut pool = pool(1, 1, false);
+    let wanted = Wanted { lease: Lease::Local, ..Wanted::default() };
+    pool.leases = Leases::new(Config::new(wanted, Vec::new()).into(), Shared::new().into(), 0);
+    let (mut engine, mut wires) = engine(pool, 1);
+    let round =
+        Round { requests: vec![(0, request("GET product:1"))], replies: vec![(0, b"$5\r\nvalue\r\n".to_vec())] };
+    assert_eq!(round.cost(&mut engine, &mut wires), 0);
+}
+
+#[test]
 fn requests_with_one_key_cost_nothing() {
     assert_eq!(cost(false, |k| request(&format!("GET {}", k[0])), &[(0, b"$5\r\nvalue\r\n")]), 0);
     assert_eq!(cost(false, |k| request(&format!("SET {} {}", k[1], "x".repeat(64))), &[(1, b"+OK\r\n")]), 0);

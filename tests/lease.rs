@@ -6,9 +6,13 @@
 #[allow(unreachable_pub, dead_code, reason = "other tests use the rest")]
 mod support;
 
+use hotring::acl::{Account, Users};
 use hotring::engine::{Engine, LineId, SessionId};
 use hotring::error::{Cause, Failure};
+use hotring::stages::Hot;
+use hotring::stages::hot::{Means, Reads};
 use hotring::stages::lease::{Config, Lease, Leases, Rule, Shared, Wanted};
+use hotring::units::Secret;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use support::{Wires, engine, pool, request};
@@ -515,6 +519,41 @@ fn what_takes_keys_away_ends_no_term() {
 }
 
 #[test]
+fn what_is_written_while_a_key_is_read_again_is_read_after_that() {
+    let mut s = Stand::local(3);
+    s.miss(0);
+    s.miss(1);
+    s.ask(2, "DEL k");
+    s.answer(":0\r\n");
+    s.ask(0, "SET k v");
+    assert_eq!(s.sent(), "DEL k; GET k; SET k v");
+    s.answer("$-1\r\n+OK\r\n");
+    assert_eq!(s.sent(), "GET k", "the first one came before the write");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(1), "$1\r\nv\r\n");
+    // And where both come in the other order on another connection.
+    let mut s = Stand::local(3);
+    s.miss(0);
+    s.miss(1);
+    s.ask(2, "MULTI");
+    s.ask(2, "SET k v");
+    let own = s.wires.wanted.pop().unwrap();
+    s.engine.connected(own, s.now);
+    s.engine.flush(&mut s.wires);
+    s.answer_on(own, "+OK\r\n+QUEUED\r\n");
+    s.ask(0, "DEL k");
+    s.answer(":0\r\n");
+    s.sent();
+    s.ask(2, "EXEC");
+    s.answer_on(own, "*1\r\n+OK\r\n");
+    s.answer(NIL);
+    assert_eq!(s.sent(), "GET k", "it was asked for before");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(1), "$1\r\nv\r\n");
+    s.is_at_rest();
+}
+
+#[test]
 fn a_write_that_fails_ends_no_term() {
     let mut s = Stand::local(2);
     s.miss(0);
@@ -577,6 +616,63 @@ fn one_connection_for_many_threads_waits_where_that_is_wanted() {
     s.tick(5 * MS);
     s.answer("$1\r\nv\r\n");
     assert_eq!(s.app(0), "$1\r\nv\r\n".repeat(49) + "+OK\r\n");
+    s.is_at_rest();
+}
+
+#[test]
+fn users_who_may_not_write_hold_nothing() {
+    let user = |name: &str, rules: &str| Account {
+        name: name.into(),
+        passwords: vec![Secret::new("pass")],
+        nopass: false,
+        rules: format!("on {rules}"),
+        read_only: false,
+    };
+    let mut pool = pool(1, 1, false);
+    let config = Config::new(wanted(Lease::Local), Vec::new());
+    pool.leases = Leases::new(Arc::new(config), Arc::new(Shared::new()), 0);
+    pool.users = Arc::new(Users::new(&[user("r", "~* +@read"), user("w", "~* +@all")], None).unwrap());
+    let (engine, wires) = engine(pool, 3);
+    let mut s = Stand { engine, wires, now: 1_000_000, line: 0 };
+    for (session, name) in [(0, "r"), (1, "w"), (2, "w")] {
+        s.ask(session, &format!("AUTH {name} pass"));
+        assert_eq!(s.app(session), "+OK\r\n");
+    }
+    (0..3).for_each(|session| s.miss(session));
+    assert_eq!((s.app(0).as_str(), s.app(1).as_str(), s.app(2).as_str()), (NIL, NIL, ""));
+}
+
+#[test]
+fn keys_that_are_kept_in_memory_have_leases_too() {
+    let mut pool = pool(1, 1, false);
+    let config = Config::new(wanted(Lease::Local), Vec::new());
+    pool.leases = Leases::new(Arc::new(config), Arc::new(Shared::new()), 0);
+    let hot = hotring::stages::hot::Config { reads: Reads::Near, ..Default::default() };
+    pool.path.hot = Hot::new(hot, 7, Default::default());
+    let (engine, wires) = engine(pool, 4);
+    let mut s = Stand { engine, wires, now: 1_000_000, line: 0 };
+    s.engine.path_mut(0).unwrap().hot.enter(b"k", 0, Means::Near, 0);
+    s.miss(0);
+    assert_eq!(s.app(0), NIL);
+    let tracker = s.wires.wanted.pop().unwrap();
+    s.engine.connected(tracker, s.now);
+    s.engine.flush(&mut s.wires);
+    s.sent_on(tracker);
+    s.answer_on(tracker, "+OK\r\n");
+    s.now += 10 * MS;
+    // What is read to be kept is nil: whoever joined that waits.
+    s.sent();
+    s.ask(1, "GET k");
+    assert_eq!((s.sent().as_str(), s.sent_on(tracker).as_str()), ("", "CLIENT CACHING YES; GET k; PTTL k"));
+    s.answer_on(tracker, "+OK\r\n_\r\n:-2\r\n");
+    assert_eq!(s.app(1), "");
+    // That there is nothing is kept, and yet nobody is told so from memory.
+    s.miss(2);
+    assert_eq!(s.app(2), "");
+    s.ask(0, "SET k v");
+    s.answer("+OK\r\n");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!((s.app(1).as_str(), s.app(2).as_str()), ("$1\r\nv\r\n", "$1\r\nv\r\n"));
     s.is_at_rest();
 }
 

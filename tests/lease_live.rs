@@ -167,7 +167,7 @@ fn nobody_hangs_when_the_shard_is_killed_while_they_wait() {
         let mut herd = Herd::new(&hotrings.iter().collect::<Vec<_>>(), 40);
         herd.send(&["GET", "popular"]);
         let mut told = 0;
-        let mut done = vec![false; 40];
+        let mut done = [false; 40];
         let start = now();
         while told < 40 {
             assert!(start.elapsed() < FOREVER, "{told} of 40");

@@ -128,6 +128,8 @@ struct World {
     tracked: BTreeMap<(u64, bool), BTreeSet<usize>>,
     heard: BTreeMap<usize, u64>,
     holders: BTreeMap<u64, Holder>,
+    /// When a write of each key was answered last.
+    answered: BTreeMap<u64, u64>,
     /// When a read of a key was lost last, for those who wait.
     lost: BTreeMap<u64, u64>,
     loads: u64,
@@ -158,6 +160,7 @@ impl World {
             tracked: BTreeMap::new(),
             heard: BTreeMap::new(),
             holders: BTreeMap::new(),
+            answered: BTreeMap::new(),
             lost: BTreeMap::new(),
             loads: 0,
             values_told: 0,
@@ -338,6 +341,7 @@ impl World {
             }
             Event::Acknowledged { app, key } => {
                 let App { process, conn, .. } = self.apps[app];
+                self.answered.insert(key, now);
                 if self.holders.get(&key).is_some_and(|holder| holder.app == app) {
                     self.holders.remove(&key);
                 }
@@ -466,7 +470,15 @@ impl World {
                 self.apps[app].waits = Some((key, now, link, id));
                 self.links.insert((process, conn.worker, link), app);
             }
-            then => self.loads(app, key, then == Then::Holds),
+            then => {
+                let answered = self.answered.get(&key).is_some_and(|at| *at >= asked);
+                let there = self.since.get(&key).is_some_and(|since| self.answered.get(&key) >= Some(since));
+                // What another process wrote is not known here.
+                if then == Then::Holds && answered && self.tables.len() == 1 {
+                    assert!(!there, "{app} loads {key}, which was written since it asked");
+                }
+                self.loads(app, key, then == Then::Holds);
+            }
         }
         self.obey(process, conn.worker, orders);
         for worker in 0..self.workers {

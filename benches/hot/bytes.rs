@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options) -> String {
          {rate:.0} a second (not of 10000: this machine cannot move 260 MB/s for all of them).\n\n\
          | | Requests/s | bytes sent by the shards | bytes: max / mean | GETs: max / mean |\n| --- | ---: | ---: | ---: | ---: |\n"
     );
-    for mode in options.of(&["off", "copies", "auto"].map(Mode::Reads)) {
+    for mode in options.of(&["off", "copies", "auto", "near, near_value: 1mb"].map(Mode::Reads)) {
         let dir = Scratch::new();
         let all = proxies(mode, count, &at, &dir, &[], options);
         let addresses: Vec<String> = all.iter().map(Proxy::address).collect();

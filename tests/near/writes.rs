@@ -274,4 +274,17 @@ fn what_was_set_and_removed_again_is_not_told_behind_that_it_is_not_there() {
     s.answer(s.line, "+OK\r\n");
     s.app(2);
     assert_eq!(s.near(1), None);
+    // Nor if a slow answer has told of it in between.
+    let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
+    s.fill("$-1\r\n");
+    s.ask(2, "SET k 2");
+    s.ask(2, "GET k");
+    assert!(!fence_of(&s).tell(k(&s), ABSENT).news);
+    s.engine.path_mut(0).unwrap().hot.passed(k(&s), b"$1\r\n2\r\n");
+    s.answer(s.line, "+OK\r\n");
+    assert_eq!(s.near(1), None);
+}
+
+fn fence_of(s: &Stand) -> std::sync::Arc<hotring::stages::hot::Fence> {
+    s.engine.path(0).unwrap().hot.fence().clone()
 }

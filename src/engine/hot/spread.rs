@@ -17,7 +17,6 @@ use crate::engine::line::{Ticket, Waiter};
 use crate::engine::port::Port;
 use crate::engine::{Engine, SessionId, leg_of, misses, refuse};
 use crate::resp::Request;
-use crate::stages::hot::Value;
 use crate::stages::{Leg, Micros, Refusal, Verdict, missing};
 
 /// How long a replica may take, in microseconds; no longer than a half of the pool's timeout.
@@ -146,9 +145,7 @@ impl Engine {
             return false;
         };
         let key = Request::parse(wire).and_then(|request| request.arg(1));
-        spec.name == "get"
-            && Value::of(reply) == Some(Value::Absent)
-            && key.is_some_and(|key| pool.config.leases.concerns(key))
+        spec.name == "get" && misses::is_nil(reply) && key.is_some_and(|key| pool.config.leases.concerns(key))
     }
 
     /// Asks the key's shard after all.

@@ -277,7 +277,7 @@ impl Engine {
             wire.clear();
             let session = session.map(drop);
             if session.is_some()
-                && reply.and_then(Value::of) == Some(Value::Absent)
+                && reply.is_some_and(misses::is_nil)
                 && self.missed_elsewhere(pool, ticket, at, spec, key)
             {
                 continue;

@@ -188,11 +188,10 @@ impl Engine {
     /// Upkeep: the connections on which shards tell of changes, where leases are the whole fleet's.
     pub(super) fn open_trackers(&mut self, pool: u16, port: &mut impl Port) {
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
-        if !place.config.leases.is_fleet() {
-            return;
-        }
+        let fleet = place.config.leases.is_fleet();
+        let shards = if fleet { place.config.path.route.shards().to_vec() } else { Vec::new() };
         let mut refused = 0;
-        for shard in place.config.path.route.shards().to_vec() {
+        for shard in shards {
             self.tracker(pool, shard, port);
             let tracked = self.pools.get(usize::from(pool)).map(|place| place.config.path.hot.tracked(shard).tracking);
             refused += u64::from(tracked == Some(Tracking::Refused));

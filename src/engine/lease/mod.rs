@@ -19,6 +19,7 @@ mod writes;
 pub(super) use array::Asked;
 
 use super::line::{Ticket, Waiter};
+use super::misses::is_nil;
 use super::port::Port;
 use super::special::mode;
 use super::window::Session;
@@ -110,13 +111,18 @@ fn takes_part(session: &Session) -> bool {
     !session.is_strict() && session.mode & barred == 0 && !session.closing && !session.killed
 }
 
-/// Whether a reply to GET says that there is nothing.
-pub(super) fn is_nil(reply: &[u8]) -> bool {
-    Value::of(reply) == Some(Value::Absent)
+/// Whether a session's user may write what it would be expected to: whoever may not would hold a key for nothing.
+fn may_write(session: &Session, key: &[u8]) -> bool {
+    let user = session.special.as_ref().and_then(|special| special.user.as_ref());
+    let Some(user) = user.filter(|user| !user.is_unlimited()) else { return true };
+    let mut wire = Vec::new();
+    write::request(&mut wire, &[b"SET", key, b""]);
+    let set = command::lookup(b"set").zip(Request::parse(&wire));
+    set.is_some_and(|(spec, request)| user.check(spec, &request).is_ok())
 }
 
 impl Engine {
-    /// By what this worker is woken when another one has something for it to do; to be set before pools are added.
+    /// By what this worker is woken when another one has something for it to do.
     pub fn wake_by(&mut self, bell: Bell) {
         self.waits.bell = Some(bell);
         (0..self.pools.len() as u16).for_each(|pool| self.hear_others(pool));
@@ -220,7 +226,7 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return Fate::Nil };
         let leases = &place.config.leases;
         let session = self.sessions.get(ticket.session as usize);
-        let session = session.filter(|s| s.generation == ticket.generation && takes_part(s));
+        let session = session.filter(|s| s.generation == ticket.generation && takes_part(s) && may_write(s, name));
         let (Some(_), Some(key)) = (session, leases.key(hash, name)) else { return Fate::Nil };
         let asked = now.saturating_sub(u64::from((now as u32).wrapping_sub(at)));
         let same_waits = key.wanted.same_connection_waits;
@@ -279,9 +285,10 @@ impl Engine {
         for pool in 0..self.pools.len() as u16 {
             let Some(place) = self.pools.get(usize::from(pool)) else { return };
             let leases = &place.config.leases;
-            if leases.shared().is_empty() && self.waits.len() == 0 {
+            if !leases.is_on() && leases.shared().is_empty() {
                 continue;
             }
+            // Though there may be no entry: a lease key that is given back late may be another's.
             let ((), orders) = leases.shared().with(leases.worker(), |_| ());
             self.obey(pool, orders);
         }
@@ -351,8 +358,7 @@ impl Engine {
         let now = self.now;
         for pool in 0..self.pools.len() as u16 {
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
-            let leases = &place.config.leases;
-            if leases.is_on() {
+            if place.config.leases.is_on() || place.counts.lease_untracked.get() > 0 {
                 self.open_trackers(pool, port);
             }
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };

@@ -371,8 +371,8 @@ impl Hot {
         let told = self.value_hash(&put.value);
         let stands = done && self.fence.stands(put.seen, hash, shard);
         let told = if stands { self.fence.tell(hash, told) } else { Told { news: false, times: put.times } };
-        // As for what is read: somebody may have seen what was there before it and is there again.
-        let overtaken = told.news && told.times != put.times;
+        // Somebody may have seen what was there before it and is there again, and not only what it makes.
+        let overtaken = told.times != put.times;
         let Some(key) = self.keys.get_mut(&hash) else { return };
         for later in key.puts.iter_mut().filter(|later| later.line == put.line) {
             later.seen = later.seen.after_one_change().after_changes(u64::from(told.news));
