@@ -29,18 +29,18 @@ pub(crate) fn fleet(options: &Options) -> String {
     let (processes, pools) = (options.processes.unwrap_or(10), options.pools.unwrap_or(options.pick(2, 10, 10)));
     let size = Size { processes, pools, workers: 1 };
     let think = Duration::from_millis(200);
-    // 5 % of them, where there are as many.
-    let dies = if expiries < 20 { 2 } else { 20 };
+    // 5 % of them; more where a lease leaves too few for one in twenty to be seen.
+    let (dies, few) = (20, if expiries < 20 { 2 } else { 20 });
     let mut text = format!(
         "{SHARDS} redis-servers. {processes} processes of one worker, each hotring with {pools} pools, which stand for {} sidecars; {apps} apps ask \
          for one key and rest {think:?} between two questions, on average. The key lives {TTL:?}, a load takes {LOAD:?}, {expiries} \
-         expiries. Where apps die, each {dies}th load is broken off halfway and its app's connection closed.\n\n{TITLES}",
+         expiries. Where apps die, one load of {few} is broken off halfway and its app's connection closed (without a lease one of {dies}).\n\n{TITLES}",
         processes * pools,
     );
     let calm =
         [Mode::Direct, Mode::Nutcracker, Mode::Misses(""), Mode::Misses("lease: local"), Mode::Misses("lease: fleet")];
-    let deadly = [Mode::Misses(""), Mode::Misses("lease: local"), Mode::Misses("lease: fleet")];
-    let all = calm.map(|mode| (mode, 0)).into_iter().chain(deadly.map(|mode| (mode, dies)));
+    let deadly = [(calm[2], dies), (calm[3], few), (calm[4], few)];
+    let all = calm.map(|mode| (mode, 0)).into_iter().chain(deadly);
     for (mode, dies) in all.filter(|&(mode, _)| mode.is_there()) {
         let name = mode.name() + if dies > 0 { ", apps die" } else { "" };
         if options.wants(&name) {
