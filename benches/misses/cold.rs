@@ -29,6 +29,7 @@ struct Seen {
     loads: Vec<(Duration, usize)>,
     /// How long answers took since then.
     took: Vec<Duration>,
+    refused: u64,
     errors: u64,
     emptied: Option<Instant>,
 }
@@ -43,8 +44,8 @@ pub(crate) fn run(options: &Options) -> String {
         "{SHARDS} redis-servers, {processes} processes of one worker, {KEYS} keys, Zipf 1.0, {rate:.0} GETs a second by {apps} apps, none of whom asks \
          before it is answered. One shard is emptied; {time:?} from then on. A load takes {LOAD:?}. A budget is for all processes \
          together {BUDGET} nils a second, so each has its part of it.\n\n\
-         | | loads | keys loaded | loads a key: mean | most | loads in a second, most | in the first second | GETs | p50 | p99 | errors |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+         | | loads | keys loaded | loads a key: mean | most | loads in a second, most | in the first second | GETs | p50 | p99 | refused | errors |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     );
     let budget: &'static str = format!("lease: fleet, miss_budget: {}", (BUDGET / processes).max(1)).leak();
     let modes = ["", "lease: local", "lease: fleet", budget].map(Mode::Misses);
@@ -104,6 +105,8 @@ async fn ask(seen: Rc<RefCell<Seen>>, mut app: App, zipf: Rc<Zipf>, each: Durati
                 let set = app.ask(&[b"SET", name(key).as_bytes(), b"value"]).await.unwrap();
                 seen.borrow_mut().errors += u64::from(set != Answer::Done);
             }
+            // What is over the budget.
+            Answer::Error(text) if text.starts_with("BUSY") => seen.borrow_mut().refused += 1,
             _ => seen.borrow_mut().errors += 1,
         }
     }
@@ -123,12 +126,13 @@ fn row(name: &str, seen: &mut Seen, time: Duration) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "| {name} | {} | {} | {:.2} | {} | {most} | {first} | {} | {p50:.1?} | {p99:.1?} | {} |",
+        "| {name} | {} | {} | {:.2} | {} | {most} | {first} | {} | {p50:.1?} | {p99:.1?} | {} | {} |",
         seen.loads.len(),
         keys.len(),
         seen.loads.len() as f64 / keys.len().max(1) as f64,
         keys.values().max().unwrap_or(&0),
         seen.took.len(),
+        seen.refused,
         seen.errors,
     );
     text
