@@ -19,8 +19,6 @@ const SHARDS: usize = 8;
 const KEYS: usize = 10_000;
 const LOAD: Duration = Duration::from_millis(50);
 const BEFORE: Duration = Duration::from_secs(1);
-/// Nils a second that all processes together may give, where there is a budget.
-const BUDGET: usize = 200;
 
 /// What became of it.
 #[derive(Default)]
@@ -39,16 +37,20 @@ pub(crate) fn run(options: &Options) -> String {
     let processes = options.processes.unwrap_or(options.pick(4, 10, 10));
     let time = Duration::from_secs(options.pick(3, 8, 30));
     let apps = options.pick(400, 1000, 1000);
+    // Nils a second that all processes together may give, where there is a budget.
+    let nils = options.pick(40, 200, 200);
     let size = Size { processes, pools: 1, workers: 1 };
     let mut text = format!(
         "{SHARDS} redis-servers, {processes} processes of one worker, {KEYS} keys, Zipf 1.0, {rate:.0} GETs a second by {apps} apps, none of whom asks \
          before it is answered. One shard is emptied; {time:?} from then on. A load takes {LOAD:?}. A budget is for all processes \
-         together {BUDGET} nils a second, so each has its part of it.\n\n\
+         together {nils} nils a second, so each has its part of it.\n\n\
          | | loads | keys loaded | loads a key: mean | most | loads in a second, most | in the first second | GETs | p50 | p99 | refused | errors |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     );
-    let budget: &'static str = format!("lease: fleet, miss_budget: {}", (BUDGET / processes).max(1)).leak();
-    let modes = ["", "lease: local", "lease: fleet", budget].map(Mode::Misses);
+    let budget = (nils / processes).max(1);
+    let [alone, both]: [&'static str; 2] =
+        ["", "lease: fleet, "].map(|lease| &*format!("{lease}miss_budget: {budget}").leak());
+    let modes = ["", "lease: local", "lease: fleet", alone, both].map(Mode::Misses);
     for mode in [Mode::Nutcracker].into_iter().chain(modes) {
         if !mode.is_there() || !options.wants(&mode.name()) {
             continue;
