@@ -56,9 +56,12 @@ pub(crate) fn run(options: &Options) -> String {
         let seen = pods_of_threads(&plan, &endpoints.addresses, others, expiries);
         let tally = seen.tally.borrow().first(expiries);
         let mut others = seen.others.take();
-        let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|of| part(&mut others, of));
+        let there = !others.is_empty();
+        let [p50, p99, longest] = [0.5, 0.99, 1.0]
+            .map(|of| part(&mut others, of))
+            .map(|took| if there { format!("{took:.1?}") } else { "-".to_owned() });
         let line = format!(
-            "| {name} | {} | {} | {:.2} | {} | {} | {} | {p50:.1?} | {p99:.1?} | {longest:.1?} | {} |",
+            "| {name} | {} | {} | {:.2} | {} | {} | {} | {p50} | {p99} | {longest} | {} |",
             tally.expiries.len(),
             tally.loads(),
             tally.mean(),

@@ -17,6 +17,14 @@ pub(crate) const LOAD: Duration = Duration::from_millis(100);
 /// A herd that sees no expiry for so long has come to nothing.
 const STUCK: Duration = Duration::from_secs(20);
 
+/// Of so many loads one is broken off, where apps die.
+const DIES: u64 = 20;
+
+/// The same where there are so few loads that none would be.
+fn few(expiries: usize) -> u64 {
+    if expiries < DIES as usize { 2 } else { DIES }
+}
+
 /// What is usual: `think` is what makes a thousand apps bearable for a machine that runs everything.
 pub(crate) fn plan(think: Duration, dies: u64) -> Plan {
     Plan { key: KEY.to_owned(), ttl: TTL, load: LOAD, think, dies }
@@ -29,17 +37,16 @@ pub(crate) fn fleet(options: &Options) -> String {
     let (processes, pools) = (options.processes.unwrap_or(10), options.pools.unwrap_or(options.pick(2, 10, 10)));
     let size = Size { processes, pools, workers: 1 };
     let think = Duration::from_millis(200);
-    // 5 % of them; more where a lease leaves too few for one in twenty to be seen.
-    let (dies, few) = (20, if expiries < 20 { 2 } else { 20 });
+    let (dies, few) = (DIES, few(expiries));
     let mut text = format!(
         "{SHARDS} redis-servers. {processes} processes of one worker, each hotring with {pools} pools, which stand for {} sidecars; {apps} apps ask \
          for one key and rest {think:?} between two questions, on average. The key lives {TTL:?}, a load takes {LOAD:?}, {expiries} \
-         expiries. Where apps die, one load of {few} is broken off halfway and its app's connection closed (without a lease one of {dies}).\n\n{TITLES}",
+         expiries. Where apps die, one load of {few} is broken off halfway and its app's connection closed (one of {dies} where there are more).\n\n{TITLES}",
         processes * pools,
     );
     let calm =
         [Mode::Direct, Mode::Nutcracker, Mode::Misses(""), Mode::Misses("lease: local"), Mode::Misses("lease: fleet")];
-    let deadly = [(calm[2], dies), (calm[3], few), (calm[4], few)];
+    let deadly = [(calm[2], dies), (calm[3], dies), (calm[4], few)];
     let all = calm.map(|mode| (mode, 0)).into_iter().chain(deadly);
     for (mode, dies) in all.filter(|&(mode, _)| mode.is_there()) {
         let name = mode.name() + if dies > 0 { ", apps die" } else { "" };
@@ -58,11 +65,15 @@ pub(crate) fn local(options: &Options) -> String {
     let think = Duration::from_millis(200);
     let mut text = format!(
         "{SHARDS} redis-servers, one process (of hotring: with two workers), {apps} apps that rest {think:?} between two questions, on average. The key \
-         lives {TTL:?}, a load takes {LOAD:?}, {expiries} expiries.\n\n{TITLES}"
+         lives {TTL:?}, a load takes {LOAD:?}, {expiries} expiries. Where apps die, one load of {} is broken off halfway and its app's \
+         connection closed.\n\n{TITLES}",
+        few(expiries),
     );
-    for mode in [Mode::Nutcracker, Mode::Misses(""), Mode::Misses("lease: local")] {
-        if mode.is_there() && options.wants(&mode.name()) {
-            text += &row(&mode.name(), mode, size, plan(think, 0), apps, expiries, options);
+    let calm = [Mode::Nutcracker, Mode::Misses(""), Mode::Misses("lease: local")];
+    for (mode, dies) in calm.map(|mode| (mode, 0)).into_iter().chain([(calm[2], few(expiries))]) {
+        let name = mode.name() + if dies > 0 { ", apps die" } else { "" };
+        if mode.is_there() && options.wants(&name) {
+            text += &row(&name, mode, size, plan(think, dies), apps, expiries, options);
         }
     }
     text

@@ -47,7 +47,8 @@ pub struct Tally {
     pub answers: u64,
     /// Answers that waited for a load.
     pub waits: Vec<Wait>,
-    /// Apps that were told that there is no value after they had waited for half a load or longer.
+    /// Apps that were told that there is no value after they had waited for half a load or longer, while others loaded it or had died of
+    /// that.
     pub late_nils: u64,
     /// Loads that began before the value's time was up.
     pub early: u64,
@@ -101,12 +102,13 @@ impl Tally {
     /// An app was told now that there is none, which it had asked for then, and loads it. True if it is not to come to the end of that.
     pub fn begin(&mut self, plan: &Plan, asked: Instant, now: Instant) -> bool {
         self.answers += 1;
-        self.late_nils += u64::from(now - asked >= plan.load / 2);
         self.early += u64::from(self.lives.is_some_and(|lives| now < lives));
         // Loads that one expiry causes begin soon after each other; then there is a value for as long as it lives, or nearly.
         if self.began.is_none_or(|began| now - began > plan.ttl / 4) {
             self.expiries.push(0);
             self.written = None;
+        } else {
+            self.late_nils += u64::from(now - asked >= plan.load / 2);
         }
         self.began = Some(now);
         if let Some(last) = self.expiries.last_mut() {
