@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> String {
             tally.early,
             tally.answers,
             tally.waits.iter().filter(|wait| wait.whole >= LOAD / 2).count(),
-            tally.late_nils,
+            tally.late_nils.len(),
             tally.errors,
         );
         eprintln!("{line}");

@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> String {
             tally.mean(),
             tally.most(),
             tally.answers,
-            tally.late_nils,
+            tally.late_nils.len(),
             tally.errors,
         );
         eprintln!("{line}");

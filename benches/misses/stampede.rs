@@ -94,6 +94,11 @@ fn row(name: &str, mode: Mode, size: Size, plan: Plan, apps: usize, expiries: us
     if let Some(error) = &tally.error {
         eprintln!("{name}: the last error: {error}");
     }
+    let each: Vec<String> = tally.expiries.iter().map(u64::to_string).collect();
+    eprintln!("{name}: loads of each expiry: {}", each.join(" "));
+    for nil in tally.late_nils.iter().take(10) {
+        eprintln!("{name}: nil after {:?}, {:?} behind the write", nil.whole, nil.behind);
+    }
     let [whole, behind] = [|wait: &Wait| wait.whole, |wait: &Wait| wait.behind].map(|of| {
         let mut all: Vec<Duration> = tally.waits.iter().map(of).collect();
         [0.5, 0.99].map(|at| part(&mut all, at))
@@ -116,7 +121,7 @@ fn row(name: &str, mode: Mode, size: Size, plan: Plan, apps: usize, expiries: us
         millis(whole[1].saturating_sub(load)),
         millis(behind[0]),
         millis(behind[1]),
-        tally.late_nils,
+        tally.late_nils.len(),
         tally.errors,
     );
     eprint!("{text}");

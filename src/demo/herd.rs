@@ -48,8 +48,8 @@ pub struct Tally {
     /// Answers that waited for a load.
     pub waits: Vec<Wait>,
     /// Apps that were told that there is no value after they had waited for half a load or longer, while others loaded it or had died of
-    /// that.
-    pub late_nils: u64,
+    /// that; what is behind the write is nothing where nobody had written yet.
+    pub late_nils: Vec<Wait>,
     /// Loads that began before the value's time was up.
     pub early: u64,
     /// Errors that apps were told, and connections that ended.
@@ -108,7 +108,8 @@ impl Tally {
             self.expiries.push(0);
             self.written = None;
         } else {
-            self.late_nils += u64::from(now - asked >= plan.load / 2);
+            let behind = self.written.map_or(Duration::ZERO, |written| now - written);
+            self.late_nils.extend(Some(Wait { whole: now - asked, behind }).filter(|wait| wait.whole >= plan.load / 2));
         }
         self.began = Some(now);
         if let Some(last) = self.expiries.last_mut() {
@@ -244,7 +245,7 @@ mod tests {
             tally.begin(&plan(), at(millis), at(millis));
         }
         assert_eq!((tally.expiries.as_slice(), tally.loads(), tally.most(), tally.mean()), (&[3, 1, 2][..], 6, 3, 2.0));
-        assert_eq!((tally.answers, tally.late_nils), (6, 0));
+        assert_eq!((tally.answers, tally.late_nils.len()), (6, 0));
     }
 
     #[test]
@@ -259,7 +260,7 @@ mod tests {
         tally.told(at(12), at(113));
         tally.told(at(112), at(113));
         let wait = Wait { whole: Duration::from_millis(101), behind: Duration::from_millis(2) };
-        assert_eq!((tally.waits.as_slice(), tally.late_nils), (&[wait][..], 1));
+        assert_eq!((tally.waits.as_slice(), tally.late_nils.len()), (&[wait][..], 1));
         // The next expiry has a write of its own, and this one was early.
         assert_eq!(tally.early, 0);
         tally.begin(&plan(), at(2100), at(2101));
