@@ -70,7 +70,8 @@ pub(crate) fn run(options: &Options) -> String {
             tally.late_nils.len(),
             tally.errors,
         );
-        eprintln!("{line}");
+        let each: Vec<String> = tally.expiries.iter().map(u64::to_string).collect();
+        eprintln!("{name}: loads of each expiry: {}\n{line}", each.join(" "));
         let _ = writeln!(text, "{line}");
     }
     text
@@ -80,6 +81,10 @@ fn pods_of_threads(plan: &Plan, addresses: &[String], others: usize, expiries: u
     let seen = Rc::new(Seen::default());
     let (tasks, runtime) = (LocalSet::new(), Builder::new_current_thread().enable_all().build().unwrap());
     tasks.block_on(&runtime, async {
+        // What follows is expiries, and no proxy that has just been started.
+        let ttl = plan.ttl.as_millis().to_string();
+        let first: [&[u8]; 5] = [b"SET", plan.key.as_bytes(), b"value", b"PX", ttl.as_bytes()];
+        assert_eq!(App::to(&addresses[0]).await.unwrap().ask(&first).await.unwrap(), Answer::Done);
         for (pod, address) in addresses.iter().enumerate() {
             let app = App::to(address).await.unwrap();
             let (asks, asked) = mpsc::channel(THREADS);
