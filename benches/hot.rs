@@ -26,6 +26,8 @@ mod flash;
 mod histories;
 #[path = "hot/load.rs"]
 mod load;
+#[path = "support/page.rs"]
+mod page;
 #[path = "hot/picture.rs"]
 mod picture;
 #[path = "hot/plain.rs"]
@@ -95,16 +97,6 @@ fn measure(name: &str, options: &Options, write: bool) -> String {
     }
 }
 
-/// Puts the section of an experiment into the page, in the place of the one before.
-fn put(page: &str, name: &str, section: &str) -> String {
-    let (begin, end) = (format!("<!-- measured: {name} -->\n"), format!("<!-- /measured: {name} -->\n"));
-    let section = format!("{begin}{section}{end}");
-    match (page.split_once(&begin), page.split_once(&end)) {
-        (Some((head, _)), Some((_, tail))) => format!("{head}{section}{tail}"),
-        _ => format!("{page}\n{section}"),
-    }
-}
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut write, mut bench, mut seconds) = (false, false, None);
@@ -136,8 +128,6 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     options.time = Duration::from_secs(seconds.unwrap_or(if options.quick { 5 } else { 20 }));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     for (name, title) in EXPERIMENTS {
         if !names.is_empty() && !names.iter().any(|one| one == name) {
             continue;
@@ -145,14 +135,9 @@ fn main() -> ExitCode {
         let text = measure(name, &options, write);
         println!("{title}\n\n{text}");
         if write {
-            let page = std::fs::read_to_string(PAGE).unwrap_or_else(|_| HEAD.to_owned());
-            let mut words: Vec<&str> =
+            let words: Vec<&str> =
                 given.iter().map(String::as_str).filter(|word| !names.iter().any(|one| one == word)).collect();
-            words.insert(0, name);
-            let command = format!("cargo bench --bench hot -- {}", words.join(" "));
-            let section =
-                format!("## {title}\n\n```sh\n{command}\n```\n\n{cores} cores for all of it, a {build} build. {text}");
-            std::fs::write(PAGE, put(&page, name, &section)).unwrap();
+            page::write(PAGE, HEAD, "hot", (name, title), &words, &text);
         }
     }
     ExitCode::SUCCESS

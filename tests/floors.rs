@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["lines"],
     &["worker"],
     &["proxy"],
+    &["demo"],
     &["cli"],
 ];
 

@@ -126,7 +126,8 @@ pub(crate) fn proxies(
     }
 }
 
-fn peer(number: usize, servers: &[String], dir: &Scratch) -> Proxy {
+/// A nutcracker before these servers.
+pub(crate) fn peer(number: usize, servers: &[String], dir: &Scratch) -> Proxy {
     let (address, statistics) = (format!("127.0.0.1:{}", free_port()), free_port().to_string());
     let mut text = format!("main:\n  listen: {address}\n  hash: fnv1a_64\n  distribution: ketama\n  redis: true\n");
     text += "  backlog: 1024\n  servers:\n";
@@ -141,7 +142,8 @@ fn peer(number: usize, servers: &[String], dir: &Scratch) -> Proxy {
     Proxy::Peer { child, address }
 }
 
-fn nutcracker() -> Option<&'static str> {
+/// Where it is, if it is installed.
+pub(crate) fn nutcracker() -> Option<&'static str> {
     ["nutcracker", "/usr/sbin/nutcracker", "/usr/local/sbin/nutcracker"]
         .into_iter()
         .find(|name| Command::new(name).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok())

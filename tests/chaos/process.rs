@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 pub(crate) struct Process {
     child: Child,
-    address: String,
+    addresses: Vec<String>,
     admin: String,
     /// Kept open, for whatever is said there.
     _output: BufReader<ChildStdout>,
@@ -21,7 +21,7 @@ impl Process {
         Self::of(env!("CARGO_BIN_EXE_hotring"), config)
     }
 
-    /// Any hotring, with a config of one pool that listens on TCP.
+    /// Any hotring, with a config whose pools listen on TCP.
     pub(crate) fn of(binary: &str, config: &str) -> Self {
         Self::run(Command::new(binary), config)
     }
@@ -40,12 +40,12 @@ impl Process {
         command.args(["-c", config]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut output = BufReader::new(child.stdout.take().unwrap());
-        let (mut address, mut admin) = (String::new(), String::new());
+        let (mut addresses, mut admin) = (Vec::new(), String::new());
         loop {
             let mut line = String::new();
             assert!(output.read_line(&mut line).unwrap() > 0, "it ended at its start");
             if let Some(pool) = line.trim_start().strip_prefix("pool ") {
-                pool.split_whitespace().nth(1).unwrap().clone_into(&mut address);
+                addresses.push(pool.split_whitespace().nth(1).unwrap().to_owned());
             }
             if let Some(at) = line.trim_start().strip_prefix("admin ") {
                 at.split_whitespace().next().unwrap().clone_into(&mut admin);
@@ -54,16 +54,21 @@ impl Process {
                 break;
             }
         }
-        Self { child, address, admin, _output: output }
+        Self { child, addresses, admin, _output: output }
     }
 
-    /// Where its pool listens.
+    /// Where its first pool listens.
     pub(crate) fn address(&self) -> &str {
-        &self.address
+        &self.addresses[0]
+    }
+
+    /// Where its pools listen, in the order of the file.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     pub(crate) fn app(&self) -> Client {
-        Client::connect(&self.address)
+        Client::connect(self.address())
     }
 
     /// What `/metrics` says, by series.

@@ -58,7 +58,14 @@ pub(crate) fn errors() -> String {
 /// What `--help` says.
 pub(crate) fn help() -> String {
     let mut text = String::new();
-    for command in [&["--help"][..], &["check", "--help"], &["route", "--help"], &["import", "--help"]] {
+    let all = [
+        &["--help"][..],
+        &["check", "--help"],
+        &["route", "--help"],
+        &["import", "--help"],
+        &["demo", "stampede", "--help"],
+    ];
+    for command in all {
         let done = Command::new(env!("CARGO_BIN_EXE_hotring")).args(command).output().unwrap();
         assert!(done.status.success(), "{command:?}");
         let said = String::from_utf8(done.stdout).unwrap();

@@ -28,9 +28,10 @@ impl Pace {
         });
     }
 
-    /// Another process wrote a key so long after it was found to be loading it: it takes no less.
+    /// Another process wrote a key so long after it was found to be loading it: it takes no less. Who finds that late knows little: that
+    /// only ever makes waits longer, also those while nothing is known.
     pub fn heard(&mut self, took: Micros) {
-        if self.fill.is_none_or(|fill| fill < took) {
+        if self.fill.unwrap_or(FIRST_STEP) < took {
             self.saw(took);
         }
     }
@@ -63,6 +64,17 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_hears_of_the_end_of_a_load_only_does_not_take_it_for_all_of_it() {
+        let mut pace = Pace::default();
+        pace.heard(3_000);
+        assert_eq!((pace.fill(), pace.wait(1_000_000)), (None, 300_000));
+        pace.heard(200_000);
+        assert_eq!(pace.wait(1_000_000), 400_000);
+        pace.heard(3_000);
+        assert_eq!(pace.wait(1_000_000), 400_000);
+    }
 
     #[test]
     fn waits_and_terms_follow_what_loading_takes() {
