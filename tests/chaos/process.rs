@@ -92,6 +92,11 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Memory it has now, and the most it ever had, in KiB.
     pub(crate) fn memory(&self) -> (usize, usize) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

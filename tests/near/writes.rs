@@ -2,7 +2,8 @@
 
 use crate::stand::{S, Stand};
 use crate::support::request;
-use hotring::stages::hot::{ABSENT, Config, Place, Reads};
+use hotring::stages::hot::{ABSENT, Config, Fence, Place, Reads};
+use std::sync::Arc;
 
 #[test]
 fn a_write_ends_it_when_it_is_answered_and_for_who_sent_it_at_once() {
@@ -278,13 +279,14 @@ fn what_was_set_and_removed_again_is_not_told_behind_that_it_is_not_there() {
     let mut s = Stand::with(Config { reads: Reads::Near, keep_writes: true, ..Config::default() });
     s.fill("$-1\r\n");
     s.ask(2, "SET k 2");
-    s.ask(2, "GET k");
     assert!(!fence_of(&s).tell(k(&s), ABSENT).news);
-    s.engine.path_mut(0).unwrap().hot.passed(k(&s), b"$1\r\n2\r\n");
+    let hash = k(&s);
+    s.engine.path_mut(0).unwrap().hot.passed(hash, b"$1\r\n2\r\n");
     s.answer(s.line, "+OK\r\n");
+    s.app(2);
     assert_eq!(s.near(1), None);
 }
 
-fn fence_of(s: &Stand) -> std::sync::Arc<hotring::stages::hot::Fence> {
+fn fence_of(s: &Stand) -> Arc<Fence> {
     s.engine.path(0).unwrap().hot.fence().clone()
 }
