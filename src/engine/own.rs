@@ -281,6 +281,7 @@ impl Engine {
     pub(super) fn leave_own(&mut self, id: SessionId, port: &mut impl Port) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         session.mode &= !mode::PINNED;
+        let pool = session.pool;
         let Some(special) = &mut session.special else { return };
         let (pin, blocked) = (special.pin, special.blocked);
         let broken = pin.is_some_and(|pin| self.lines.get(pin.line as usize).is_some_and(|line| line.arriving));
@@ -290,6 +291,7 @@ impl Engine {
             _ => &[],
         };
         special.leave();
+        self.close_all_shared(pool);
         let Some(pin) = pin else { return };
         if blocked {
             self.blocked = self.blocked.saturating_sub(1);
