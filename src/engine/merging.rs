@@ -226,7 +226,7 @@ impl Engine {
         }
     }
 
-    /// A pool is about to be configured anew: nobody waits any more.
+    /// Nobody waits in a pool any more: it is about to be configured anew, or what is out is not sure.
     pub(super) fn send_all_shared(&mut self, pool: u16, port: &mut impl Port) {
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
         for waited in place.config.path.merging.waited_in(None) {
