@@ -242,6 +242,25 @@ fn relaxed_shares_what_is_out_until_a_write() {
 }
 
 #[test]
+fn relaxed_shares_nothing_that_a_transaction_of_the_session_may_have_overtaken() {
+    let mut s = Stand::new(Merge::Relaxed);
+    s.ask(1, &["MULTI"]);
+    s.app(1);
+    s.ask(1, &["SET k v"]);
+    let own = s.wires.wanted.pop().unwrap();
+    s.engine.connected(own, s.now);
+    s.engine.flush(&mut s.wires);
+    assert_eq!(s.sent(own), ["MULTI", "SET k v"]);
+    s.answer(own, "+OK\r\n+QUEUED\r\n");
+    s.ask(1, &["EXEC"]);
+    s.ask(2, &["GET k"]);
+    assert_eq!((s.sent(own), s.sent(0)), (vec!["EXEC".to_owned()], vec!["GET k".to_owned()]));
+    s.answer(own, "*1\r\n+OK\r\n");
+    s.ask(1, &["GET k"]);
+    assert_eq!(s.sent(0), ["GET k"], "what is out may have been executed before the transaction");
+}
+
+#[test]
 fn a_lost_connection_tells_who_waits_that_nothing_was_sent() {
     let mut s = Stand::new(Merge::Strict);
     s.ask(0, &["GET k"]);

@@ -17,7 +17,7 @@ use super::port::Port;
 use super::{Engine, LineId, SessionId};
 use crate::command::{self, Spec};
 use crate::resp::Request;
-use crate::stages::{Event, Flight, Leg};
+use crate::stages::{Event, Flight, Leg, Turn};
 
 /// Nobody waits longer than such a part of the pool's `timeout` for the flight before it.
 const PATIENCE: u64 = 4;
@@ -65,15 +65,15 @@ impl Engine {
         let link = self.joined.insert((ticket, at, Waiter::NOBODY)) as u32;
         match pool.config.path.merging.wait(place, link, self.now) {
             // The one who leads is counted when it is sent.
-            Ok(None) => {}
-            Ok(Some(last)) => {
+            Some(Turn::First) => {}
+            Some(Turn::Behind(last)) => {
                 if let Some((_, _, next)) = self.joined.get_mut(last as usize) {
                     *next = link;
                 }
                 pool.counts.joined_requests += 1;
                 pool.config.path.hot.count_unsent(leg);
             }
-            Err(()) => {
+            None => {
                 self.joined.try_remove(link as usize);
                 return self.alone(ticket, leg, request, port);
             }

@@ -48,7 +48,7 @@ impl FromStr for Merge {
             "strict" => Ok(Self::Strict),
             "relaxed" => Ok(Self::Relaxed),
             "off" => Ok(Self::Off),
-            _ => Err(Expected::new("one of `strict`, `relaxed`, `off`")),
+            _ => Err(Expected::new("one of `strict` `relaxed` `off`")),
         }
     }
 }
@@ -83,6 +83,15 @@ struct Place {
     /// A write has been sent since, so nobody shares the reply any more.
     closed: bool,
     waiting: Option<Waiting>,
+}
+
+/// Whose turn it is when somebody begins to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nobody else waits.
+    First,
+    /// This one, by its link, was the last until now, and is to be linked to the new one.
+    Behind(u32),
 }
 
 /// What is to be sent for those who waited.
@@ -214,22 +223,19 @@ impl Merging {
         (self.is_relaxed() && place.waiting.is_none()).then_some(place.flight)
     }
 
-    /// Somebody, by this link, waits behind a read that is out. Returns who is the last that does already, to be linked to.
-    ///
-    /// # Errors
-    /// There is no such read.
-    pub fn wait(&mut self, number: u32, link: u32, now: Micros) -> Result<Option<u32>, ()> {
-        let place = self.places.get_mut(number as usize).ok_or(())?;
-        match &mut place.waiting {
+    /// Somebody, by this link, waits behind a read that is out; `None` if there is no such read.
+    pub fn wait(&mut self, number: u32, link: u32, now: Micros) -> Option<Turn> {
+        let place = self.places.get_mut(number as usize)?;
+        Some(match &mut place.waiting {
             Some(waiting) => {
                 waiting.count = waiting.count.saturating_add(1);
-                Ok(Some(std::mem::replace(&mut waiting.last, link)))
+                Turn::Behind(std::mem::replace(&mut waiting.last, link))
             }
             none => {
                 *none = Some(Waiting { first: link, last: link, count: 1, since: now });
-                Ok(None)
+                Turn::First
             }
-        }
+        })
     }
 
     /// Whether a request is what is waited for in this place.

@@ -35,7 +35,7 @@ mod route;
 pub use coalesce::Coalesce;
 pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way, missing};
 pub use hot::Hot;
-pub use merging::{Merge, Merging, Shared};
+pub use merging::{Merge, Merging, Shared, Turn};
 pub use route::{Placement, Route};
 
 use crate::command::{Access, Keys, Spec};
