@@ -131,6 +131,7 @@ fn the_least_file_has_the_defaults() {
     assert_eq!(pool.upstream.timeout, Some(Duration::from_secs(5)));
     assert_eq!(pool.upstream.servers, Servers::Embedded { count: 3, maxmemory: 64 << 20, eviction: Eviction::Lru });
     assert_eq!(pool.downstream.max_request, 512 << 20);
+    assert_eq!(pool.merge, hotring::stages::Merge::Strict);
     assert!(!pool.coalesce && pool.downstream.password.is_none());
 }
 

@@ -85,6 +85,26 @@ fn coalesced_reads_are_linearizable() {
     clean(&history(&["coalesce: true"], &Rules::STRICT, None).0);
 }
 
+/// Which is how it is by default: all keys are hot here.
+#[test]
+fn merged_reads_of_hot_keys_are_linearizable() {
+    let (report, answered) = history(&["merge: strict"], &Rules::STRICT, None);
+    clean(&report);
+    assert!(answered < 0.9, "hardly any reads were merged: the shards answered {answered}");
+}
+
+/// Sharing the reply to a read that is out already is not.
+#[test]
+fn merging_with_what_is_out_is_found_out() {
+    // A few of a hundred thousand reads: more is done if none was.
+    let found = (0..10).any(|_| {
+        let (report, answered) = history(&["merge: relaxed"], &Rules::STRICT, None);
+        assert!(answered < 0.9, "hardly any reads were merged: the shards answered {answered}");
+        report.count(Rule::OwnWrite) + report.count(Rule::Backwards) > 0
+    });
+    assert!(found, "nothing was found out");
+}
+
 #[test]
 fn from_memory_nobody_misses_a_write_of_his_hotring_goes_back_or_reads_what_is_too_old() {
     let (report, answered) = history(&["hot_keys: {reads: near}"], &NEAR, None);

@@ -21,6 +21,7 @@ use crate::downstream::config::{
 use crate::engine::limits::Scope;
 use crate::engine::slow;
 use crate::ring::{Distribution, KeyHash};
+use crate::stages::Merge;
 use crate::stages::hot::MOST_REPLICAS;
 use crate::units::{Address, Secret};
 use crate::upstream::config::{self as upstream, RingConfig, Servers, WhenEjected};
@@ -178,6 +179,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),
         },
         coalesce: value(written.coalesce, false),
+        merge: value(written.merge, Merge::default()),
         rate_limits: written.rate_limits.into_iter().map(|limit| limit.value).collect(),
     }
 }

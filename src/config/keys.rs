@@ -304,7 +304,14 @@ pub const KEYS: &[Key] = &[
         "512mb",
         "bytes of one argument of a request; a whole request may have twice as many",
     ),
-    own(Place::Pool, "coalesce", "false", "let equal reads that are on their way at the same time share one reply"),
+    own(Place::Pool, "coalesce", "false", "let equal reads of any key that are about to leave share one reply"),
+    own(
+        Place::Pool,
+        "merge",
+        "strict",
+        "which replies equal reads of a hot key share: `strict`, while one is out the others wait and leave together; \
+         `relaxed`, they share the reply to the one that is out, which may be older than a write by one round trip; `off`, none",
+    ),
     own(
         Place::Pool,
         "hot_keys",
@@ -322,7 +329,7 @@ pub const KEYS: &[Key] = &[
         "listen_strict",
         "",
         "further addresses, as of `listen`, for sessions that get exactly Redis' answers: always the key's own server's, never \
-         from memory, a replica or a copy (`hot_keys`), nor another session's reply (`coalesce`)",
+         from memory, a replica or a copy (`hot_keys`), nor another session's reply (`merge`, `coalesce`)",
     ),
     own(
         Place::Pool,

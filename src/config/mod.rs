@@ -212,6 +212,8 @@ pub struct Pool {
     pub ring: upstream::config::RingConfig,
     /// Whether equal reads on their way at the same time share one reply.
     pub coalesce: bool,
+    /// Which replies equal reads of a hot key may share.
+    pub merge: stages::Merge,
     /// What is done with its hot keys.
     pub hot: stages::hot::Config,
     /// What is done when its keys are not there.

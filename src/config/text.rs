@@ -144,6 +144,7 @@ impl Text {
         self.key("auth_timeout", or_off(downstream.auth_timeout.map(Millis::from)));
         self.key("max_request", Size::from(downstream.max_request));
         self.key("coalesce", pool.coalesce);
+        self.key("merge", pool.merge);
         if self.all {
             self.line("    hot_keys:");
             for line in hot::lines(&pool.hot) {

@@ -19,6 +19,7 @@ use crate::command::Described;
 use crate::downstream::config::Unread;
 use crate::engine::limits::Limit;
 use crate::ring::{Distribution, KeyHash};
+use crate::stages::Merge;
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server, WhenEjected};
 
@@ -105,6 +106,7 @@ pub(super) struct PoolWritten {
     pub(super) auth_timeout: Option<Written<Option<Duration>>>,
     pub(super) max_request: Option<Written<u64>>,
     pub(super) coalesce: Option<Written<bool>>,
+    pub(super) merge: Option<Written<Merge>>,
     pub(super) hot: Option<HotWritten>,
     pub(super) misses: Option<MissesWritten>,
     /// `None` inside: `off`.
@@ -306,6 +308,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         auth_timeout: pool.value("auth_timeout", standing),
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),
         coalesce: pool.value("coalesce", flag),
+        merge: pool.value("merge", str::parse),
         hot: pool.hot_keys(),
         misses: pool.misses(dir),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),

@@ -111,7 +111,7 @@ impl Engine {
         let session = self.sessions.get_mut(id as usize)?;
         let pool = self.pools.get_mut(usize::from(session.pool))?;
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        session.newest = self.requests as u32;
+        session.newest = self.order as u32;
         pool.counts.requests_pending += 1;
         Some((session.pool, ticket))
     }

@@ -57,10 +57,18 @@ impl Waiter {
     pub const SPREAD: u16 = u16::MAX - 7;
     /// `part` of a flight that is a whole MGET, keys of which have leases; `link` tells which.
     pub const LEASED: u16 = u16::MAX - 8;
+    /// `part` of a flight that was waited for: all whom its reply is for have joined it, and `at` is when it was sent.
+    pub const SHARED: u16 = u16::MAX - 9;
     /// The least `part` with a meaning of its own; room is left for more.
     pub const FIRST_SPECIAL: u16 = u16::MAX - 15;
     /// `link` of a flight that nobody joined.
     pub const NOBODY: u32 = u32::MAX;
+
+    /// Whether others may join it.
+    #[must_use]
+    pub fn is_shareable(&self) -> bool {
+        matches!(self.part, Self::WHOLE | Self::SHARED)
+    }
 }
 
 /// What is agreed with a shard on a new connection.
@@ -237,6 +245,15 @@ impl Line {
             return None;
         }
         self.waiters.get_mut(usize::try_from(serial.checked_sub(self.base)?).ok()?)
+    }
+
+    /// The waiter of a flight that is on its way and no part of whose reply has been passed on.
+    pub fn under_way(&mut self, serial: u64) -> Option<&mut Waiter> {
+        let place = usize::try_from(serial.checked_sub(self.base)?).ok()?;
+        if place == 0 && self.passing > 0 {
+            return None;
+        }
+        self.waiters.get_mut(place)
     }
 
     /// Bytes that are allocated for what waits to be sent, beyond what any connection keeps.

@@ -24,6 +24,8 @@ impl Engine {
             pool.counts.requests_pending.set(0);
             pool.counts.client_output_bytes.set(0);
         }
+        // What they wait for may have come.
+        (0..self.pools.len() as u16).for_each(|pool| self.send_all_shared(pool, port));
         let filled = self.filled_by_someone();
         let mut ended = 0;
         self.dirty_sessions.clear();
@@ -48,6 +50,15 @@ impl Engine {
         ended
     }
 
+    /// Those who share a flight, from this link on; bounded, should a panic have left a ring.
+    fn chain(&self, mut next: u32) -> impl Iterator<Item = Ticket> {
+        (0..self.joined.len()).map_while(move |_| {
+            let &(ticket, _, link) = self.joined.get(next as usize)?;
+            next = link;
+            Some(ticket)
+        })
+    }
+
     /// For each session the slots that somebody will fill.
     fn filled_by_someone(&self) -> HashMap<(SessionId, u32), HashSet<u32>> {
         let mut filled: HashMap<(SessionId, u32), HashSet<u32>> = HashMap::new();
@@ -63,13 +74,7 @@ impl Engine {
                 continue;
             }
             note(waiter.ticket);
-            let mut next = if waiter.part == Waiter::WHOLE { waiter.link } else { Waiter::NOBODY };
-            // Bounded, should the panic have left a ring.
-            for _ in 0..self.joined.len() {
-                let Some(&(ticket, _, link)) = self.joined.get(next as usize) else { break };
-                note(ticket);
-                next = link;
-            }
+            self.chain(if waiter.is_shareable() { waiter.link } else { Waiter::NOBODY }).for_each(&mut note);
         }
         for ticket in self.withheld.iter().filter_map(|(_, withheld)| withheld.ticket()) {
             note(ticket);

@@ -39,6 +39,7 @@ pub mod line;
 mod local;
 mod mend;
 mod merge;
+mod merging;
 mod misses;
 mod missing;
 mod own;
@@ -245,6 +246,10 @@ pub struct Engine {
     waits: lease::Waits,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
+    /// By session: where a read of it waits, as far as the session says that one does.
+    behind: Vec<u32>,
+    /// Places whose flights were answered, and that are waited in.
+    landed: Vec<(u16, u32)>,
     /// Of the reply that is looked at, for each key that is not there its budget.
     missed: Vec<u16>,
     spare: Spare,
@@ -257,6 +262,8 @@ pub struct Engine {
     ids: u64,
     id_step: u64,
     requests: u64,
+    /// Counts requests and whatever is sent otherwise; see [`Flight::number`](crate::stages::Flight::number).
+    order: u64,
     answered: u64,
     /// See [`Engine::changes`].
     changes: u32,
@@ -289,6 +296,8 @@ impl Engine {
             waits: lease::Waits::default(),
             scripts: Arc::default(),
             joined: Slab::new(),
+            behind: Vec::new(),
+            landed: Vec::new(),
             missed: Vec::new(),
             spare: Spare::default(),
             dirty_lines: Vec::new(),
@@ -300,6 +309,7 @@ impl Engine {
             ids: first_id,
             id_step,
             requests: 0,
+            order: 0,
             answered: 0,
             changes: 0,
             in_flight: 0,
@@ -477,7 +487,9 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
         && (session.base == 0 || session.db() == 0)
         && session.mode & mode::PINNED == 0;
     let no_writes = session.writes == 0 || session.open_slots() == 0;
+    let shares = !session.is_strict() && session.mode & mode::PINNED == 0;
     Leg {
+        shares,
         no_writes,
         lane: session.lane(),
         base: session.base,
@@ -493,6 +505,6 @@ fn leg_of<'a>(session: &Session, spec: &'static Spec, key: &'a [u8], wire: &'a [
 fn refusal(verdict: Verdict) -> Option<Refusal> {
     match verdict {
         Verdict::Refuse(refusal) => Some(refusal),
-        Verdict::Next | Verdict::Near | Verdict::Join(_) => None,
+        Verdict::Next | Verdict::Near | Verdict::Join(_) | Verdict::Behind(_) => None,
     }
 }

@@ -176,6 +176,8 @@ impl Engine {
         let owner = std::mem::replace(&mut line.owner, Owner::Free);
         let blocked = std::mem::take(&mut line.patient);
         line.arriving = false;
+        let pool = line.pool;
+        self.close_all_shared(pool);
         self.take_off(id);
         if blocked {
             self.blocked = self.blocked.saturating_sub(1);
@@ -194,9 +196,12 @@ impl Engine {
     pub(super) fn own_answered(&mut self, id: LineId, port: &mut impl Port) {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let Owner::Session(owner, generation) = line.owner else { return };
+        let pool = line.pool;
         if !line.waiters.is_empty() {
             return;
         }
+        self.close_all_shared(pool);
+        let Some(line) = self.lines.get_mut(id as usize) else { return };
         if std::mem::take(&mut line.patient) {
             self.blocked = self.blocked.saturating_sub(1);
         }

@@ -76,6 +76,9 @@ impl Engine {
                 place.config.path.observe(&Event::Replied(number), self.now, &mut self.notices);
             }
             self.passed(id, pool, &waiter, total, port);
+            if !self.landed.is_empty() {
+                self.send_next(port);
+            }
             if !shared {
                 self.own_answered(id, port);
             }

@@ -120,7 +120,12 @@ impl Engine {
     /// Carries out one request. Returns whether it did: if not, the request has to wait for those before it, and comes again.
     #[inline]
     pub(super) fn request(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
-        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        let Some(mut session) = self.sessions.get_mut(id as usize) else { return true };
+        if session.is_behind() {
+            self.ask_behind(id, request, port);
+            let Some(again) = self.sessions.get_mut(id as usize) else { return true };
+            session = again;
+        }
         let named = command::identify(request);
         let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
         let long_way = session.mode & mode::LONG_WAY != 0 || self.share.full;
@@ -128,6 +133,7 @@ impl Engine {
             return false;
         }
         self.requests += 1;
+        self.next_in_order();
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return true };
         pool.counts.request_bytes += request.wire().len() as u64;
@@ -262,14 +268,14 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let number = session.pool;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-        let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+        let mut leg = leg_of(session, spec, key, request.wire(), self.order);
         let mut verdict = pool.config.path.decide(&mut leg, self.now);
         if leg.spread {
             if !matches!(verdict, Verdict::Refuse(_)) {
                 return self.spread(id, &leg, port);
             }
             // What is against a replica is no reason to refuse what its shard may answer.
-            leg = Leg { free: false, ..leg_of(session, spec, key, request.wire(), self.requests) };
+            leg = Leg { free: false, ..leg_of(session, spec, key, request.wire(), self.order) };
             verdict = pool.config.path.decide(&mut leg, self.now);
         }
         if leg.copy > 0 {
@@ -281,11 +287,13 @@ impl Engine {
             verdict = pool.config.path.decide(&mut leg, self.now);
         }
         match verdict {
-            Verdict::Next | Verdict::Join(_) if leg.fill => self.single_to_keep(id, &leg, verdict, request, port),
+            Verdict::Next | Verdict::Join(_) | Verdict::Behind(_) if leg.fill => {
+                self.single_to_keep(id, &leg, verdict, request, port)
+            }
             Verdict::Next => {
                 let line = pool.line(leg.line);
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-                session.newest = self.requests as u32;
+                session.newest = self.order as u32;
                 pool.counts.requests_pending += 1;
                 let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on();
                 let waiter = self.waiter(ticket, spec);
@@ -304,6 +312,7 @@ impl Engine {
             Verdict::Near if self.asks_again(id, &leg, port) => {}
             Verdict::Near => self.answer_near(id, &leg),
             Verdict::Join(flight) => self.join(id, &leg, flight, request, port),
+            Verdict::Behind(place) => self.go_behind(id, &leg, place, request, port),
             Verdict::Refuse(reason) => {
                 let shard = leg.shard;
                 self.turned_away(id, spec, request, reason, shard);
@@ -326,6 +335,9 @@ impl Engine {
         }
         if let Verdict::Join(flight) = verdict {
             return self.join(id, leg, flight, request, port);
+        }
+        if let Verdict::Behind(place) = verdict {
+            return self.go_behind(id, leg, place, request, port);
         }
         let Some((number, ticket)) = self.open_slot(id) else { return };
         let Some(on) = self.pools.get(usize::from(number)).map(|pool| pool.line(leg.line)) else { return };
@@ -405,7 +417,7 @@ impl Engine {
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return gone };
         let mut chosen = None;
         for key in keys_of(request, keys) {
-            let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+            let mut leg = leg_of(session, spec, key, request.wire(), self.order);
             // Several legs, or one that is not the usual first argument: stages share only what is alone.
             leg.alone = false;
             if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
@@ -455,7 +467,7 @@ impl Engine {
                 args.next();
             }
             let end = args.at();
-            let mut leg = leg_of(session, spec, key, request.wire(), self.requests);
+            let mut leg = leg_of(session, spec, key, request.wire(), self.order);
             leg.alone = false;
             let verdict = pool.config.path.decide(&mut leg, self.now);
             let refused = refusal(verdict);
@@ -523,7 +535,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let number = session.pool;
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
-        session.newest = self.requests as u32;
+        session.newest = self.order as u32;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         pool.counts.requests_pending += 1;
         for part in &mut plan.parts {
@@ -633,13 +645,13 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
         pool.counts.requests_pending += 1;
-        let (leader, own) = (pool.line(flight.line), pool.line(leg.line));
+        let leader = pool.line(flight.line);
         let at = self.now as u32;
         if let Some(leader) = self
             .lines
             .get_mut(leader as usize)
             .and_then(|l| l.joinable(flight.serial))
-            .filter(|leader| leader.part == Waiter::WHOLE)
+            .filter(|leader| leader.is_shareable())
         {
             session.newest = flight.number;
             leader.link = self.joined.insert((ticket, at, leader.link)) as u32;
@@ -650,14 +662,7 @@ impl Engine {
                 self.note_joined(id);
             }
         } else {
-            session.newest = self.requests as u32;
-            let waiter = self.waiter(ticket, leg.spec);
-            let serial = self.send(own, waiter, request.wire(), port);
-            self.sent(number, leg, serial, 1);
-            if leg.hot.is_some() {
-                self.read_at_home(ticket, leg, (own, serial), port);
-            }
-            self.note_miss(leg.spec, leg.key, waiter.at, (own, serial));
+            self.alone(ticket, leg, request, port);
         }
     }
 
@@ -681,14 +686,17 @@ impl Engine {
     #[inline]
     pub(super) fn sent(&mut self, number: u16, leg: &Leg<'_>, serial: u64, legs: u16) {
         if let Some(pool) = self.pools.get_mut(usize::from(number)) {
-            let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
+            let flight = Flight { line: leg.line, serial, number: self.order as u32 };
             pool.config.path.observe(&Event::Sent(leg, flight), self.now, &mut self.notices);
-            let budgets = pool.config.misses.budgets();
+            let (budgets, merges) = (pool.config.misses.budgets(), pool.config.path.merging.is_active());
             if !leg.key.is_empty()
                 && let Some(hash) = pool.config.path.hot.count(leg)
                 && let Some(line) = self.lines.get_mut(pool.line(leg.line) as usize)
             {
                 line.notes.push(serial, Note::Weigh(hash, legs));
+            }
+            if merges {
+                self.may_be_shared(number, leg, flight);
             }
             if budgets {
                 self.note_count(number, leg, serial);
@@ -804,7 +812,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     let (mut shards, mut refused, mut answered, mut kept) = (Vec::new(), None, false, false);
     for key in keys.into_iter().filter_map(|index| request.arg(index)) {
         // As for a session that waits for nothing.
-        let mut leg = Leg { alone, free: true, ..Leg::new(spec, key, wire) };
+        let mut leg = Leg { alone, free: true, shares: true, ..Leg::new(spec, key, wire) };
         told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
         if misses::absent(&place.config.misses, spec, key).is_some() {
             told += "  misses     its id is not in `absent_ids`\n  -> answered as if there were no such key\n";

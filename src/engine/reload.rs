@@ -85,6 +85,7 @@ impl Engine {
             self.add_pool(config);
             return;
         }
+        self.send_all_shared(number, port);
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let before = (pool.config.shards.len() as u32, u32::from(pool.config.lanes));
         let stride = pool.stride();

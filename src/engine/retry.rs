@@ -52,7 +52,7 @@ impl Engine {
         let (mut notes, mut misses) = (Vec::new(), Vec::new());
         let (mut rest, mut serial) = (unsent.bytes.as_slice(), unsent.serial);
         for (waiter, sent) in lost {
-            let read = waiter.part == Waiter::WHOLE && waiter.tag.class() == Class::Read;
+            let read = waiter.is_shareable() && waiter.tag.class() == Class::Read;
             let mut flight: &[u8] = &[];
             if !sent {
                 // hotring wrote it, so it is whole; if not, nothing is kept from here on.

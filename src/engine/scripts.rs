@@ -200,7 +200,7 @@ impl Engine {
         let waits = self.sessions.get(ticket.session as usize).is_some_and(|s| s.generation == ticket.generation);
         let is_ours = |other: &Ticket| (other.session, other.generation) == (ticket.session, ticket.generation);
         let asked_more = line.waiters.iter().any(|waiter| {
-            let mut joined = if waiter.part == Waiter::WHOLE { waiter.link } else { Waiter::NOBODY };
+            let mut joined = if waiter.is_shareable() { waiter.link } else { Waiter::NOBODY };
             let mut ours = is_ours(&waiter.ticket);
             while let Some((ticket, _, next)) = self.joined.get(joined as usize).filter(|_| !ours) {
                 ours = is_ours(ticket);

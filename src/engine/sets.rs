@@ -53,5 +53,6 @@ impl Engine {
             pool.sets.len() - 1
         });
         session.base = index as u32 * pool.stride();
+        self.close_all_shared(number);
     }
 }

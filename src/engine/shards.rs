@@ -72,7 +72,7 @@ impl Engine {
                 self.heard(id, reply);
                 continue;
             }
-            let Some(waiter) = line.waiters.pop_front() else { return Err(None) };
+            let Some(mut waiter) = line.waiters.pop_front() else { return Err(None) };
             line.base += 1;
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += length as u64;
@@ -82,6 +82,9 @@ impl Engine {
             let noted = line.notes.is_due(serial);
             let parts = line.retired && shared && line.waiters.is_empty();
             let shard = line.shard;
+            if waiter.part == Waiter::SHARED {
+                waiter = self.lead_of(&waiter);
+            }
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 let event = if shared { Event::Replied(number) } else { Event::Answered(shard) };
                 pool.config.path.observe(&event, now, &mut self.notices);
@@ -105,6 +108,9 @@ impl Engine {
                 Becomes::Withheld(held) if shared => self.withhold(held, id, pool, waiter, reply),
                 Becomes::Missed(hash, name) => self.missed((id, pool), &waiter, (hash, &name), reply, port),
                 Becomes::Told | Becomes::Withheld(_) => self.land(id, pool, &waiter, reply, port),
+            }
+            if !self.landed.is_empty() {
+                self.send_next(port);
             }
             if !shared {
                 self.own_answered(id, port);
@@ -327,6 +333,7 @@ impl Engine {
     /// A connection failed, or could not be opened: everyone who waits on it gets an error.
     pub fn fail(&mut self, id: LineId, failure: Failure, now: Micros, port: &mut impl Port) {
         self.now = now;
+        self.line_up(id, port);
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         match failure.cause {
             Cause::Connect => line.counts.server_connect_failures += 1,
@@ -373,7 +380,10 @@ impl Engine {
             lost = self.keep_reads(id, &unsent, lost);
         }
         let mut reply = self.spare.take();
-        for (waiter, sent) in lost {
+        for (mut waiter, sent) in lost {
+            if waiter.part == Waiter::SHARED {
+                waiter = self.lead_of(&waiter);
+            }
             if waiter.part == Waiter::ERRAND {
                 self.errand_reply(&waiter, None, port);
                 continue;

@@ -91,6 +91,7 @@ impl Engine {
         }
         let home = if self.share.full { Err(Apart::NoRoom) } else { home };
         self.requests += 1;
+        self.next_in_order();
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Begun::Not };
         pool.counts.requests[spec.class] += 1;
         pool.counts.request_bytes += bytes.len() as u64;
@@ -132,7 +133,7 @@ impl Engine {
         let gone = Err(Apart::Refused(Refusal::NoShard, 0));
         let Some(session) = self.sessions.get(id as usize) else { return gone };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return gone };
-        let mut leg = leg_of(session, spec, key, b"", self.requests);
+        let mut leg = leg_of(session, spec, key, b"", self.order);
         // Nobody shares it.
         leg.alone = false;
         let refused = refusal(pool.config.path.decide(&mut leg, self.now));

@@ -34,7 +34,7 @@ pub struct Session {
     pub generation: u32,
     /// Its pool.
     pub pool: u16,
-    /// Its lane; the highest bit says whether it is strict. Fewer connections than that lead to a shard.
+    /// Its lane; the highest bits say whether it is strict, and whether a read of it waits. Fewer connections than that lead to a shard.
     lane: u16,
     /// Bytes on their way to the app; those before `sent` have left.
     pub output: Vec<u8>,
@@ -87,6 +87,8 @@ pub struct Session {
 
 /// See [`Session::is_strict`].
 const STRICT: u16 = 1 << 15;
+/// See [`Session::is_behind`].
+const BEHIND: u16 = 1 << 14;
 
 /// See [`Session::keep`].
 type Early = VecDeque<Option<Vec<u8>>>;
@@ -98,7 +100,7 @@ impl Session {
         Self {
             generation,
             pool,
-            lane: lane & !STRICT,
+            lane: lane & !(STRICT | BEHIND),
             output: Vec::new(),
             special: None,
             sent: 0,
@@ -129,7 +131,7 @@ impl Session {
     #[must_use]
     #[inline]
     pub fn lane(&self) -> u16 {
-        self.lane & !STRICT
+        self.lane & !(STRICT | BEHIND)
     }
 
     /// Whether it is never answered from elsewhere than a key's shard, nor with another's reply.
@@ -142,6 +144,19 @@ impl Session {
     /// It is from now on.
     pub fn be_strict(&mut self) {
         self.lane |= STRICT;
+    }
+
+    /// Whether a read of it waits behind an equal one that is out.
+    #[must_use]
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.lane & BEHIND != 0
+    }
+
+    /// Whether one does from now on.
+    #[inline]
+    pub fn set_behind(&mut self, behind: bool) {
+        self.lane = if behind { self.lane | BEHIND } else { self.lane & !BEHIND };
     }
 
     /// Opens a slot for a reply that is to come; returns its number.

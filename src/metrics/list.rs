@@ -132,6 +132,10 @@ declare! {
         fragments: u64 = "hotring_fragments_total", One;
         /// Requests answered with the reply to an equal request that was on its way already.
         joined_requests: u64 = "hotring_joined_requests_total", One;
+        /// Reads of hot keys that waited behind an equal one which was out, to leave together (`merge`).
+        merge_waits: u64 = "hotring_merge_waits_total", One;
+        /// Reads that wait so now.
+        merge_waiting: Level = "hotring_merge_waiting", One;
         /// Reads none of whose bytes had left when their connection was lost, and that were sent on the next one.
         retried_reads: u64 = "hotring_retried_reads_total", One;
         /// Reads answered as if their keys did not exist, since their backend is ejected; parts of split ones count each.

@@ -8,19 +8,13 @@
 //! Bounded: what can be joined lives until the next flush, [`MOST`] reads at the most; further ones are sent by themselves.
 
 use super::{AsItIs, Event, Flight, Leg, Line, Micros, Notices, Stage, Verdict, key_hash};
-use crate::command::{Access, Keys};
+use crate::command::Access;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 
 /// Most reads that wait to be joined at once; bounds the memory of a burst.
 const MOST: usize = 1024;
-/// Longest read that can be joined, in bytes of the request; with [`MOST`] it bounds the memory kept to 4 MiB.
-const LONGEST: usize = 4 * 1024;
-
-/// Reads that answer differently each time: joining them would make two draws one.
-const BY_CHANCE: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
-
 /// The stage.
 pub struct Coalesce {
     enabled: bool,
@@ -65,16 +59,6 @@ impl Coalesce {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.count
-    }
-
-    /// A read whose reply depends on its bytes alone can be shared: one key, no change, nothing by chance.
-    fn can_share(leg: &Leg<'_>) -> bool {
-        leg.alone
-            && leg.copy == 0
-            && leg.spec.access == Access::Read
-            && matches!(leg.spec.keys, Keys::One)
-            && leg.wire.len() <= LONGEST
-            && !BY_CHANCE.contains(&leg.spec.name)
     }
 
     fn find(&self, leg: &Leg<'_>) -> Option<Flight> {
@@ -134,7 +118,7 @@ impl Coalesce {
 impl Stage for Coalesce {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
-        if !self.enabled || !Self::can_share(leg) {
+        if !self.enabled || !leg.can_be_shared() {
             return Verdict::Next;
         }
         self.find(leg).map_or(Verdict::Next, Verdict::Join)
@@ -146,7 +130,7 @@ impl Stage for Coalesce {
             return;
         }
         match event {
-            Event::Sent(leg, flight) if Self::can_share(leg) => self.lead(leg, *flight),
+            Event::Sent(leg, flight) if leg.can_be_shared() => self.lead(leg, *flight),
             Event::Sent(leg, _) if leg.spec.access != Access::Read => {
                 if leg.key.is_empty() {
                     for line in 0..self.by_line.len() as Line {
@@ -164,7 +148,7 @@ impl Stage for Coalesce {
     fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
         match verdict {
             Verdict::Next if !self.enabled => "off".into(),
-            Verdict::Next if !Self::can_share(leg) => "not a read that can be shared".into(),
+            Verdict::Next if !leg.can_be_shared() => "not a read that can be shared".into(),
             Verdict::Next => "no identical read is about to leave".into(),
             other => other.to_string(),
         }
@@ -186,6 +170,7 @@ impl Coalesce {
 
 #[cfg(test)]
 mod tests {
+    use super::super::LONGEST_SHARED as LONGEST;
     use super::*;
     use crate::command::lookup;
 
@@ -220,7 +205,7 @@ mod tests {
                     self.stage.observe(&Event::Sent(&leg, flight), 0, &mut notices);
                 }
                 Verdict::Join(flight) => self.stage.observe(&Event::Joined(&leg, flight), 0, &mut notices),
-                Verdict::Near | Verdict::Refuse(_) => {}
+                Verdict::Near | Verdict::Behind(_) | Verdict::Refuse(_) => {}
             }
             verdict
         }

@@ -28,15 +28,17 @@ mod coalesce;
 mod health;
 pub mod hot;
 pub mod lease;
+mod merging;
 #[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
 
 pub use coalesce::Coalesce;
 pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way, missing};
 pub use hot::Hot;
+pub use merging::{Merge, Merging, Shared, Turn};
 pub use route::{Placement, Route};
 
-use crate::command::Spec;
+use crate::command::{Access, Keys, Spec};
 use crate::error::{Cause, Failure};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -98,6 +100,8 @@ pub struct Leg<'a> {
     pub free: bool,
     /// Whether its session has no writes on their way, which it would have to see.
     pub no_writes: bool,
+    /// Whether its session may be answered with the reply to another's read that leaves later.
+    pub shares: bool,
     /// Its key's hash, if the key is a hot one; set by `hot`.
     pub hot: Option<u64>,
     /// Whether it may be answered with what is being read to be kept; set by `hot`.
@@ -129,6 +133,7 @@ impl<'a> Leg<'a> {
             after: None,
             free: false,
             no_writes: false,
+            shares: false,
             hot: None,
             fill: false,
             copy: 0,
@@ -138,7 +143,24 @@ impl<'a> Leg<'a> {
             line: 0,
         }
     }
+
+    /// Whether it is a read whose reply depends on its bytes alone, so that equal ones may share it: one key, no change, nothing
+    /// by chance, and not too long to be kept.
+    fn can_be_shared(&self) -> bool {
+        self.alone
+            && self.copy == 0
+            && self.spec.access == Access::Read
+            && matches!(self.spec.keys, Keys::One)
+            && self.wire.len() <= LONGEST_SHARED
+            && !BY_CHANCE.contains(&self.spec.name)
+    }
 }
+
+/// Longest read that can be shared, in bytes of the request.
+const LONGEST_SHARED: usize = 4 * 1024;
+
+/// Reads that answer differently each time: joining them would make two draws one.
+const BY_CHANCE: [&str; 3] = ["hrandfield", "srandmember", "zrandmember"];
 
 /// A command on a shard's wire: the connection it went to, and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +180,8 @@ pub enum Verdict {
     Next,
     /// Share the reply of this flight, none of whose bytes have left.
     Join(Flight),
+    /// An equal read is out: wait behind it, or share its reply, as [`Merging`] says of the place with this number.
+    Behind(u32),
     /// Answer with what `hot` keeps of the key.
     Near,
     /// Answer with an error at once.
@@ -192,6 +216,7 @@ impl fmt::Display for Verdict {
             Self::Next => f.write_str("next"),
             Self::Near => f.write_str("answer from memory"),
             Self::Join(_) => f.write_str("join the identical read that is about to leave"),
+            Self::Behind(_) => f.write_str("an identical read is out"),
             Self::Refuse(Refusal::NoShard) => f.write_str("refuse: no shard is left in the ring"),
             Self::Refuse(Refusal::Missing(failure)) => {
                 write!(f, "answer a read as if its key did not exist, refuse all else ({})", failure.reason)
@@ -321,6 +346,7 @@ macro_rules! path {
 path! {
     route: Route,
     hot: Hot,
+    merging: Merging,
     coalesce: Coalesce,
     health: Health,
 }

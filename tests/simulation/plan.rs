@@ -8,7 +8,7 @@ use hotring::engine::window::Bounds;
 use hotring::resp::Limits;
 use hotring::ring::{Distribution, KeyHash, Shard};
 use hotring::stages::lease::{Config, Lease, Leases, Shared, Wanted};
-use hotring::stages::{Coalesce, Health, HealthConfig, Micros, Path, Placement, Route, Way};
+use hotring::stages::{Coalesce, Health, HealthConfig, Merge, Merging, Micros, Path, Placement, Route, Way};
 use hotring::units::Secret;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub struct Plan {
     pub shards: usize,
     pub lanes: u16,
     pub coalesce: bool,
+    pub merge: Merge,
     pub eject: bool,
     pub password: bool,
     pub open: usize,
@@ -67,6 +68,7 @@ impl Plan {
             shards: 1 + chance.below(5),
             lanes: 1 + chance.below(3) as u16,
             coalesce: chance.one_in(2),
+            merge: if chance.one_in(2) { Merge::Strict } else { Merge::Off },
             eject: chance.one_in(3),
             password: chance.one_in(6),
             open: chance.pick(&[1, 2, 8, 64, 1024]),
@@ -166,6 +168,7 @@ impl Plan {
             path: Path {
                 route: Route::new(placement, lanes),
                 hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),
+                merging: Merging::new(self.merge, 7).of_every_key(),
                 coalesce: Coalesce::new(self.coalesce, self.shards * usize::from(lanes), 7),
                 health: Health::new(health, shards, lanes),
             },

@@ -68,6 +68,7 @@ impl World {
             let path = self.engine.path(pool).expect("a pool");
             assert_eq!(self.engine.own_connections(pool), 0, "{}", self.state());
             assert_eq!(path.coalesce.waiting(), 0, "reads that can be joined are left");
+            assert_eq!(path.merging.out(), 0, "reads that can be waited behind are left");
             let well = (0..self.plan.shards as u16)
                 .all(|shard| !path.health.state(shard).is_out() && !path.health.is_down(shard));
             let shares = path.route.ring().shares();
@@ -76,6 +77,7 @@ impl World {
             assert_eq!(counts.client_connections.get(), 0);
             assert_eq!(counts.client_output_bytes.get(), 0);
             assert_eq!(counts.requests_pending.get(), 0);
+            assert_eq!(counts.merge_waiting.get(), 0);
             kills += counts.client_output_limit_kills;
         }
         assert!(self.killed <= kills, "{} sessions lost replies, {kills} had to", self.killed);
@@ -105,6 +107,7 @@ impl World {
             seen.extend([
                 ("ejections", ejections),
                 ("joined requests", counts.joined_requests),
+                ("reads that waited behind an equal one", counts.merge_waits),
                 ("parts of split requests", counts.fragments),
                 ("replies to nobody", counts.orphans),
                 ("errors of shards", counts.shard_errors),

@@ -5,7 +5,7 @@ use hotring::engine::window::Bounds;
 use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
 use hotring::resp::Limits;
 use hotring::ring::{Distribution, KeyHash, Shard};
-use hotring::stages::{Coalesce, Health, HealthConfig, Path, Placement, Route, SPAN, Way};
+use hotring::stages::{Coalesce, Health, HealthConfig, Merge, Merging, Path, Placement, Route, SPAN, Way};
 
 /// Sockets that take everything, unless told otherwise.
 #[derive(Default)]
@@ -103,6 +103,7 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         path: Path {
             route: Route::new(placement, lanes),
             hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),
+            merging: Merging::new(Merge::Strict, 7),
             coalesce: Coalesce::new(coalesce, usize::from(shards * lanes), 7),
             health: Health::new(health, shards, lanes),
         },

@@ -222,7 +222,7 @@ impl Engine {
             let mut leg = Leg { alone: false, ..Leg::new(spec, name, b"") };
             match place.config.path.decide(&mut leg, self.now) {
                 Verdict::Refuse(reason) => return Err((reason, leg.shard)),
-                Verdict::Next | Verdict::Near | Verdict::Join(_) => vec![leg.shard],
+                Verdict::Next | Verdict::Near | Verdict::Join(_) | Verdict::Behind(_) => vec![leg.shard],
             }
         };
         for &shard in &shards {

@@ -74,7 +74,7 @@ impl Engine {
         self.spare.put(flight);
         // No key is told: nobody may share it, as it may be asked again elsewhere.
         let leg = Leg { line: leg.line, shard: leg.shard, alone: false, ..Leg::new(leg.spec, b"", leg.wire) };
-        let flight = Flight { line: leg.line, serial, number: self.requests as u32 };
+        let flight = Flight { line: leg.line, serial, number: self.order as u32 };
         self.tell(pool, &Event::Sent(&leg, flight));
     }
 
@@ -128,7 +128,7 @@ impl Engine {
         };
         let key = request.arg(1).unwrap_or_default();
         // It has waited already: it is neither led elsewhere again nor does it wait for another's flight.
-        let leg = leg_of(asker, read.spec, key, &read.wire, self.requests);
+        let leg = leg_of(asker, read.spec, key, &read.wire, self.order);
         let mut leg = Leg { alone: false, free: false, ..leg };
         let resp3 = asker.resp3;
         let Some(reason) = refusal(place.config.path.decide(&mut leg, self.now)) else {

@@ -34,6 +34,7 @@ impl Engine {
         if pool.config.leases.is_on() {
             self.note_leased_writes(id, waiter, bytes);
         }
+        self.close_shared(id, bytes);
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         let hot = &mut pool.config.path.hot;
@@ -158,6 +159,13 @@ impl Engine {
                 continue;
             }
             let Some(place) = self.pools.get_mut(usize::from(pool)) else { return Becomes::Told };
+            if let Note::Shared(number) = note {
+                let line = self.lines.get(id as usize).map_or(0, |line| line.number);
+                if place.config.path.merging.landed(number, line, serial) {
+                    self.landed.push((pool, number));
+                }
+                continue;
+            }
             let hot = &mut place.config.path.hot;
             match note {
                 Note::Weigh(hash, of) => {
@@ -189,7 +197,7 @@ impl Engine {
                         session.hot_reads = session.hot_reads.saturating_sub(u8::from(session.hot_reads < u8::MAX));
                     }
                 }
-                Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny => {}
+                Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny | Note::Shared(_) => {}
             }
         }
         let session = self.sessions.get_mut(ticket.session as usize).filter(|s| s.generation == ticket.generation);
@@ -218,7 +226,8 @@ impl Engine {
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
-                Note::Read(_) | Note::Look(_) | Note::Element(..) | Note::Weigh(..) | Note::Count(..) => {}
+                Note::Read(_) | Note::Look(_) | Note::Element(..) => {}
+                Note::Weigh(..) | Note::Count(..) | Note::Shared(_) => {}
             }
         }
         // Whether they were carried out is not known.

@@ -31,6 +31,8 @@ pub(in crate::engine) enum Note {
     Wrote(u64, bool),
     /// It may write any key.
     WroteAny,
+    /// Equal reads may wait behind it, in this place.
+    Shared(u32),
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.

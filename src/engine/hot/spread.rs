@@ -172,7 +172,7 @@ impl Engine {
             return self.complete(number, ticket, b"", None);
         };
         let key = request.arg(1).unwrap_or_default();
-        let mut leg = Leg { free: false, after: None, ..leg_of(session, spec, key, request.wire(), self.requests) };
+        let mut leg = Leg { free: false, after: None, ..leg_of(session, spec, key, request.wire(), self.order) };
         let resp3 = session.resp3;
         if let Verdict::Refuse(refusal) = pool.config.path.decide(&mut leg, now) {
             let mut reply = self.spare.take();

@@ -7,6 +7,7 @@ impl Pool {
     pub(in crate::engine) fn tell_of_hot_keys(&mut self) {
         let path = &mut self.config.path;
         let Some(turns) = path.hot.take_turns() else { return };
+        path.merging.are_hot(path.hot.merged());
         let all = path.hot.board().all();
         let counts = &mut self.counts;
         counts.near_bytes.set(path.hot.kept() as u64);

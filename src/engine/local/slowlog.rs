@@ -6,7 +6,7 @@
 //! shard=NAME      whose reply came; of a request to several shards, the one whose reply came last
 //! shards=N        how many shards it went to, if several
 //! reply_bytes=N   the length of its reply
-//! joined          it shared the reply to an equal request (`coalesce`)
+//! joined          it shared the reply to an equal request (`merge`, `coalesce`)
 //! error           the reply was an error
 //! gone            the app had left before
 //! ```

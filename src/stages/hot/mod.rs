@@ -289,6 +289,16 @@ impl Hot {
         self.is_kept(hash).then_some(hash)
     }
 
+    /// The hash of a key, if that may be served otherwise than by its shard.
+    #[must_use]
+    pub fn known_hash(&self, key: &[u8]) -> Option<u64> {
+        if !self.keeps() {
+            return None;
+        }
+        let hash = self.hash(key);
+        (self.keys.contains_key(&hash) || self.is_kept(hash)).then_some(hash)
+    }
+
     /// Whether there are hot keys that are served otherwise than by their shards.
     #[must_use]
     #[inline]

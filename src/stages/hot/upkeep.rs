@@ -25,6 +25,9 @@ pub(super) struct Teller {
     pub(super) worker: usize,
 }
 
+/// Bytes of the longest reply that is copied to many apps at once.
+const LONGEST_MERGED: f32 = 65536.0;
+
 impl Hot {
     /// What there is beside a key's shard.
     #[must_use]
@@ -119,6 +122,12 @@ impl Hot {
     #[must_use]
     pub fn hot_keys(&self) -> usize {
         self.detector.keys().filter(|(_, key)| key.level > Level::Cold).count()
+    }
+
+    /// Hashes of the hot keys equal reads of which are worth merging: not those whose replies are long.
+    pub fn merged(&self) -> impl Iterator<Item = u64> {
+        let wanted = |key: &Key| key.level == Level::Hot && key.size <= LONGEST_MERGED;
+        self.detector.keys().filter(move |(_, key)| wanted(key)).map(|(hash, _)| hash)
     }
 
     /// Closes a window: keys enter and leave, and are served by other means.
