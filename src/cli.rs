@@ -80,7 +80,7 @@ enum Command {
         #[arg(value_name = "NUTCRACKER_YML")]
         file: PathBuf,
     },
-    /// Show what hotring does, with apps that are not there and no Redis
+    /// Show what hotring does, with simulated apps and no Redis
     Demo {
         #[command(subcommand)]
         what: Demo,

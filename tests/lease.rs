@@ -871,6 +871,37 @@ fn each_is_told_in_its_own_protocol() {
 }
 
 #[test]
+fn apps_that_all_speak_resp3_wake_those_who_wait() {
+    let mut s = Stand::local(2);
+    // As it is where nobody speaks RESP2: the connection for that is never opened.
+    s.engine = Engine::new(1, 1);
+    let mut pool = pool(1, 1, false);
+    let config = Config::new(wanted(Lease::Local), Vec::new());
+    pool.leases = Leases::new(Arc::new(config), Arc::new(Shared::new()), 0);
+    let (pool, _) = s.engine.add_pool(pool);
+    for session in 0..2 {
+        assert_eq!(s.engine.open(pool), session);
+        s.ask(session, "HELLO 3");
+        s.app(session);
+    }
+    s.ask(0, "GET k");
+    s.line = s.wires.wanted.pop().unwrap();
+    s.engine.connected(s.line, s.now);
+    s.engine.flush(&mut s.wires);
+    s.answer("_\r\n");
+    assert_eq!(s.app(0), "_\r\n");
+    s.ask(1, "GET k");
+    s.answer("_\r\n");
+    s.sent();
+    s.ask(0, "SET k v");
+    s.answer("+OK\r\n");
+    assert_eq!(s.sent(), "SET k v; GET k");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!((s.app(0).as_str(), s.app(1).as_str()), ("+OK\r\n", "$1\r\nv\r\n"));
+    s.is_at_rest();
+}
+
+#[test]
 fn equal_reads_that_share_a_flight_are_one_load_too() {
     let mut pool = pool(1, 1, true);
     let config = Config::new(wanted(Lease::Local), Vec::new());

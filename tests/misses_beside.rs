@@ -398,6 +398,8 @@ fn a_cold_server_does_not_melt_the_database() {
     assert!(refused.into_inner() > 0);
     eventually("what was refused is told", || hotring.metric("hotring_misses_refused_total{pool=\"main\"}") > 0.0);
     assert!(hotring.metric("hotring_errors_total{pool=\"main\",cause=\"miss_budget\"}") > 0.0);
+    let (_, said) = hotring.page("/explain?command=get&key=any");
+    assert!(said.contains(&format!("  misses     if it is not there: miss_budget {RATE}\n")), "{said}");
 }
 
 #[test]
@@ -443,6 +445,7 @@ fn ids_that_do_not_exist_are_asked_of_nobody() {
     assert_eq!(redis[0].calls("get") - before, 6);
     let (_, said) = site.hotring.page(&format!("/explain?command=get&key={nobody}"));
     assert!(said.contains("`absent_ids`"), "{said}");
+    assert!(said.ends_with("-> answered as if there were no such key\n"), "{said}");
     // What is written exists from then on, for all workers.
     for (n, app) in (0..).zip(apps.iter_mut()) {
         assert_eq!(app.ask(&format!("SET {nobody}{n} v")), "+OK\r\n");
@@ -470,6 +473,8 @@ fn ids_that_do_not_exist_are_asked_of_nobody() {
     let (status, said) = site.reload(&yaml("none"));
     assert_eq!(status, 200, "{said}");
     assert_eq!(apps[2].ask(&format!("GET {nobody}")), "$4\r\nnone\r\n");
+    let (_, said) = site.hotring.page(&format!("/explain?command=get&key={nobody}"));
+    assert!(said.ends_with("-> answered with `absent_reply`\n"), "{said}");
     assert_eq!(apps[2].ask(&format!("GET {nobody}0")), "$1\r\nv\r\n");
     assert_eq!(apps[2].ask("GET p:3"), NIL);
     let series = |name: &str| site.hotring.metric(&format!("hotring_{name}{{pool=\"main\"}}"));

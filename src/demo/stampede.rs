@@ -134,9 +134,9 @@ fn side_by_side(plain: &Tally, leased: &Tally) -> String {
         row("loads that were broken off", &|tally| tally.deaths.to_string());
     }
     row("GETs that were answered", &|tally| tally.answers.to_string());
-    row("GETs that waited for a load", &|tally| tally.waits.len().to_string());
+    row("GETs answered once it was there", &|tally| tally.waits.len().to_string());
     let longest = |tally: &Tally| tally.waits.iter().map(|wait| wait.whole).max().unwrap_or_default();
-    row("the longest wait", &|tally| format!("{}ms", longest(tally).as_millis()));
+    row("the longest of these waits", &|tally| format!("{}ms", longest(tally).as_millis()));
     row("nil after a wait", &|tally| tally.late_nils.len().to_string());
     row("errors", &|tally| tally.errors.to_string());
     text

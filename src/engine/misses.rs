@@ -22,7 +22,7 @@ use crate::command::{self, Access, Spec};
 use crate::error::{self, Cause};
 use crate::resp::reply::Elements;
 use crate::resp::{Request, write};
-use crate::stages::lease::{Config, jitter};
+use crate::stages::lease::{Config, Lease, jitter};
 use crate::stages::{Leg, Micros};
 
 /// What writes that cannot bring a key into being are called.
@@ -101,6 +101,18 @@ pub(super) fn absent<'a>(config: &'a Config, spec: &Spec, key: &[u8]) -> Option<
     let ids = rule.wanted.absent_ids.as_ref()?;
     let exists = ids.may_have(key.get(rule.prefix.len()..).unwrap_or_default());
     (!exists).then_some(rule.wanted.absent_reply.as_deref())
+}
+
+/// What is done if a key is not there, as `/explain` tells it: a line, or nothing.
+pub(super) fn told(config: &Config, spec: &Spec, key: &[u8]) -> String {
+    let wanted = config.wanted(key);
+    let lease = (wanted.lease != Lease::Off).then(|| format!("lease {}", wanted.lease));
+    let budget = wanted.miss_budget.map(|budget| format!("miss_budget {budget}"));
+    let all: Vec<String> = lease.into_iter().chain(budget).collect();
+    if all.is_empty() || !matches!(spec.name, "get" | "mget") {
+        return String::new();
+    }
+    format!("  misses     if it is not there: {}\n", all.join(", "))
 }
 
 /// Whether a reply tells that a key is not there.

@@ -758,6 +758,9 @@ fn vec_of_zeros(parts: usize, needed: bool) -> Vec<u16> {
     if needed { vec![0; parts] } else { Vec::new() }
 }
 
+const NO_SUCH_KEY: &str = "answered as if there were no such key";
+const ABSENT_REPLY: &str = "answered with `absent_reply`";
+
 /// See [`Engine::explain`].
 pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> Result<String, String> {
     let Some(place) = engine.pools.get(usize::from(pool)) else { return Err("no such pool".into()) };
@@ -809,14 +812,15 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         return Ok(told + "no key: goes to the pool's " + which + " shard\n-> forwarded to " + name + "\n");
     }
     let alone = keys.len() == 1;
-    let (mut shards, mut refused, mut answered, mut kept) = (Vec::new(), None, false, false);
+    let (mut shards, mut refused, mut answered, mut kept) = (Vec::new(), None, None, false);
     for key in keys.into_iter().filter_map(|index| request.arg(index)) {
         // As for a session that waits for nothing.
         let mut leg = Leg { alone, free: true, shares: true, ..Leg::new(spec, key, wire) };
         told += &format!("key {}\n", String::from_utf8_lossy(key).escape_debug());
-        if misses::absent(&place.config.misses, spec, key).is_some() {
-            told += "  misses     its id is not in `absent_ids`\n  -> answered as if there were no such key\n";
-            answered = true;
+        if let Some(reply) = misses::absent(&place.config.misses, spec, key) {
+            let how = if reply.is_some() { ABSENT_REPLY } else { NO_SUCH_KEY };
+            told += &format!("  misses     its id is not in `absent_ids`\n  -> {how}\n");
+            answered = Some(how);
             continue;
         }
         let mut last = Verdict::Next;
@@ -829,10 +833,11 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         if let Verdict::Refuse(Refusal::Missing(_)) = last
             && missing::reply(spec, &request, false, &mut missed)
         {
-            told += "  -> answered as if there were no such key\n";
-            answered = true;
+            told += &format!("  -> {NO_SUCH_KEY}\n");
+            answered = Some(NO_SUCH_KEY);
             continue;
         }
+        told += &misses::told(&place.config.misses, spec, key);
         if last == Verdict::Near {
             told += "  -> answered from memory\n";
             kept = true;
@@ -856,7 +861,7 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
         ([_, _, ..], _) if !matches!(treatment, Treatment::Split(_)) => format!("refused: {CROSS_SHARD}"),
         (_, Some(text)) => format!("refused: {text}"),
         ([], None) if kept => "answered from memory".to_owned(),
-        ([], None) if answered => "answered as if there were no such key".to_owned(),
+        ([], None) if answered.is_some() => answered.unwrap_or_default().to_owned(),
         ([only], None) if matches!(treatment, Treatment::Own(_)) => {
             format!("carried to {only} on a connection of the app's own")
         }

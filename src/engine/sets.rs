@@ -7,7 +7,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "numbers of connections, which the config bounds")]
 
-use super::line::{Dialect, Line};
+use super::line::{Dialect, Line, State};
 use super::{Engine, LineId, Pool, SessionId};
 
 impl Pool {
@@ -41,6 +41,20 @@ impl Pool {
 }
 
 impl Engine {
+    /// A connection to a shard that is open and on database 0, whatever it speaks: for what the proxy asks by itself and whose
+    /// order to other requests is no matter. Where all apps speak RESP3 the first set has none.
+    pub(super) fn line_that_is_open(&self, pool: u16, shard: u16) -> Option<LineId> {
+        let place = self.pools.get(usize::from(pool))?;
+        let first = u32::from(shard) * u32::from(place.config.lanes);
+        let sets = (0u32..).zip(&place.sets).filter(|(_, set)| set.db == 0);
+        let numbers = sets.flat_map(|(set, _)| (0..u32::from(place.config.lanes)).map(move |lane| (set, first + lane)));
+        // Numbers of shards that are there no more lead anywhere.
+        let is_open = |line: &Line| (line.pool, line.shard, line.state) == (pool, shard, State::Up);
+        numbers
+            .map(|(set, number)| place.line(set * place.stride() + number))
+            .find(|&id| self.lines.get(id as usize).is_some_and(is_open))
+    }
+
     /// Takes a session, which has no open requests, to the connections that speak its protocol and are on its database.
     pub(super) fn settle(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };

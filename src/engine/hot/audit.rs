@@ -61,8 +61,7 @@ impl Engine {
 
     /// Asks the shard what it has.
     fn look(&mut self, audit: Audit) {
-        let Some(place) = self.pools.get(usize::from(audit.pool)) else { return };
-        let on = place.line(u32::from(audit.shard).saturating_mul(u32::from(place.config.lanes)));
+        let Some(on) = self.line_that_is_open(audit.pool, audit.shard) else { return };
         let name = audit.name.clone();
         self.run_errand(on, &[&[b"GET", &name]], Errand::Audit(Box::new(audit)));
     }

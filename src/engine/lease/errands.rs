@@ -22,7 +22,7 @@ impl Engine {
     pub(super) fn read_again(&mut self, pool: u16, hash: u64, name: &[u8]) -> Vec<Order> {
         let Some(place) = self.pools.get(usize::from(pool)) else { return Vec::new() };
         let home = place.config.path.route.home(name);
-        let on = home.map(|shard| place.line(u32::from(shard) * u32::from(place.config.lanes)));
+        let on = home.and_then(|shard| self.line_that_is_open(pool, shard));
         let fleet = place.config.leases.config().wanted(name).lease == Lease::Fleet;
         let tracked = home.filter(|_| fleet).and_then(|shard| self.tracked_line(pool, shard));
         let sent = match (tracked, on) {
