@@ -8,6 +8,7 @@
 use super::Note;
 use crate::command::{self, Access, Class, Spec, flag};
 use crate::engine::line::{Owner, Ticket, Waiter};
+use crate::engine::misses::WHOLE;
 use crate::engine::{Engine, LineId, SessionId};
 use crate::resp::reply::Elements;
 use crate::resp::{Limits, Request, Resume, request, scan};
@@ -22,6 +23,33 @@ pub(in crate::engine) enum Becomes {
     Withheld(u32),
     /// It says that a key that has a lease is not there: the key's hash, and the key.
     Missed(u64, Vec<u8>),
+}
+
+/// The elements of a reply, where they are asked for in their order: each is looked at once.
+struct Walk<'a> {
+    reply: Option<&'a [u8]>,
+    elements: Option<Elements<'a>>,
+    next: u32,
+    last: Option<&'a [u8]>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(reply: Option<&'a [u8]>) -> Self {
+        Self { reply, elements: None, next: 0, last: None }
+    }
+
+    /// The element with this number, if there is one. Of one element several things may be noted.
+    fn element(&mut self, number: u32) -> Option<&'a [u8]> {
+        if self.elements.is_none() || number.saturating_add(1) < self.next {
+            (self.elements, self.next, self.last) = (self.reply.and_then(Elements::of), 0, None);
+        }
+        while self.next <= number {
+            self.last = self.elements.as_mut().and_then(Iterator::next);
+            self.last?;
+            self.next = self.next.saturating_add(1);
+        }
+        self.last
+    }
 }
 
 impl Engine {
@@ -148,9 +176,10 @@ impl Engine {
             return Becomes::Told;
         };
         let (mut copied, mut wrote, mut missed) = (false, false, None);
+        let mut walk = Walk::new(reply);
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
             if let Note::Count(budget, element) = note {
-                self.see_miss(budget, element, reply);
+                self.see_miss(budget, if element == WHOLE { reply } else { walk.element(element) });
                 continue;
             }
             if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny) {
@@ -178,8 +207,7 @@ impl Engine {
                         Note::Look(hash) => hot.looked_at(hash),
                         Note::Read(hash) => hot.passed(hash, reply.unwrap_or_default()),
                         Note::Element(hash, index) => {
-                            let element = reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into()));
-                            hot.passed(hash, element.unwrap_or_default());
+                            hot.passed(hash, walk.element(index).unwrap_or_default());
                         }
                         _ => {}
                     }

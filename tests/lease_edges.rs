@@ -1,0 +1,126 @@
+//! Keys that are not there, where much comes together: long requests, full windows, transactions, servers that refuse. Time is an
+//! argument.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/engine.rs"]
+#[allow(unreachable_pub, dead_code, reason = "other tests use the rest")]
+mod support;
+
+use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
+use hotring::stages::lease::{Config, Lease, Leases, Rule, Shared, Wanted};
+use std::sync::Arc;
+use support::{Wires, engine, pool, request};
+
+const MS: u64 = 1_000;
+const NIL: &str = "$-1\r\n";
+
+/// One worker over one shard, whose keys that begin with `k` have leases.
+struct Stand {
+    engine: Engine,
+    wires: Wires,
+    now: u64,
+}
+
+/// A pool whose keys that begin with `k` have leases of this kind.
+fn leased(lease: Lease, shared: &Arc<Shared>) -> PoolConfig {
+    let mut pool = pool(1, 1, false);
+    let wanted = Wanted { lease, ..Wanted::default() };
+    let config = Config::new(Wanted::default(), vec![Rule { prefix: b"k".as_slice().into(), wanted }]);
+    pool.leases = Leases::new(Arc::new(config), Arc::clone(shared), 0);
+    pool.bounds.output = 64 * 1024;
+    pool
+}
+
+impl Stand {
+    fn new(lease: Lease, sessions: usize) -> Self {
+        Self::of(leased(lease, &Arc::new(Shared::new())), sessions)
+    }
+
+    fn of(pool: PoolConfig, sessions: usize) -> Self {
+        let (engine, wires) = engine(pool, sessions);
+        Self { engine, wires, now: 1_000_000 }
+    }
+
+    fn send(&mut self, session: SessionId, bytes: &[u8]) {
+        self.now += 10;
+        let submitted = self.engine.submit(session, bytes, self.now, &mut self.wires);
+        assert_eq!(submitted.consumed, bytes.len());
+        self.engine.flush(&mut self.wires);
+    }
+
+    fn ask(&mut self, session: SessionId, line: &str) {
+        self.send(session, &request(line));
+    }
+
+    fn answer_on(&mut self, line: LineId, reply: &str) {
+        self.now += 10;
+        let used = self.engine.receive(line, reply.as_bytes(), self.now, &mut self.wires).unwrap();
+        assert_eq!(used.0, reply.len());
+        self.engine.flush(&mut self.wires);
+    }
+
+    fn answer(&mut self, reply: &str) {
+        self.answer_on(0, reply);
+    }
+
+    fn miss(&mut self, session: SessionId) {
+        self.ask(session, "GET k");
+        self.answer(NIL);
+    }
+
+    fn app(&mut self, session: SessionId) -> String {
+        String::from_utf8(std::mem::take(&mut self.wires.apps[session as usize])).unwrap()
+    }
+
+    fn tick(&mut self, span: u64) {
+        self.now += span;
+        assert!(self.engine.tick(self.now, &mut self.wires).is_empty());
+        self.engine.flush(&mut self.wires);
+    }
+
+    /// A connection that was asked for is open.
+    fn opened(&mut self) -> LineId {
+        let line = self.wires.wanted.pop().unwrap();
+        self.engine.connected(line, self.now);
+        self.engine.flush(&mut self.wires);
+        line
+    }
+
+    /// What a connection was sent since, each request's words.
+    fn sent_on(&mut self, line: LineId) -> String {
+        let text = String::from_utf8(std::mem::take(&mut self.wires.shards[line as usize])).unwrap();
+        let words = text.split("\r\n").filter(|line| !line.starts_with('$') && !line.is_empty());
+        let words: Vec<&str> = words.map(|word| if word.starts_with('*') { "|" } else { word }).collect();
+        words.join(" ")
+    }
+
+    fn is_at_rest(&mut self) {
+        let held = self.engine.holdings();
+        assert_eq!((held.waits, held.arrays, held.errands, self.engine.in_flight()), (0, 0, 0, 0));
+        let counts = self.engine.pool_counts(0).unwrap();
+        assert_eq!(
+            (counts.lease_waiting.get(), counts.requests_pending.get(), counts.client_output_bytes.get()),
+            (0, 0, 0)
+        );
+    }
+}
+
+fn bulk(length: usize) -> String {
+    format!("${length}\r\n{}\r\n", "x".repeat(length))
+}
+
+#[test]
+fn the_last_of_very_many_keys_counts_in_its_budget() {
+    // What takes time in proportion to the square of their number takes minutes here.
+    const MANY: usize = 70_000;
+    let mut pool = pool(1, 1, false);
+    pool.misses = Config::new(Wanted { miss_budget: Some(1), ..Wanted::default() }, Vec::new());
+    let mut s = Stand::of(pool, 1);
+    s.ask(0, &format!("MGET{}", " k".repeat(MANY)));
+    s.answer(&format!("*{MANY}\r\n{}{NIL}", "$1\r\nv\r\n".repeat(MANY - 1)));
+    assert!(s.app(0).ends_with(NIL));
+    s.ask(0, "GET k");
+    s.answer(NIL);
+    assert!(s.app(0).starts_with("-BUSY"), "it was the second");
+}
