@@ -111,6 +111,60 @@ fn bulk(length: usize) -> String {
 }
 
 #[test]
+fn a_lone_reader_that_writes_within_transactions_has_written() {
+    let mut s = Stand::new(Lease::Local, 3);
+    for round in 0..3 {
+        s.miss(0);
+        s.app(0);
+        // By another connection of the app's, as pooled clients do.
+        s.ask(2, "MULTI");
+        s.ask(2, "SET k v");
+        if round == 0 {
+            s.opened();
+        }
+        s.answer_on(1, "+OK\r\n+QUEUED\r\n");
+        s.ask(2, "EXEC");
+        s.answer_on(1, "*1\r\n+OK\r\n");
+        assert_eq!(s.engine.pool_counts(0).unwrap().lease_unwritten, 0);
+        s.tick(5_000 * MS);
+        s.tick(3_000 * MS);
+    }
+    assert_eq!(s.engine.pool_counts(0).unwrap().lease_unwritten, 0, "it was written each time");
+    s.miss(0);
+    s.miss(1);
+    assert_eq!(s.app(1), "", "and has a lease still");
+}
+
+#[test]
+fn a_transaction_that_did_nothing_ends_no_term() {
+    let mut s = Stand::new(Lease::Local, 3);
+    s.miss(0);
+    s.ask(2, "WATCH w");
+    s.opened();
+    s.answer_on(1, "+OK\r\n");
+    s.ask(2, "MULTI");
+    s.ask(2, "SET k v");
+    s.answer_on(1, "+OK\r\n+QUEUED\r\n");
+    s.ask(2, "EXEC");
+    s.answer_on(1, "*-1\r\n");
+    s.miss(1);
+    assert_eq!(s.app(1), "");
+    // And what is discarded is no part of the next one.
+    s.ask(2, "MULTI");
+    s.ask(2, "SET k v");
+    s.answer_on(1, "+OK\r\n+QUEUED\r\n");
+    s.ask(2, "DISCARD");
+    s.answer_on(1, "+OK\r\n");
+    s.sent_on(0);
+    s.ask(2, "MULTI");
+    s.ask(2, "SET j v");
+    s.answer_on(1, "+OK\r\n+QUEUED\r\n");
+    s.ask(2, "EXEC");
+    s.answer_on(1, "*1\r\n+OK\r\n");
+    assert_eq!(s.sent_on(0), "");
+}
+
+#[test]
 fn the_last_of_very_many_keys_counts_in_its_budget() {
     // What takes time in proportion to the square of their number takes minutes here.
     const MANY: usize = 70_000;

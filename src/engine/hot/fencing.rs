@@ -182,7 +182,7 @@ impl Engine {
                 self.see_miss(budget, if element == WHOLE { reply } else { walk.element(element) });
                 continue;
             }
-            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny) {
+            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny | Note::Executed(..)) {
                 missed = self.leased(id, ticket, note, reply).or(missed);
                 continue;
             }
@@ -217,7 +217,7 @@ impl Engine {
                         session.hot_reads = session.hot_reads.saturating_sub(u8::from(session.hot_reads < u8::MAX));
                     }
                 }
-                Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny => {}
+                Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny | Note::Executed(..) => {}
             }
         }
         let session = self.sessions.get_mut(ticket.session as usize).filter(|s| s.generation == ticket.generation);
@@ -237,12 +237,13 @@ impl Engine {
         let now = self.now;
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.queued_writes.clear();
+        line.queued_leased.clear();
         let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         let mut wrote = Vec::new();
         while let Some(note) = line.notes.next(u64::MAX) {
             match note {
                 Note::Miss(_, _, length) => drop(line.notes.take_name(length)),
-                Note::Wrote(..) | Note::WroteAny => wrote.push(note),
+                Note::Wrote(..) | Note::WroteAny | Note::Executed(..) => wrote.push(note),
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),

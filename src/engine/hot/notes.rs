@@ -31,6 +31,8 @@ pub(in crate::engine) enum Note {
     Wrote(u64, bool),
     /// It may write any key.
     WroteAny,
+    /// It carries out a transaction that writes a key that has a lease, by its hash; and whether that leaves a value.
+    Executed(u64, bool),
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.
