@@ -165,6 +165,20 @@ fn a_transaction_that_did_nothing_ends_no_term() {
 }
 
 #[test]
+fn a_server_that_lets_nobody_see_the_lease_key_makes_nobody_wait_in_vain() {
+    let mut s = Stand::new(Lease::Fleet, 2);
+    s.tick(MS);
+    let tracker = s.opened();
+    s.answer_on(tracker, "+OK\r\n");
+    s.sent_on(tracker);
+    s.miss(0);
+    s.answer_on(tracker, "+OK\r\n+OK\r\n-NOPERM this user has no permissions to run the 'mget' command\r\n");
+    assert_eq!(s.app(0), NIL, "as if it were alone");
+    s.miss(1);
+    assert_eq!(s.app(1), "");
+}
+
+#[test]
 fn the_last_of_very_many_keys_counts_in_its_budget() {
     // What takes time in proportion to the square of their number takes minutes here.
     const MANY: usize = 70_000;
