@@ -192,3 +192,15 @@ fn the_last_of_very_many_keys_counts_in_its_budget() {
     s.answer(NIL);
     assert!(s.app(0).starts_with("-BUSY"), "it was the second");
 }
+
+#[test]
+fn keys_with_very_long_names_have_no_lease() {
+    let mut s = Stand::new(Lease::Local, 2);
+    let key = format!("k{}", "x".repeat(2_000));
+    for session in [0, 1] {
+        s.send(session, &[request(&format!("GET {key}")), request(&format!("MGET j {key}"))].concat());
+        s.answer(&(NIL.to_owned() + "*2\r\n$1\r\nj\r\n$-1\r\n"));
+        assert_eq!(s.app(session), NIL.to_owned() + "*2\r\n$1\r\nj\r\n$-1\r\n");
+    }
+    s.is_at_rest();
+}
