@@ -194,6 +194,24 @@ fn the_last_of_very_many_keys_counts_in_its_budget() {
 }
 
 #[test]
+fn a_script_is_followed_by_no_read_of_keys_that_nobody_waits_for() {
+    let mut s = Stand::new(Lease::Local, 3);
+    s.ask(0, "MGET k1 k2 k3");
+    s.answer("*3\r\n$-1\r\n$-1\r\n$-1\r\n");
+    s.ask(1, "GET k2");
+    s.answer(NIL);
+    s.sent_on(0);
+    s.ask(2, "EVAL x 0");
+    s.answer("$-1\r\n");
+    assert_eq!(s.sent_on(0), "| EVAL x 0 | GET k2");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(1), "$1\r\nv\r\n");
+    s.ask(2, "EVAL x 0");
+    s.answer("$-1\r\n");
+    assert_eq!(s.sent_on(0), "| EVAL x 0");
+}
+
+#[test]
 fn keys_with_very_long_names_have_no_lease() {
     let mut s = Stand::new(Lease::Local, 2);
     let key = format!("k{}", "x".repeat(2_000));

@@ -201,6 +201,8 @@ pub(super) struct Entry {
     pub(super) longest_term: Micros,
     pub(super) tenure: Tenure,
     pub(super) waits: VecDeque<Wait>,
+    /// It is among those for which somebody waits.
+    waited: bool,
     /// Not before this has any of them waited for long enough, or for twice that.
     pub(super) soon: (Micros, Micros),
     pub(super) reads: Vec<Reading>,
@@ -244,6 +246,8 @@ pub struct Table {
     paces: Vec<Pace>,
     pub(super) barred: Barred,
     pub(super) waiting: usize,
+    /// Keys for which somebody waits.
+    waited: BTreeSet<u64>,
     ids: u64,
     /// By worker.
     orders: Vec<Vec<Order>>,
@@ -483,6 +487,18 @@ impl Table {
     }
 
     /// Waits there are.
+    /// Keys for which somebody waits, by their hashes.
+    #[must_use]
+    pub fn waited(&self) -> Vec<u64> {
+        self.waited.iter().copied().collect()
+    }
+
+    /// The name of a key with an entry.
+    #[must_use]
+    pub fn name(&self, hash: u64) -> Option<Arc<[u8]>> {
+        self.entries.get(&hash).map(|entry| Arc::clone(&entry.name))
+    }
+
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
@@ -524,11 +540,26 @@ impl Table {
             entry.due = due;
         }
     }
+        self.note_waited(hash);
+    }
+
+    /// Notes whether somebody waits for a key.
+    pub(super) fn note_waited(&mut self, hash: u64) {
+        let Some(entry) = self.entries.get_mut(&hash) else { return };
+        if entry.waited == entry.waits.is_empty() {
+            entry.waited = !entry.waited;
+            if entry.waited {
+                self.waited.insert(hash)
+            } else {
+                self.waited.remove(&hash)
+            };
+        }
 
     pub(super) fn remove(&mut self, hash: u64) {
         if let Some(entry) = self.entries.remove(&hash) {
             self.due.remove(&(entry.due, hash));
             self.sieve.take(hash);
+            self.waited.remove(&hash);
         }
     }
 }
@@ -544,6 +575,7 @@ impl Entry {
             tenure: Tenure::Vacant,
             waits: VecDeque::new(),
             soon: (Micros::MAX, Micros::MAX),
+            waited: false,
             reads: Vec::new(),
             written: 0,
             closed: 0,
