@@ -179,6 +179,24 @@ fn a_server_that_lets_nobody_see_the_lease_key_makes_nobody_wait_in_vain() {
 }
 
 #[test]
+fn who_waits_for_what_has_no_lease_any_more_is_told_at_once() {
+    for lease in [Lease::Off, Lease::Observe] {
+        let shared = Arc::new(Shared::new());
+        let mut s = Stand::of(leased(Lease::Local, &shared), 3);
+        s.miss(0);
+        s.send(1, &[request("GET k"), request("MGET j k")].concat());
+        s.answer(&(NIL.to_owned() + "*2\r\n$1\r\nj\r\n$-1\r\n"));
+        s.engine.reload(0, leased(Lease::Local, &shared), s.now, &mut s.wires);
+        s.engine.flush(&mut s.wires);
+        assert_eq!(s.app(1), "", "nothing has changed");
+        s.engine.reload(0, leased(lease, &shared), s.now, &mut s.wires);
+        s.engine.flush(&mut s.wires);
+        assert_eq!(s.app(1), NIL.to_owned() + "*2\r\n$1\r\nj\r\n$-1\r\n");
+        s.is_at_rest();
+    }
+}
+
+#[test]
 fn the_last_of_very_many_keys_counts_in_its_budget() {
     // What takes time in proportion to the square of their number takes minutes here.
     const MANY: usize = 70_000;

@@ -437,3 +437,46 @@ enum Fate {
     /// It waits.
     Waits,
 }
+    /// The pool is configured anew: those who wait for keys that have no lease any more are told nil, as whoever asks now. What
+    /// is written is not noted any more.
+    pub(in crate::engine) fn meet_leases(&mut self, pool: u16) {
+        let Some(place) = self.pools.get(usize::from(pool)).filter(|_| self.waits.len() > 0) else { return };
+        let leases = &place.config.leases;
+        let mut over: Vec<(u32, u64, u64)> = Vec::new();
+        let ((), orders) = leases.shared().with(leases.worker(), |table| {
+            for (link, held) in self.waits.held.iter().filter(|(_, held)| held.pool == pool) {
+                let name = table.name(held.hash);
+                if !name.is_some_and(|name| leases.config().wanted(&name).lease.holds()) {
+                    over.push((link as u32, held.id, held.hash));
+                }
+            }
+        });
+        self.obey(pool, orders);
+        for (link, id, hash) in over {
+            self.give_up_wait(pool, hash, link, id);
+        }
+    }
+
+    /// Too much waits for its turn behind a read of this session: it is told nil, and so are those behind it as long as that is so.
+    #[cold]
+    pub(super) fn uncrowd(&mut self, ticket: Ticket) {
+        loop {
+            let Some(session) = self.sessions.get(ticket.session as usize) else { return };
+            let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
+            if session.generation != ticket.generation || session.killed || !session.is_crowded(&pool.config.bounds) {
+                return;
+            }
+            let is_head =
+                |link: &u32| self.waits.held.get(*link as usize).is_some_and(|held| session.is_head(held.ticket.slot));
+            let heads: Vec<u32> = self.waits.of(ticket).into_iter().filter(is_head).collect();
+            if heads.is_empty() {
+                return;
+            }
+            for link in heads {
+                if let Some(held) = self.waits.held.get(link as usize) {
+                    self.give_up_wait(held.pool, held.hash, link, held.id);
+                }
+            }
+        }
+    }
+
