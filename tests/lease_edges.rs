@@ -111,6 +111,55 @@ fn bulk(length: usize) -> String {
 }
 
 #[test]
+fn what_piles_up_behind_a_wait_ends_the_wait_and_not_the_session() {
+    let mut s = Stand::new(Lease::Local, 2);
+    s.miss(0);
+    s.send(1, &[request("GET k"), request("GET j").repeat(20)].concat());
+    s.answer(NIL);
+    assert_eq!(s.app(1), "");
+    for _ in 0..20 {
+        // The app reads all that it is sent.
+        s.answer(&bulk(8 * 1024));
+        assert!(!s.engine.is_over(1), "it would have read them");
+    }
+    assert_eq!(s.app(1), NIL.to_owned() + &bulk(8 * 1024).repeat(20));
+    s.is_at_rest();
+}
+
+#[test]
+fn what_an_array_has_got_while_it_waits_counts_as_waiting() {
+    let mut s = Stand::new(Lease::Local, 2);
+    s.ask(0, "MGET k1 k2");
+    s.answer("*2\r\n$-1\r\n$-1\r\n");
+    s.ask(1, "MGET k1 k2");
+    s.answer("*2\r\n$-1\r\n$-1\r\n");
+    let before = s.engine.pool_counts(0).unwrap().client_output_bytes.get();
+    s.app(0);
+    s.ask(0, "SET k1 x");
+    s.answer("+OK\r\n");
+    s.answer(&bulk(5_000));
+    let held = s.engine.pool_counts(0).unwrap().client_output_bytes.get() - before;
+    assert!((5_000..6_000).contains(&held), "{held}");
+    s.ask(0, "SET k2 x");
+    s.answer("+OK\r\n");
+    s.answer("$1\r\nx\r\n");
+    assert_eq!(s.app(1), format!("*2\r\n{}$1\r\nx\r\n", bulk(5_000)));
+    s.is_at_rest();
+}
+
+#[test]
+fn an_array_that_waits_is_one_request() {
+    let mut s = Stand::new(Lease::Local, 3);
+    s.ask(0, "MGET k1 k2 k3");
+    s.answer("*3\r\n$-1\r\n$-1\r\n$-1\r\n");
+    s.ask(1, "MGET k1 k2 k3");
+    s.answer("*3\r\n$-1\r\n$-1\r\n$-1\r\n");
+    s.send(2, &request("GET j").repeat(2));
+    assert_eq!(s.engine.pending(), 2, "those of which a shard has been asked");
+    assert_eq!(s.engine.in_flight(), 3);
+}
+
+#[test]
 fn a_lone_reader_that_writes_within_transactions_has_written() {
     let mut s = Stand::new(Lease::Local, 3);
     for round in 0..3 {
@@ -176,6 +225,31 @@ fn a_server_that_lets_nobody_see_the_lease_key_makes_nobody_wait_in_vain() {
     assert_eq!(s.app(0), NIL, "as if it were alone");
     s.miss(1);
     assert_eq!(s.app(1), "");
+}
+
+#[test]
+fn one_array_of_many_equal_keys_does_not_hold_up_the_worker() {
+    // What takes time in proportion to the square of their number takes minutes here.
+    const MANY: usize = 60_000;
+    let mut s = Stand::new(Lease::Local, 2);
+    s.miss(0);
+    let mget = format!("MGET{}", " k".repeat(MANY));
+    s.ask(1, &mget);
+    s.answer(&format!("*{MANY}\r\n{}", NIL.repeat(MANY)));
+    assert_eq!(s.app(1), "");
+    s.ask(0, "SET k v");
+    s.answer("+OK\r\n");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(1), format!("*{MANY}\r\n{}", "$1\r\nv\r\n".repeat(MANY)));
+    s.is_at_rest();
+    s.now += 3_000 * MS;
+    s.app(0);
+    // And where none of them waits in the end.
+    s.miss(0);
+    s.ask(1, &mget);
+    s.answer(&format!("*{MANY}\r\n{}", NIL.repeat(MANY)));
+    s.engine.close(1, false, &mut s.wires);
+    assert_eq!(s.engine.holdings().waits, 0);
 }
 
 #[test]

@@ -193,6 +193,12 @@ impl Session {
         self.open_slots() >= bounds.open || self.waiting() >= bounds.high_water()
     }
 
+    /// Whether as much is kept for its turn as may wait before it is not read.
+    #[must_use]
+    pub fn is_crowded(&self, bounds: &Bounds) -> bool {
+        self.held as usize >= bounds.high_water()
+    }
+
     /// Whether it may be read again after it was full: half of it is free. One whose next request has to wait for all
     /// before it waits for just that.
     #[must_use]

@@ -31,7 +31,7 @@ use crate::stages::hot::Value;
 use crate::stages::lease::{Bell, Conn, Order, Reader, Then, Why, Worst};
 use array::Array;
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// How long, in microseconds, a reply is kept behind one that is held back in a connection that may load itself.
 pub const HEAD: Micros = 2_000;
@@ -62,7 +62,10 @@ struct Held {
 #[derive(Default)]
 pub(super) struct Waits {
     held: Slab<Held>,
-    by_session: HashMap<SessionId, Vec<u32>>,
+    /// Their links by session, each behind its key's hash.
+    by_session: HashMap<SessionId, BTreeSet<(u64, u32)>>,
+    /// How many of them are elements of arrays.
+    elements: usize,
     arrays: Slab<Array>,
     /// Requests with several keys, some of which have leases, that are under way.
     asked: Slab<Asked>,
@@ -75,18 +78,34 @@ impl Waits {
         self.held.len()
     }
 
+    /// Requests whose reply is held back: an array is one, however many of its elements wait.
+    pub(super) fn requests(&self) -> usize {
+        self.held.len().saturating_sub(self.elements).saturating_add(self.arrays.len())
+    }
+
     /// The links of a session's.
     fn of(&self, ticket: Ticket) -> Vec<u32> {
+        self.within(ticket, (0, 0), (u64::MAX, u32::MAX))
+    }
+
+    /// The links of a session's for a key, by its hash.
+    fn of_key(&self, ticket: Ticket, hash: u64) -> Vec<u32> {
+        self.within(ticket, (hash, 0), (hash, u32::MAX))
+    }
+
+    fn within(&self, ticket: Ticket, first: (u64, u32), last: (u64, u32)) -> Vec<u32> {
         let is_its =
             |link: &u32| self.held.get(*link as usize).is_some_and(|held| held.ticket.generation == ticket.generation);
-        self.by_session.get(&ticket.session).into_iter().flatten().copied().filter(is_its).collect()
+        let links = self.by_session.get(&ticket.session).map(|links| links.range(first..=last));
+        links.into_iter().flatten().map(|&(_, link)| link).filter(is_its).collect()
     }
 
     fn take(&mut self, link: u32, id: u64) -> Option<Held> {
         self.held.get(link as usize).filter(|held| held.id == id)?;
         let held = self.held.remove(link as usize);
+        self.elements -= usize::from(held.element.is_some());
         if let Some(links) = self.by_session.get_mut(&held.ticket.session) {
-            links.retain(|&other| other != link);
+            links.remove(&(held.hash, link));
             if links.is_empty() {
                 self.by_session.remove(&held.ticket.session);
             }
@@ -245,7 +264,8 @@ impl Engine {
                 if let Some(held) = self.waits.held.get_mut(link as usize) {
                     held.id = id;
                 }
-                self.waits.by_session.entry(ticket.session).or_default().push(link);
+                self.waits.elements += usize::from(element.is_some());
+                self.waits.by_session.entry(ticket.session).or_default().insert((hash, link));
                 Fate::Waits
             }
             then => {
@@ -417,26 +437,6 @@ impl Engine {
         self.waits.held.iter().any(|(_, held)| held.same_waits)
     }
 
-    /// Tells nil to one who waits, though the table has not said so.
-    fn give_up_wait(&mut self, pool: u16, hash: u64, link: u32, id: u64) {
-        let Some(place) = self.pools.get(usize::from(pool)) else { return };
-        let leases = &place.config.leases;
-        let (_, orders) = leases.shared().with(leases.worker(), |table| table.release(hash, id));
-        self.end_wait(link, id, None, None);
-        self.obey(pool, orders);
-    }
-}
-
-/// What becomes of a read that found nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It is told so.
-    Nil,
-    /// It is told so, and expected to load the key.
-    Holds,
-    /// It waits.
-    Waits,
-}
     /// The pool is configured anew: those who wait for keys that have no lease any more are told nil, as whoever asks now. What
     /// is written is not noted any more.
     pub(in crate::engine) fn meet_leases(&mut self, pool: u16) {
@@ -480,3 +480,23 @@ enum Fate {
         }
     }
 
+    /// Tells nil to one who waits, though the table has not said so.
+    fn give_up_wait(&mut self, pool: u16, hash: u64, link: u32, id: u64) {
+        let Some(place) = self.pools.get(usize::from(pool)) else { return };
+        let leases = &place.config.leases;
+        let (_, orders) = leases.shared().with(leases.worker(), |table| table.release(hash, id));
+        self.end_wait(link, id, None, None);
+        self.obey(pool, orders);
+    }
+}
+
+/// What becomes of a read that found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is told so.
+    Nil,
+    /// It is told so, and expected to load the key.
+    Holds,
+    /// It waits.
+    Waits,
+}

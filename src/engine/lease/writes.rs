@@ -151,8 +151,8 @@ impl Engine {
         let now = self.now;
         let asked: Micros = now.saturating_sub(u64::from((now as u32).wrapping_sub(at)));
         // The session's own earlier reads of it must not be told anything newer.
-        for link in self.waits.of(ticket) {
-            let Some(held) = self.waits.held.get(link as usize).filter(|held| held.hash == hash) else { continue };
+        for link in self.waits.of_key(ticket, hash) {
+            let Some(held) = self.waits.held.get(link as usize) else { continue };
             let id = held.id;
             let Some(place) = self.pools.get(usize::from(pool)) else { return };
             let leases = &place.config.leases;
