@@ -304,6 +304,28 @@ fn a_script_is_followed_by_no_read_of_keys_that_nobody_waits_for() {
 }
 
 #[test]
+fn what_has_to_wait_for_all_before_it_is_not_kept_by_a_wait_that_it_may_end() {
+    let mut pool = pool(1, 1, false);
+    let wanted = Wanted { lease: Lease::Local, same_connection_waits: true, ..Wanted::default() };
+    pool.leases = Leases::new(Arc::new(Config::new(wanted, Vec::new())), Arc::new(Shared::new()), 0);
+    let mut s = Stand::of(pool, 1);
+    s.miss(0);
+    assert_eq!(s.app(0), NIL);
+    // Other threads of the same app wait for what the first one is about to write, within a transaction.
+    s.send(0, &request("GET k").repeat(3));
+    s.answer(&NIL.repeat(3));
+    assert_eq!(s.engine.submit(0, &request("MULTI"), s.now, &mut s.wires).consumed, 0);
+    s.tick(MS);
+    assert_eq!(s.app(0), "");
+    s.tick(3 * MS);
+    assert_eq!(s.app(0), NIL.repeat(3));
+    assert_eq!(s.wires.woken, [0]);
+    s.ask(0, "MULTI");
+    assert_eq!(s.app(0), "+OK\r\n");
+    s.is_at_rest();
+}
+
+#[test]
 fn keys_with_very_long_names_have_no_lease() {
     let mut s = Stand::new(Lease::Local, 2);
     let key = format!("k{}", "x".repeat(2_000));

@@ -54,7 +54,7 @@ struct Held {
     same_waits: bool,
     /// Which budget it counts in when it is told that the key is not there. Elements of arrays have been counted before.
     budget: Option<u16>,
-    /// Since when a reply is known to be ready behind it.
+    /// Since when a reply is known to be ready behind it, or a request not to begin before it is answered.
     behind: Option<Micros>,
 }
 
@@ -404,14 +404,18 @@ impl Engine {
         worst
     }
 
-    /// Lets replies go on that wait behind one that is held back, where a connection that loads may wait: whoever loads must
-    /// get what it asks for besides.
+    /// Lets replies go on that wait behind one that is held back, and requests that wait for all replies before them, where a
+    /// connection that loads may wait: whoever loads must get what it asks for besides, and be able to write.
     fn release_heads(&mut self) {
         let now = self.now;
         let mut links: Vec<u32> = Vec::new();
         for (link, held) in self.waits.held.iter_mut().filter(|(_, held)| held.same_waits) {
             let session = self.sessions.get(held.ticket.session as usize);
-            let blocks = session.is_some_and(|session| session.is_head(held.ticket.slot) && session.has_early());
+            let blocks = session.is_some_and(|session| {
+                // What it asks next may be the write that it waits for, and begins when all before it is answered.
+                let stands = session.mode & mode::WAITING != 0;
+                stands || (session.is_head(held.ticket.slot) && session.has_early())
+            });
             held.behind = if blocks { held.behind.or(Some(now)) } else { None };
             if held.behind.is_some_and(|since| now.saturating_sub(since) >= HEAD) {
                 links.push(link as u32);
