@@ -326,6 +326,29 @@ fn what_has_to_wait_for_all_before_it_is_not_kept_by_a_wait_that_it_may_end() {
 }
 
 #[test]
+fn a_window_full_of_waits_has_room_for_the_write_that_ends_them() {
+    let mut pool = pool(1, 1, false);
+    let wanted = Wanted { lease: Lease::Local, same_connection_waits: true, ..Wanted::default() };
+    pool.leases = Leases::new(Arc::new(Config::new(wanted, Vec::new())), Arc::new(Shared::new()), 0);
+    pool.bounds.open = 4;
+    let mut s = Stand::of(pool, 1);
+    s.miss(0);
+    assert_eq!(s.app(0), NIL);
+    s.send(0, &request("GET k").repeat(4));
+    s.answer(&NIL.repeat(4));
+    assert_eq!(s.engine.submit(0, &request("SET k v"), s.now, &mut s.wires).consumed, 0, "the window is full");
+    s.tick(MS);
+    s.tick(3 * MS);
+    assert_eq!(s.app(0), NIL.repeat(2), "no more of them than there has to be room for");
+    assert_eq!(s.wires.woken, [0]);
+    s.ask(0, "SET k v");
+    s.answer("+OK\r\n");
+    s.answer("$1\r\nv\r\n");
+    assert_eq!(s.app(0), "$1\r\nv\r\n".repeat(2) + "+OK\r\n");
+    s.is_at_rest();
+}
+
+#[test]
 fn keys_with_very_long_names_have_no_lease() {
     let mut s = Stand::new(Lease::Local, 2);
     let key = format!("k{}", "x".repeat(2_000));

@@ -220,6 +220,12 @@ impl Session {
         slot == self.head && self.open > 0
     }
 
+    /// Whether a slot is among those that have to be answered before there is room again where the window is full.
+    #[must_use]
+    pub fn is_in_first_half(&self, slot: u32) -> bool {
+        slot.wrapping_sub(self.head) < self.open.div_ceil(2)
+    }
+
     /// Ends the head slot, whose reply has been put into `output`, and moves up what is ready behind it.
     #[inline]
     pub fn advance(&mut self, spare: &mut Spare) {

@@ -411,10 +411,13 @@ impl Engine {
         let mut links: Vec<u32> = Vec::new();
         for (link, held) in self.waits.held.iter_mut().filter(|(_, held)| held.same_waits) {
             let session = self.sessions.get(held.ticket.session as usize);
-            let blocks = session.is_some_and(|session| {
-                // What it asks next may be the write that it waits for, and begins when all before it is answered.
+            let bounds = self.pools.get(usize::from(held.pool)).map(|pool| pool.config.bounds);
+            let blocks = session.zip(bounds).is_some_and(|(session, bounds)| {
+                // What it asks next may be the write that it waits for, and begins when all before it is answered, or when
+                // there is room for it.
                 let stands = session.mode & mode::WAITING != 0;
-                stands || (session.is_head(held.ticket.slot) && session.has_early())
+                let full = session.open_slots() >= bounds.open && session.is_in_first_half(held.ticket.slot);
+                stands || full || (session.is_head(held.ticket.slot) && session.has_early())
             });
             held.behind = if blocks { held.behind.or(Some(now)) } else { None };
             if held.behind.is_some_and(|since| now.saturating_sub(since) >= HEAD) {
