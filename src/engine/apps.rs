@@ -302,9 +302,26 @@ impl Engine {
             let mut kept = self.spare.take();
             kept.extend_from_slice(reply);
             session.keep(ticket.slot, kept, &mut self.spare);
+            if self.waits.len() > 0 && session.is_crowded(&pool.config.bounds) {
+                self.uncrowd(ticket);
+                return self.bound_output(ticket, reply.len());
+            }
         }
         // One reply never ends a session, however long; a reply that comes while too much waits does.
         if session.waiting() > pool.config.bounds.output.saturating_add(reply.len()) {
+            kill(session, &mut pool.counts);
+            mark(&mut self.dirty_sessions, session, ticket.session);
+        }
+    }
+}
+
+impl Engine {
+    /// Ends a session that has too much waiting as a reply of so many bytes comes.
+    #[cold]
+    pub(super) fn bound_output(&mut self, ticket: Ticket, length: usize) {
+        let Some(session) = self.sessions.get_mut(ticket.session as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        if !session.killed && session.waiting() > pool.config.bounds.output.saturating_add(length) {
             kill(session, &mut pool.counts);
             mark(&mut self.dirty_sessions, session, ticket.session);
         }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and positions within the outbox")]
 
-use super::hot::Notes;
+use super::hot::{Note, Notes};
 use super::{LineId, SessionId};
 use crate::command::Tag;
 use crate::error::Failure;
@@ -164,6 +164,8 @@ pub struct Line {
     pub(super) notes: Notes,
     /// What the transaction on it will write when it is carried out.
     pub(super) queued_writes: Vec<Place>,
+    /// The same of keys that have leases.
+    pub(super) queued_leased: Vec<Note>,
     /// What happened on it since it was last folded.
     pub counts: BackendCounts,
 }
@@ -203,6 +205,7 @@ impl Line {
             resume: ReplyResume::default(),
             notes: Notes::default(),
             queued_writes: Vec::new(),
+            queued_leased: Vec::new(),
             counts: BackendCounts::default(),
         }
     }

@@ -20,7 +20,6 @@ use crate::bucket::Bucket;
 use crate::chance::splitmix;
 use crate::command::{self, Access, Spec};
 use crate::error::{self, Cause};
-use crate::resp::reply::Elements;
 use crate::resp::{Request, write};
 use crate::stages::lease::{Config, Lease, jitter};
 use crate::stages::{Leg, Micros};
@@ -29,7 +28,7 @@ use crate::stages::{Leg, Micros};
 const NO_BIRTH: [&str; 9] =
     ["del", "unlink", "getdel", "getex", "expire", "pexpire", "expireat", "pexpireat", "persist"];
 /// The note of a reply that is one nil or none, in place of an element's number.
-const WHOLE: u16 = u16::MAX;
+pub(super) const WHOLE: u32 = u32::MAX;
 /// How much of a second's budget may be taken at once.
 const BURST: u64 = 10;
 
@@ -240,7 +239,7 @@ impl Engine {
 
     /// The same of an element of MGET: which of its flight's.
     #[cold]
-    pub(super) fn note_count_of(&mut self, number: u16, key: &[u8], element: u16, (on, serial): (LineId, u64)) {
+    pub(super) fn note_count_of(&mut self, number: u16, key: &[u8], element: u32, (on, serial): (LineId, u64)) {
         if let Some(budget) = self.miss_budget_of(number, key)
             && let Some(line) = self.lines.get_mut(on as usize)
         {
@@ -262,11 +261,7 @@ impl Engine {
     }
 
     /// A reply came of a flight that this was noted of: remembers the budget if it tells that the key is not there.
-    pub(super) fn see_miss(&mut self, budget: u16, element: u16, reply: Option<&[u8]>) {
-        let told = match element {
-            WHOLE => reply,
-            element => reply.and_then(Elements::of).and_then(|mut elements| elements.nth(element.into())),
-        };
+    pub(super) fn see_miss(&mut self, budget: u16, told: Option<&[u8]>) {
         if told.is_some_and(is_nil) {
             self.missed.push(budget);
         }

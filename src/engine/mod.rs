@@ -354,7 +354,7 @@ impl Engine {
     /// Requests that were sent to shards, or wait to be, and have no reply yet; and those whose reply is held back.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.saturating_add(self.waits.len() as u32)
+        self.in_flight.saturating_add(self.waits.requests() as u32)
     }
 
     /// Requests without a reply.
@@ -362,7 +362,7 @@ impl Engine {
     pub fn pending(&self) -> u32 {
         let pending: u32 = self.pools.iter().map(|p| p.counts.requests_pending.get() as u32).sum();
         // Those that wait for something to happen tell nothing of the load.
-        pending.saturating_sub(self.blocked).saturating_sub(self.waits.len() as u32)
+        pending.saturating_sub(self.blocked).saturating_sub(self.waits.requests() as u32)
     }
 
     /// Requests that got a reply since the start, however. With [`Engine::pending`] this tells their latency.

@@ -111,6 +111,7 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.owner = Owner::Free;
         line.queued_writes.clear();
+        line.queued_leased.clear();
         (line.patient, line.arriving) = (false, false);
         let now = self.now;
         if let Some(shelf) = self.shelf(id) {

@@ -754,7 +754,7 @@ impl Engine {
 }
 
 /// A count for each part, where they are needed.
-fn vec_of_zeros(parts: usize, needed: bool) -> Vec<u16> {
+fn vec_of_zeros(parts: usize, needed: bool) -> Vec<u32> {
     if needed { vec![0; parts] } else { Vec::new() }
 }
 

@@ -124,6 +124,7 @@ impl Engine {
         self.renew_limits(number);
         self.hear_others(number);
         self.renew_misses(number);
+        self.meet_leases(number);
     }
 
     /// Ends a pool's sessions when they have what they have asked for; for one that is gone.

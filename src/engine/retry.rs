@@ -17,6 +17,7 @@
 
 use super::hot::Note;
 use super::line::{Line, Owner, State, Ticket, Waiter};
+use super::misses::WHOLE;
 use super::{Engine, LineId, SessionId};
 use crate::command::{self, Class, Keys};
 use crate::error::{Cause, Failure};
@@ -113,7 +114,7 @@ impl Engine {
     fn note_count_again(&self, id: LineId, flight: &[u8]) -> Option<Note> {
         let (pool, db) = self.lines.get(id as usize).map(|line| (line.pool, line.dialect.db))?;
         let request = Request::parse(flight).filter(|request| request.name().eq_ignore_ascii_case(b"get"))?;
-        Some(Note::Count(self.get_budget_of(pool, request.arg(1)?, db)?, u16::MAX))
+        Some(Note::Count(self.get_budget_of(pool, request.arg(1)?, db)?, WHOLE))
     }
 
     /// Everyone whom a flight's reply is for.

@@ -5,7 +5,6 @@
     reason = "counters of 64 bits, and positions within the bytes that were given"
 )]
 
-use super::apps::{kill, mark};
 use super::hot::Becomes;
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
@@ -198,10 +197,10 @@ impl Engine {
         let more = kept.saturating_sub(gather.held);
         gather.held = kept;
         pool.counts.client_output_bytes += session.hold(more);
-        if !session.killed && session.waiting() > pool.config.bounds.output.saturating_add(kept) {
-            kill(session, &mut pool.counts);
-            mark(&mut self.dirty_sessions, session, ticket.session);
+        if self.waits.len() > 0 && session.is_crowded(&pool.config.bounds) {
+            self.uncrowd(ticket);
         }
+        self.bound_output(ticket, kept);
     }
 
     /// The parts of a split request are put together, or given up.

@@ -208,6 +208,12 @@ impl Session {
         self.open_slots() >= bounds.open || self.waiting() >= bounds.high_water()
     }
 
+    /// Whether as much is kept for its turn as may wait before it is not read.
+    #[must_use]
+    pub fn is_crowded(&self, bounds: &Bounds) -> bool {
+        self.held as usize >= bounds.high_water()
+    }
+
     /// Whether it may be read again after it was full: half of it is free. One whose next request has to wait for all
     /// before it waits for just that.
     #[must_use]
@@ -227,6 +233,12 @@ impl Session {
     #[inline]
     pub fn is_head(&self, slot: u32) -> bool {
         slot == self.head && self.open > 0
+    }
+
+    /// Whether a slot is among those that have to be answered before there is room again where the window is full.
+    #[must_use]
+    pub fn is_in_first_half(&self, slot: u32) -> bool {
+        slot.wrapping_sub(self.head) < self.open.div_ceil(2)
     }
 
     /// Ends the head slot, whose reply has been put into `output`, and moves up what is ready behind it.

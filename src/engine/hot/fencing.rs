@@ -8,6 +8,7 @@
 use super::Note;
 use crate::command::{self, Access, Class, Spec, flag};
 use crate::engine::line::{Owner, Ticket, Waiter};
+use crate::engine::misses::WHOLE;
 use crate::engine::{Engine, LineId, SessionId};
 use crate::resp::reply::Elements;
 use crate::resp::{Limits, Request, Resume, request, scan};
@@ -22,6 +23,33 @@ pub(in crate::engine) enum Becomes {
     Withheld(u32),
     /// It says that a key that has a lease is not there: the key's hash, and the key.
     Missed(u64, Vec<u8>),
+}
+
+/// The elements of a reply, where they are asked for in their order: each is looked at once.
+struct Walk<'a> {
+    reply: Option<&'a [u8]>,
+    elements: Option<Elements<'a>>,
+    next: u32,
+    last: Option<&'a [u8]>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(reply: Option<&'a [u8]>) -> Self {
+        Self { reply, elements: None, next: 0, last: None }
+    }
+
+    /// The element with this number, if there is one. Of one element several things may be noted.
+    fn element(&mut self, number: u32) -> Option<&'a [u8]> {
+        if self.elements.is_none() || number.saturating_add(1) < self.next {
+            (self.elements, self.next, self.last) = (self.reply.and_then(Elements::of), 0, None);
+        }
+        while self.next <= number {
+            self.last = self.elements.as_mut().and_then(Iterator::next);
+            self.last?;
+            self.next = self.next.saturating_add(1);
+        }
+        self.last
+    }
 }
 
 impl Engine {
@@ -149,12 +177,13 @@ impl Engine {
             return Becomes::Told;
         };
         let (mut copied, mut wrote, mut missed) = (false, false, None);
+        let mut walk = Walk::new(reply);
         while let Some(note) = self.lines.get_mut(id as usize).and_then(|line| line.notes.next(serial)) {
             if let Note::Count(budget, element) = note {
-                self.see_miss(budget, element, reply);
+                self.see_miss(budget, if element == WHOLE { reply } else { walk.element(element) });
                 continue;
             }
-            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny) {
+            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny | Note::Executed(..)) {
                 missed = self.leased(id, ticket, note, reply).or(missed);
                 continue;
             }
@@ -186,8 +215,7 @@ impl Engine {
                         Note::Look(hash) => hot.looked_at(hash),
                         Note::Read(hash) => hot.passed(hash, reply.unwrap_or_default()),
                         Note::Element(hash, index) => {
-                            let element = reply.and_then(Elements::of).and_then(|mut e| e.nth(index.into()));
-                            hot.passed(hash, element.unwrap_or_default());
+                            hot.passed(hash, walk.element(index).unwrap_or_default());
                         }
                         _ => {}
                     }
@@ -197,7 +225,12 @@ impl Engine {
                         session.hot_reads = session.hot_reads.saturating_sub(u8::from(session.hot_reads < u8::MAX));
                     }
                 }
-                Note::Count(..) | Note::Miss(..) | Note::Wrote(..) | Note::WroteAny | Note::Shared(_) => {}
+                Note::Count(..)
+                | Note::Miss(..)
+                | Note::Wrote(..)
+                | Note::WroteAny
+                | Note::Executed(..)
+                | Note::Shared(_) => {}
             }
         }
         let session = self.sessions.get_mut(ticket.session as usize).filter(|s| s.generation == ticket.generation);
@@ -217,12 +250,13 @@ impl Engine {
         let now = self.now;
         let Some(line) = self.lines.get_mut(id as usize) else { return };
         line.queued_writes.clear();
+        line.queued_leased.clear();
         let Some(pool) = self.pools.get_mut(usize::from(line.pool)) else { return };
         let mut wrote = Vec::new();
         while let Some(note) = line.notes.next(u64::MAX) {
             match note {
                 Note::Miss(_, _, length) => drop(line.notes.take_name(length)),
-                Note::Wrote(..) | Note::WroteAny => wrote.push(note),
+                Note::Wrote(..) | Note::WroteAny | Note::Executed(..) => wrote.push(note),
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),

@@ -91,7 +91,7 @@ impl Engine {
         &mut self,
         ticket: Ticket,
         (hash, key): (u64, &[u8]),
-        (on, serial, index): (LineId, u64, u16),
+        (on, serial, index): (LineId, u64, u32),
         port: &mut impl Port,
     ) {
         self.note_read(ticket, Note::Element(hash, index), on, serial);

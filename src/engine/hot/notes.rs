@@ -18,11 +18,11 @@ pub(in crate::engine) enum Note {
     /// It is a read of another kind of a hot key.
     Look(u64),
     /// The same as `Read`, as so manieth element of an array.
-    Element(u64, u16),
+    Element(u64, u32),
     /// Its reply is weighed for so many keys, of which this is one, by its hash.
     Weigh(u64, u16),
     /// It asks, as so manieth element or as a whole, for a key whose misses are counted in this budget.
-    Count(u16, u16),
+    Count(u16, u32),
     /// It is a read at home of a key that has copies, sent at this time.
     Timed(Micros),
     /// It is a plain read of a key that has a lease, by its hash; when it was asked, and how long the key's name is.
@@ -33,6 +33,8 @@ pub(in crate::engine) enum Note {
     WroteAny,
     /// Equal reads may wait behind it, in this place.
     Shared(u32),
+    /// It carries out a transaction that writes a key that has a lease, by its hash; and whether that leaves a value.
+    Executed(u64, bool),
 }
 
 /// The notes of a connection, in the order of its flights; several may be of one.

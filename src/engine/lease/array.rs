@@ -27,6 +27,8 @@ pub(super) struct Array {
     reply: Vec<u8>,
     /// What has come for its elements since; no text is nil.
     fills: Vec<(u32, Option<Vec<u8>>)>,
+    /// Bytes of all that, as they count as waiting for its session.
+    held: usize,
     /// How many still wait.
     left: u32,
     /// It is still being made.
@@ -82,7 +84,8 @@ impl Engine {
         if missing.is_empty() {
             return false;
         }
-        let array = Array { pool, ticket, at, tag, reply: reply.to_vec(), fills: Vec::new(), left: 0, begins: true };
+        let array =
+            Array { pool, ticket, at, tag, reply: reply.to_vec(), fills: Vec::new(), held: 0, left: 0, begins: true };
         let array = self.waits.arrays.insert(array) as u32;
         let mut holds = false;
         for (index, hash, key) in missing {
@@ -112,17 +115,13 @@ impl Engine {
         let Some(place) = self.waits.arrays.get_mut(array as usize) else { return true };
         place.begins = false;
         if place.left > 0 {
-            // As parts of split requests: one that is held back counts as waiting for its session.
             let bytes = place.reply.len();
-            if let (Some(session), Some(pool)) =
-                (self.sessions.get_mut(ticket.session as usize), self.pools.get_mut(usize::from(pool)))
-            {
-                pool.counts.client_output_bytes += session.hold(bytes);
-            }
+            self.hold_bytes(array, bytes);
             return true;
         }
         // All that waited has been answered already, as its shard said.
         let place = self.waits.arrays.remove(array as usize);
+        self.let_go_of(&place);
         if place.fills.iter().all(|(_, fill)| fill.is_none()) {
             return false;
         }
@@ -135,26 +134,44 @@ impl Engine {
         let Some(place) = self.waits.arrays.get_mut(array as usize) else { return };
         place.left = place.left.saturating_sub(1);
         // An array has nil where a key is of another type.
-        place.fills.push((index, value.filter(|value| value.first() == Some(&b'$')).map(<[u8]>::to_vec)));
+        let value = value.filter(|value| value.first() == Some(&b'$'));
+        place.fills.push((index, value.map(<[u8]>::to_vec)));
         if place.left > 0 || place.begins {
-            return;
+            return self.hold_bytes(array, value.map_or(0, <[u8]>::len));
         }
         let place = self.waits.arrays.remove(array as usize);
-        if let (Some(session), Some(pool)) =
-            (self.sessions.get_mut(place.ticket.session as usize), self.pools.get_mut(usize::from(place.pool)))
-            && session.generation == place.ticket.generation
-        {
-            pool.counts.client_output_bytes -= session.let_go(place.reply.len());
-        }
+        self.let_go_of(&place);
         self.finish_array(place);
     }
 
-    fn finish_array(&mut self, array: Array) {
+    /// As parts of split requests: what is held back of an array counts as waiting for its session.
+    fn hold_bytes(&mut self, array: u32, bytes: usize) {
+        let Some(place) = self.waits.arrays.get_mut(array as usize) else { return };
+        let session = self.sessions.get_mut(place.ticket.session as usize);
+        let session = session.filter(|session| session.generation == place.ticket.generation);
+        if let (Some(session), Some(pool)) = (session, self.pools.get_mut(usize::from(place.pool))) {
+            place.held += bytes;
+            pool.counts.client_output_bytes += session.hold(bytes);
+        }
+    }
+
+    /// It is held back no more.
+    fn let_go_of(&mut self, array: &Array) {
+        let session = self.sessions.get_mut(array.ticket.session as usize);
+        let session = session.filter(|session| session.generation == array.ticket.generation);
+        if let (Some(session), Some(pool)) = (session, self.pools.get_mut(usize::from(array.pool))) {
+            pool.counts.client_output_bytes -= session.let_go(array.held);
+        }
+    }
+
+    fn finish_array(&mut self, mut array: Array) {
         let mut reply = self.spare.take();
+        array.fills.sort_unstable_by_key(|&(index, _)| index);
+        let mut fills = array.fills.iter().peekable();
         if let Some(elements) = Elements::of(&array.reply) {
             write::array(&mut reply, elements.left() as usize);
             for (element, index) in elements.zip(0u32..) {
-                let fill = array.fills.iter().find(|(of, _)| *of == index).and_then(|(_, fill)| fill.as_deref());
+                let fill = fills.next_if(|(of, _)| *of == index).and_then(|(_, fill)| fill.as_deref());
                 reply.extend_from_slice(fill.unwrap_or(element));
             }
         }

@@ -100,16 +100,16 @@ impl Engine {
                 let mut both = Elements::of(both).into_iter().flatten();
                 let (value, lease) = (both.next(), both.next());
                 over = lease.is_none_or(is_nil);
-                match value {
+                let claim = match value {
                     Some(value) if is_nil(value) && won => Claim::Won,
                     Some(value) if is_nil(value) => Claim::Lost,
-                    _ => {
-                        if won {
-                            self.release_lease(pool, name);
-                        }
-                        Claim::Value
-                    }
+                    Some(_) => Claim::Value,
+                    None => Claim::Refused,
+                };
+                if won && claim != Claim::Won {
+                    self.release_lease(pool, name);
                 }
+                claim
             }
             [set, ..] => {
                 if set == b"+OK\r\n" {

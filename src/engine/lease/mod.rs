@@ -31,7 +31,7 @@ use crate::stages::hot::Value;
 use crate::stages::lease::{Bell, Conn, Order, Reader, Then, Why, Worst};
 use array::Array;
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// How long, in microseconds, a reply is kept behind one that is held back in a connection that may load itself.
 pub const HEAD: Micros = 2_000;
@@ -54,7 +54,7 @@ struct Held {
     same_waits: bool,
     /// Which budget it counts in when it is told that the key is not there. Elements of arrays have been counted before.
     budget: Option<u16>,
-    /// Since when a reply is known to be ready behind it.
+    /// Since when a reply is known to be ready behind it, or a request not to begin before it is answered.
     behind: Option<Micros>,
 }
 
@@ -62,7 +62,10 @@ struct Held {
 #[derive(Default)]
 pub(super) struct Waits {
     held: Slab<Held>,
-    by_session: HashMap<SessionId, Vec<u32>>,
+    /// Their links by session, each behind its key's hash.
+    by_session: HashMap<SessionId, BTreeSet<(u64, u32)>>,
+    /// How many of them are elements of arrays.
+    elements: usize,
     arrays: Slab<Array>,
     /// Requests with several keys, some of which have leases, that are under way.
     asked: Slab<Asked>,
@@ -75,18 +78,34 @@ impl Waits {
         self.held.len()
     }
 
+    /// Requests whose reply is held back: an array is one, however many of its elements wait.
+    pub(super) fn requests(&self) -> usize {
+        self.held.len().saturating_sub(self.elements).saturating_add(self.arrays.len())
+    }
+
     /// The links of a session's.
     fn of(&self, ticket: Ticket) -> Vec<u32> {
+        self.within(ticket, (0, 0), (u64::MAX, u32::MAX))
+    }
+
+    /// The links of a session's for a key, by its hash.
+    fn of_key(&self, ticket: Ticket, hash: u64) -> Vec<u32> {
+        self.within(ticket, (hash, 0), (hash, u32::MAX))
+    }
+
+    fn within(&self, ticket: Ticket, first: (u64, u32), last: (u64, u32)) -> Vec<u32> {
         let is_its =
             |link: &u32| self.held.get(*link as usize).is_some_and(|held| held.ticket.generation == ticket.generation);
-        self.by_session.get(&ticket.session).into_iter().flatten().copied().filter(is_its).collect()
+        let links = self.by_session.get(&ticket.session).map(|links| links.range(first..=last));
+        links.into_iter().flatten().map(|&(_, link)| link).filter(is_its).collect()
     }
 
     fn take(&mut self, link: u32, id: u64) -> Option<Held> {
         self.held.get(link as usize).filter(|held| held.id == id)?;
         let held = self.held.remove(link as usize);
+        self.elements -= usize::from(held.element.is_some());
         if let Some(links) = self.by_session.get_mut(&held.ticket.session) {
-            links.retain(|&other| other != link);
+            links.remove(&(held.hash, link));
             if links.is_empty() {
                 self.by_session.remove(&held.ticket.session);
             }
@@ -245,7 +264,8 @@ impl Engine {
                 if let Some(held) = self.waits.held.get_mut(link as usize) {
                     held.id = id;
                 }
-                self.waits.by_session.entry(ticket.session).or_default().push(link);
+                self.waits.elements += usize::from(element.is_some());
+                self.waits.by_session.entry(ticket.session).or_default().insert((hash, link));
                 Fate::Waits
             }
             then => {
@@ -384,14 +404,21 @@ impl Engine {
         worst
     }
 
-    /// Lets replies go on that wait behind one that is held back, where a connection that loads may wait: whoever loads must
-    /// get what it asks for besides.
+    /// Lets replies go on that wait behind one that is held back, and requests that wait for all replies before them, where a
+    /// connection that loads may wait: whoever loads must get what it asks for besides, and be able to write.
     fn release_heads(&mut self) {
         let now = self.now;
         let mut links: Vec<u32> = Vec::new();
         for (link, held) in self.waits.held.iter_mut().filter(|(_, held)| held.same_waits) {
             let session = self.sessions.get(held.ticket.session as usize);
-            let blocks = session.is_some_and(|session| session.is_head(held.ticket.slot) && session.has_early());
+            let bounds = self.pools.get(usize::from(held.pool)).map(|pool| pool.config.bounds);
+            let blocks = session.zip(bounds).is_some_and(|(session, bounds)| {
+                // What it asks next may be the write that it waits for, and begins when all before it is answered, or when
+                // there is room for it.
+                let stands = session.mode & mode::WAITING != 0;
+                let full = session.open_slots() >= bounds.open && session.is_in_first_half(held.ticket.slot);
+                stands || full || (session.is_head(held.ticket.slot) && session.has_early())
+            });
             held.behind = if blocks { held.behind.or(Some(now)) } else { None };
             if held.behind.is_some_and(|since| now.saturating_sub(since) >= HEAD) {
                 links.push(link as u32);
@@ -415,6 +442,49 @@ impl Engine {
     #[must_use]
     pub fn has_heads(&self) -> bool {
         self.waits.held.iter().any(|(_, held)| held.same_waits)
+    }
+
+    /// The pool is configured anew: those who wait for keys that have no lease any more are told nil, as whoever asks now. What
+    /// is written is not noted any more.
+    pub(in crate::engine) fn meet_leases(&mut self, pool: u16) {
+        let Some(place) = self.pools.get(usize::from(pool)).filter(|_| self.waits.len() > 0) else { return };
+        let leases = &place.config.leases;
+        let mut over: Vec<(u32, u64, u64)> = Vec::new();
+        let ((), orders) = leases.shared().with(leases.worker(), |table| {
+            for (link, held) in self.waits.held.iter().filter(|(_, held)| held.pool == pool) {
+                let name = table.name(held.hash);
+                if !name.is_some_and(|name| leases.config().wanted(&name).lease.holds()) {
+                    over.push((link as u32, held.id, held.hash));
+                }
+            }
+        });
+        self.obey(pool, orders);
+        for (link, id, hash) in over {
+            self.give_up_wait(pool, hash, link, id);
+        }
+    }
+
+    /// Too much waits for its turn behind a read of this session: it is told nil, and so are those behind it as long as that is so.
+    #[cold]
+    pub(super) fn uncrowd(&mut self, ticket: Ticket) {
+        loop {
+            let Some(session) = self.sessions.get(ticket.session as usize) else { return };
+            let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
+            if session.generation != ticket.generation || session.killed || !session.is_crowded(&pool.config.bounds) {
+                return;
+            }
+            let is_head =
+                |link: &u32| self.waits.held.get(*link as usize).is_some_and(|held| session.is_head(held.ticket.slot));
+            let heads: Vec<u32> = self.waits.of(ticket).into_iter().filter(is_head).collect();
+            if heads.is_empty() {
+                return;
+            }
+            for link in heads {
+                if let Some(held) = self.waits.held.get(link as usize) {
+                    self.give_up_wait(held.pool, held.hash, link, held.id);
+                }
+            }
+        }
     }
 
     /// Tells nil to one who waits, though the table has not said so.

@@ -29,10 +29,8 @@ impl Engine {
         let session = self.sessions.get(waiter.ticket.session as usize);
         let multi = session.and_then(|session| session.special.as_ref()).is_some_and(|special| special.multi);
         match (&whole, spec) {
-            (Some(_), Some(spec)) if spec.name == "exec" => notes.push(Note::WroteAny),
+            (Some(_), Some(spec)) if spec.name == "exec" => notes = std::mem::take(&mut line.queued_leased),
             (_, Some(spec)) if spec.flags & flag::PUBSUB != 0 || spec.access != Access::Write => return,
-            // Nothing of a transaction happens before EXEC.
-            _ if own && multi && !line.arriving => return,
             (Some(request), Some(spec)) => {
                 let fills = !EMPTY.contains(&spec.name);
                 let mut any = false;
@@ -58,6 +56,14 @@ impl Engine {
             }
             _ => notes.push(Note::WroteAny),
         }
+        if own && multi && spec.is_none_or(|spec| spec.name != "exec") {
+            // Nothing of a transaction happens before EXEC.
+            line.queued_leased.extend(notes.into_iter().map(|note| match note {
+                Note::Wrote(hash, fills) => Note::Executed(hash, fills),
+                note => note,
+            }));
+            return;
+        }
         let serial = line.next_serial();
         for &note in &notes {
             line.notes.push(serial, note);
@@ -67,7 +73,7 @@ impl Engine {
             // Other threads of its app, as it says itself.
             let Some(held) = self.waits.held.get(link as usize).filter(|held| !held.same_waits) else { continue };
             let concerns = |note: &Note| match note {
-                Note::Wrote(hash, _) => *hash == held.hash,
+                Note::Wrote(hash, _) | Note::Executed(hash, _) => *hash == held.hash,
                 _ => true,
             };
             if notes.iter().any(concerns) {
@@ -100,6 +106,12 @@ impl Engine {
                 }
             }
             Note::Wrote(hash, fills) if !failed => self.leased_was_written(pool, ticket, Some(hash), fills),
+            // One that was given up since what it watched has changed is answered with nil.
+            Note::Executed(hash, fills)
+                if reply.is_none_or(|reply| reply.first() == Some(&b'*') && reply != b"*-1\r\n") =>
+            {
+                self.leased_was_written(pool, ticket, Some(hash), fills);
+            }
             // Of a script that fails it is not known how far it came.
             Note::WroteAny => self.leased_was_written(pool, ticket, None, false),
             _ => {}
@@ -139,8 +151,8 @@ impl Engine {
         let now = self.now;
         let asked: Micros = now.saturating_sub(u64::from((now as u32).wrapping_sub(at)));
         // The session's own earlier reads of it must not be told anything newer.
-        for link in self.waits.of(ticket) {
-            let Some(held) = self.waits.held.get(link as usize).filter(|held| held.hash == hash) else { continue };
+        for link in self.waits.of_key(ticket, hash) {
+            let Some(held) = self.waits.held.get(link as usize) else { continue };
             let id = held.id;
             let Some(place) = self.pools.get(usize::from(pool)) else { return };
             let leases = &place.config.leases;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const PLACES: usize = 1 << 12;
+/// Bytes of a key's name; longer ones have no lease, so that what all entries take is bounded.
+const LONGEST_NAME: usize = 1024;
 
 /// Wakes a worker, so that it takes its orders.
 pub type Bell = Arc<dyn Fn() + Send + Sync>;
@@ -181,13 +183,13 @@ impl Leases {
             Some((at, rule)) => (at.saturating_add(1), &rule.wanted),
             None => (0, self.config.all()),
         };
-        (wanted.lease != Lease::Off).then_some(Key { hash, name, wanted, rule })
+        (wanted.lease != Lease::Off && name.len() <= LONGEST_NAME).then_some(Key { hash, name, wanted, rule })
     }
 
     /// Whether a key has a lease, or is watched for one.
     #[must_use]
     #[inline]
     pub fn concerns(&self, name: &[u8]) -> bool {
-        self.on && self.config.wanted(name).lease != Lease::Off
+        self.on && name.len() <= LONGEST_NAME && self.config.wanted(name).lease != Lease::Off
     }
 }

@@ -201,6 +201,8 @@ pub(super) struct Entry {
     pub(super) longest_term: Micros,
     pub(super) tenure: Tenure,
     pub(super) waits: VecDeque<Wait>,
+    /// It is among those for which somebody waits.
+    waited: bool,
     /// Not before this has any of them waited for long enough, or for twice that.
     pub(super) soon: (Micros, Micros),
     pub(super) reads: Vec<Reading>,
@@ -244,6 +246,8 @@ pub struct Table {
     paces: Vec<Pace>,
     pub(super) barred: Barred,
     pub(super) waiting: usize,
+    /// Keys for which somebody waits.
+    waited: BTreeSet<u64>,
     ids: u64,
     /// By worker.
     orders: Vec<Vec<Order>>,
@@ -393,7 +397,8 @@ impl Table {
     /// A wait is answered by its worker for reasons of its own, or nobody waits any more. Returns whether it was there.
     pub fn release(&mut self, hash: u64, id: u64) -> bool {
         let Some(entry) = self.entries.get_mut(&hash) else { return false };
-        let Some(at) = entry.waits.iter().position(|wait| wait.id == id) else { return false };
+        // Their numbers rise.
+        let Ok(at) = entry.waits.binary_search_by_key(&id, |wait| wait.id) else { return false };
         let gone: Vec<Wait> = entry.waits.remove(at).into_iter().collect();
         self.forget_waits(hash, &gone);
         self.settle(hash);
@@ -482,6 +487,18 @@ impl Table {
         self.paces.get_mut(rule)
     }
 
+    /// Keys for which somebody waits, by their hashes.
+    #[must_use]
+    pub fn waited(&self) -> Vec<u64> {
+        self.waited.iter().copied().collect()
+    }
+
+    /// The name of a key with an entry.
+    #[must_use]
+    pub fn name(&self, hash: u64) -> Option<Arc<[u8]>> {
+        self.entries.get(&hash).map(|entry| Arc::clone(&entry.name))
+    }
+
     /// Waits there are.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -523,11 +540,26 @@ impl Table {
             self.due.insert((due, hash));
             entry.due = due;
         }
+        self.note_waited(hash);
+    }
+
+    /// Notes whether somebody waits for a key.
+    pub(super) fn note_waited(&mut self, hash: u64) {
+        let Some(entry) = self.entries.get_mut(&hash) else { return };
+        if entry.waited == entry.waits.is_empty() {
+            entry.waited = !entry.waited;
+            if entry.waited {
+                self.waited.insert(hash)
+            } else {
+                self.waited.remove(&hash)
+            };
+        }
     }
 
     pub(super) fn remove(&mut self, hash: u64) {
         if let Some(entry) = self.entries.remove(&hash) {
             self.due.remove(&(entry.due, hash));
+            self.waited.remove(&hash);
             self.sieve.take(hash);
         }
     }
@@ -543,6 +575,7 @@ impl Entry {
             longest_term: key.wanted.longest_term,
             tenure: Tenure::Vacant,
             waits: VecDeque::new(),
+            waited: false,
             soon: (Micros::MAX, Micros::MAX),
             reads: Vec::new(),
             written: 0,

@@ -46,8 +46,7 @@ impl Table {
 
     /// Something was written that may be any of the keys that are waited for.
     pub fn written_any(&mut self, now: Micros) {
-        let waited = self.entries.iter().filter(|(_, entry)| !entry.waits.is_empty());
-        for hash in waited.map(|(&hash, _)| hash).collect::<Vec<_>>() {
+        for hash in self.waited() {
             self.written(hash, Write { by: None, fills: false }, now);
         }
     }
@@ -357,8 +356,8 @@ impl Table {
         let soon = |of: fn(&Wait) -> Micros| entry.waits.iter().map(of).min().unwrap_or(Micros::MAX);
         entry.soon = (soon(|wait| wait.until), soon(|wait| wait.hard));
         // Nothing is due now that was not dealt with now.
-        let due = entry.next_due().max(now.saturating_add(1));
-        entry.due = due;
-        self.due.insert((due, hash));
+        entry.due = entry.next_due().max(now.saturating_add(1));
+        self.due.insert((entry.due, hash));
+        self.note_waited(hash);
     }
 }
