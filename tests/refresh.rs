@@ -304,15 +304,17 @@ fn nobody_is_kept_back_for_long() {
 
 #[test]
 fn a_read_is_told_of_what_was_there_before_its_session_wrote() {
-    let mut w = World::aged(wanted(Lease::Local));
-    assert!(w.fires(1));
-    w.ask(1, "SET k w");
-    w.ask(1, "GET k");
-    assert_eq!(w.app(1), VALUE);
-    w.answer(":1\r\n+OK\r\n$1\r\nw\r\n");
-    assert_eq!(w.app(1), "+OK\r\n$1\r\nw\r\n");
-    assert_eq!(w.counts().0, 0);
-    w.is_at_rest();
+    for same_connection_waits in [false, true] {
+        let mut w = World::aged(Wanted { same_connection_waits, ..wanted(Lease::Local) });
+        assert!(w.fires(1));
+        w.ask(1, "SET k w");
+        w.ask(1, "GET k");
+        assert_eq!(w.app(1), VALUE);
+        w.answer(":1\r\n+OK\r\n$1\r\nw\r\n");
+        assert_eq!(w.app(1), "+OK\r\n$1\r\nw\r\n");
+        assert_eq!(w.counts().0, 0);
+        w.is_at_rest();
+    }
 }
 
 #[test]
