@@ -6,7 +6,7 @@
 //! ```
 //!
 //! prints a table for each experiment that is named, or for all: e3a (a key that a thousand apps ask for expires), local (the same at
-//! one process), e3c (many threads on one connection), e8 (a shard loses all it has), e9 (many keys
+//! one process), e3b (it is refreshed early), e3c (many threads on one connection), e8 (a shard loses all it has), e9 (many keys
 //! that are set at once expire). `--quick` takes fewer apps, `--full` as many expiries as the tables need, `--expiries N`,
 //! `--rate N` (requests a second), `--processes N` and `--pools N` (hotrings, and endpoints in each of them) another measure, `--only
 //! WORD` those rows whose name has the word, `--hotring FILE` another build. `--write` writes the tables to `docs/misses-results.md`.
@@ -18,6 +18,8 @@
 mod chaos;
 #[path = "misses/cold.rs"]
 mod cold;
+#[path = "misses/early.rs"]
+mod early;
 #[path = "misses/endpoints.rs"]
 mod endpoints;
 #[path = "../tests/histories/mod.rs"]
@@ -44,9 +46,10 @@ use std::process::ExitCode;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/misses-results.md");
 
-const EXPERIMENTS: [(&str, &str); 5] = [
+const EXPERIMENTS: [(&str, &str); 6] = [
     ("e3a", "A key that a thousand apps ask for"),
     ("local", "The same at one process"),
+    ("e3b", "Refreshed early"),
     ("e3c", "Many threads on one connection"),
     ("e8", "A shard that lost all it had"),
     ("e9", "Keys that are set at once"),
@@ -85,6 +88,7 @@ fn measure(name: &str, options: &Options) -> String {
     match name {
         "e3a" => stampede::fleet(options),
         "local" => stampede::local(options),
+        "e3b" => early::run(options),
         "e3c" => shared::run(options),
         "e8" => cold::run(options),
         _ => jitter::run(options),

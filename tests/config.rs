@@ -210,7 +210,7 @@ fn misses_are_written_as_they_are_read() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misses");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("ids.txt"), "1\n2\n").unwrap();
-    let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, ttl_jitter: 0.125,
+    let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, cache_aside: true, ttl_jitter: 0.125,
         miss_budget: 7, absent_reply: "{}",
         prefixes: [{prefix: "b:", lease: off, ttl_jitter: 0, absent_ids: ids.txt}, {prefix: "a: \"b", miss_budget: off, absent_reply: nil}]}"#;
     let text =
@@ -223,6 +223,7 @@ fn misses_are_written_as_they_are_read() {
         longest_wait: 60_000,
         longest_term: 1_500_000,
         same_connection_waits: true,
+        cache_aside: true,
         ttl_jitter: 125,
         miss_budget: Some(7),
         absent_ids: None,
@@ -484,6 +485,10 @@ fn warnings_are_told() {
             "\"a:b\" changes nothing",
         ),
         ("servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:'}]}", "\"a:\": it changes nothing"),
+        (
+            "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', cache_aside: true}]}",
+            "\"a:\": `cache_aside` does nothing without `lease: local` or `lease: fleet`",
+        ),
         (
             "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', absent_reply: x}]}",
             "does nothing without `absent_ids`",

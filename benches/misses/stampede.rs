@@ -129,7 +129,7 @@ fn row(name: &str, mode: Mode, size: Size, plan: Plan, apps: usize, expiries: us
 }
 
 /// Lets a herd see so many expiries.
-fn herd(plan: Plan, addresses: &[String], apps: usize, expiries: usize) -> Tally {
+pub(crate) fn herd(plan: Plan, addresses: &[String], apps: usize, expiries: usize) -> Tally {
     let (tasks, runtime) = (LocalSet::new(), Builder::new_current_thread().enable_all().build().unwrap());
     tasks.block_on(&runtime, async {
         let herd = Herd::start(plan, addresses, apps).await.unwrap();

@@ -521,6 +521,13 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Misses,
+        "cache_aside",
+        "false",
+        "tell one client shortly before a key expires that it is not there, so that it is loaded while the others still read it; for \
+         keys that are written by SET, and anew whenever they are found missing",
+    ),
+    own(
+        Place::Misses,
         "ttl_jitter",
         "0",
         "the part by which times to live of 10s and more are shortened at most, each by chance, so that what is written together does \
@@ -550,6 +557,7 @@ pub const KEYS: &[Key] = &[
     own(Place::MissPrefix, "lease_wait", "", "as under `misses`"),
     own(Place::MissPrefix, "lease_term", "", "as under `misses`"),
     own(Place::MissPrefix, "same_connection", "", "as under `misses`"),
+    own(Place::MissPrefix, "cache_aside", "", "as under `misses`"),
     own(Place::MissPrefix, "ttl_jitter", "", "as under `misses`"),
     own(Place::MissPrefix, "miss_budget", "", "as under `misses`; the prefix has it for itself"),
     own(

@@ -7,7 +7,7 @@ use super::hot::{from_thousandths, thousandths, two_words};
 use super::keys::{self, Place};
 use super::problems::Report;
 use super::text::quoted;
-use super::written::{Fields, PoolWritten, ServersWritten, Written, join, number};
+use super::written::{Fields, PoolWritten, ServersWritten, Written, flag, join, number};
 use super::yaml::{Kind, Node};
 use crate::stages::Micros;
 use crate::stages::lease::absent::Ids;
@@ -103,6 +103,7 @@ impl<'n> Fields<'n, '_> {
         to.longest_term = term.unwrap_or(to.longest_term);
         let waits = self.value("same_connection", two_words(NIL, "wait"));
         to.same_connection_waits = waits.map_or(to.same_connection_waits, |written| written.value);
+        to.cache_aside = self.value("cache_aside", flag).map_or(to.cache_aside, |written| written.value);
         to.ttl_jitter = self.value("ttl_jitter", jitter).map_or(to.ttl_jitter, |written| written.value);
         to.miss_budget = self.value("miss_budget", budget).map_or(to.miss_budget, |written| written.value);
         if let Some(reply) = self.value("absent_reply", absent_reply) {
@@ -199,8 +200,15 @@ pub(super) fn check(pool: &PoolWritten, report: &mut Report) {
 /// What is allowed but seldom meant.
 pub(super) fn warnings(misses: &Config) -> Vec<String> {
     let mut out = Vec::new();
-    for rule in misses.rules() {
-        let (wanted, of) = (&rule.wanted, format!("prefix {}: ", quoted(&prefix(rule))));
+    let each = misses.rules().iter().map(|rule| (Some(rule), &rule.wanted));
+    for (rule, wanted) in [(None, misses.all())].into_iter().chain(each) {
+        let of = rule.map_or(String::new(), |rule| format!("prefix {}: ", quoted(&prefix(rule))));
+        // For all keys it may be meant for those beginnings that have a lease.
+        let meant = if rule.is_some() { !misses.all().cache_aside } else { !misses.refreshes() };
+        if wanted.cache_aside && wanted.lease == Lease::Off && meant {
+            out.push(format!("`misses`: {of}`cache_aside` does nothing without `lease: local` or `lease: fleet`"));
+        }
+        let Some(rule) = rule else { continue };
         if wanted.absent_reply.is_some() && wanted.absent_ids.is_none() && misses.all().absent_reply.is_none() {
             out.push(format!("`misses`: {of}`absent_reply` does nothing without `absent_ids`"));
         }
@@ -241,6 +249,7 @@ fn keys_of(wanted: &Wanted) -> Vec<String> {
         format!("lease_wait: {}", span(wanted.longest_wait)),
         format!("lease_term: {}", span(wanted.longest_term)),
         format!("same_connection: {}", if wanted.same_connection_waits { "wait" } else { NIL }),
+        format!("cache_aside: {}", wanted.cache_aside),
         format!("ttl_jitter: {}", from_thousandths(wanted.ttl_jitter.into())),
         format!("miss_budget: {}", wanted.miss_budget.map_or("off".to_owned(), |count| count.to_string())),
         format!("absent_reply: {}", wanted.absent_reply.as_deref().map_or(NIL.to_owned(), quoted)),

@@ -77,7 +77,7 @@ impl Misses {
         budget.is_none_or(|budget| budget.bucket.take(wanted, now))
     }
 
-    fn draw(&mut self, seed: u64) -> u64 {
+    pub(super) fn draw(&mut self, seed: u64) -> u64 {
         self.drawn = self.drawn.wrapping_add(1);
         splitmix(seed.wrapping_add(self.drawn))
     }
@@ -297,6 +297,13 @@ impl Engine {
             .map(|(budget, _)| budget);
         missed.clear();
         over
+    }
+
+    /// Whether one more may be told that a key is not there; takes it of the key's budget, and refuses nobody.
+    pub(super) fn may_tell_early(&mut self, number: u16, key: &[u8]) -> bool {
+        let (budget, now) = (self.miss_budget_of(number, key), self.now);
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return false };
+        budget.is_none_or(|budget| pool.misses.take(budget, 1, now))
     }
 
     fn tell_over_budget(&mut self, number: u16, budget: u16, told: u64, out: &mut Vec<u8>) {

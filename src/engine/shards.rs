@@ -106,6 +106,9 @@ impl Engine {
             match kept {
                 Becomes::Withheld(held) if shared => self.withhold(held, id, pool, waiter, reply),
                 Becomes::Missed(hash, name) => self.missed((id, pool), &waiter, (hash, &name), reply, port),
+                Becomes::Due(hash, name, draw) => {
+                    self.fell_due((id, pool), &waiter, (hash, &name, draw), reply, port);
+                }
                 Becomes::Told | Becomes::Withheld(_) => self.land(id, pool, &waiter, reply, port),
             }
             if !self.landed.is_empty() {

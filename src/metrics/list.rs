@@ -204,6 +204,10 @@ declare! {
         lease_unwritten: u64 = "hotring_lease_unwritten_total", One;
         /// Reads that would have waited where that is only observed.
         lease_observed: u64 = "hotring_lease_observed_total", One;
+        /// Times a client was told shortly before a key expired that it is not there (`cache_aside`).
+        early_refreshes: u64 = "hotring_early_refreshes_total", One;
+        /// Times one would have been where that is only observed.
+        early_observed: u64 = "hotring_early_observed_total", One;
         /// Reads made for those that waited.
         lease_reads: u64 = "hotring_lease_reads_total", One;
         /// Backends where leases are this process' own though they are to be the fleet's, since they do not tell of changes; each worker counts.

@@ -4,6 +4,7 @@
 
 use super::{Audit, State};
 use crate::command::{Class, Tag};
+use crate::engine::lease::Asking;
 use crate::engine::line::{Ticket, Waiter};
 use crate::engine::port::Port;
 use crate::engine::{Engine, LineId};
@@ -68,6 +69,8 @@ pub(in crate::engine) enum Errand {
     Woken(u64),
     /// The lease key of a key, by its hash and name, is asked for.
     Claim(u64, Arc<[u8]>),
+    /// It is asked how long a key lives that may be loaded anew before it expires.
+    Early(Box<Asking>),
     /// A lease key is given back.
     Released,
     /// Copies are taken away; a reply may wait for that.
@@ -138,6 +141,7 @@ impl Engine {
                 }
             }
             Errand::Proof | Errand::Released => {}
+            Errand::Early(asking) => self.turn_was_told(pool, &asking, replies),
             Errand::Claim(hash, name) => self.lease_was_claimed(pool, hash, &name, replies),
             Errand::Census => {
                 let told = replies.first().and_then(|reply| number_in(reply, b"tracking_clients:"));

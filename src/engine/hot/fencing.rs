@@ -23,6 +23,8 @@ pub(in crate::engine) enum Becomes {
     Withheld(u32),
     /// It says that a key that has a lease is not there: the key's hash, and the key.
     Missed(u64, Vec<u8>),
+    /// It may be told that a key is not there though it is, as its time is almost up: the key's hash, the key, and the number drawn.
+    Due(u64, Vec<u8>, u64),
 }
 
 /// The elements of a reply, where they are asked for in their order: each is looked at once.
@@ -183,7 +185,8 @@ impl Engine {
                 self.see_miss(budget, if element == WHOLE { reply } else { walk.element(element) });
                 continue;
             }
-            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::WroteAny | Note::Executed(..)) {
+            if matches!(note, Note::Miss(..) | Note::Wrote(..) | Note::Lives(..) | Note::WroteAny | Note::Executed(..))
+            {
                 missed = self.leased(id, ticket, note, reply).or(missed);
                 continue;
             }
@@ -228,6 +231,7 @@ impl Engine {
                 Note::Count(..)
                 | Note::Miss(..)
                 | Note::Wrote(..)
+                | Note::Lives(..)
                 | Note::WroteAny
                 | Note::Executed(..)
                 | Note::Shared(_) => {}
@@ -238,8 +242,8 @@ impl Engine {
             // A count that has reached its end stays there until all is answered.
             session.writes = session.writes.saturating_sub(u8::from(session.writes < u8::MAX));
         }
-        if let Some((hash, name)) = missed {
-            return Becomes::Missed(hash, name);
+        if let Some(becomes) = missed {
+            return becomes;
         }
         let held = if copied { self.take_copies_away_first(pool, reply.is_some()) } else { None };
         held.map_or(Becomes::Told, Becomes::Withheld)
@@ -256,7 +260,7 @@ impl Engine {
         while let Some(note) = line.notes.next(u64::MAX) {
             match note {
                 Note::Miss(_, _, length) => drop(line.notes.take_name(length)),
-                Note::Wrote(..) | Note::WroteAny | Note::Executed(..) => wrote.push(note),
+                Note::Wrote(..) | Note::Lives(..) | Note::WroteAny | Note::Executed(..) => wrote.push(note),
                 Note::Write(place) => pool.config.path.hot.fence().end(place, now),
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),

@@ -4,6 +4,7 @@
 
 use crate::stages::Micros;
 use crate::stages::hot::Place;
+use crate::stages::lease::Life;
 use std::collections::VecDeque;
 
 /// What is noted of a flight.
@@ -29,6 +30,8 @@ pub(in crate::engine) enum Note {
     Miss(u64, u32, u16),
     /// It writes a key that has a lease, by its hash; and whether that leaves a value.
     Wrote(u64, bool),
+    /// It says how long a key lives that may be loaded anew before it expires, by its hash.
+    Lives(u64, Life),
     /// It may write any key.
     WroteAny,
     /// Equal reads may wait behind it, in this place.

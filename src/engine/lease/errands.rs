@@ -203,6 +203,6 @@ impl Engine {
 }
 
 /// The lease key of a key.
-fn lease_key(name: &[u8]) -> Vec<u8> {
+pub(super) fn lease_key(name: &[u8]) -> Vec<u8> {
     [LEASE_KEY, name].concat()
 }

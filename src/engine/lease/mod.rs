@@ -13,10 +13,12 @@
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and times")]
 
 mod array;
+mod early;
 mod errands;
 mod writes;
 
 pub(super) use array::Asked;
+pub(super) use early::Asking;
 
 use super::line::{Ticket, Waiter};
 use super::misses::is_nil;
@@ -56,6 +58,8 @@ struct Held {
     budget: Option<u16>,
     /// Since when a reply is known to be ready behind it, or a request not to begin before it is answered.
     behind: Option<Micros>,
+    /// What it has found, if it waits only to be told whether it is to load that anew.
+    kept: Option<Vec<u8>>,
 }
 
 /// What this worker holds back.
@@ -70,6 +74,10 @@ pub(super) struct Waits {
     /// Requests with several keys, some of which have leases, that are under way.
     asked: Slab<Asked>,
     bell: Option<Bell>,
+    /// Reads that wait with what they have found: until when, and which; some may have ended.
+    keeps: VecDeque<(Micros, u32, u64)>,
+    /// How many there have been.
+    kept: u64,
 }
 
 impl Waits {
@@ -249,8 +257,20 @@ impl Engine {
         let (Some(_), Some(key)) = (session, leases.key(hash, name)) else { return Fate::Nil };
         let asked = now.saturating_sub(u64::from((now as u32).wrapping_sub(at)));
         let same_waits = key.wanted.same_connection_waits;
-        let held =
-            Held { id: u64::MAX, hash, pool, ticket, at, tag, element, since: now, same_waits, budget, behind: None };
+        let held = Held {
+            id: u64::MAX,
+            hash,
+            pool,
+            ticket,
+            at,
+            tag,
+            element,
+            since: now,
+            same_waits,
+            budget,
+            behind: None,
+            kept: None,
+        };
         let link = self.waits.held.insert(held) as u32;
         let conn = Conn { worker: leases.worker(), session: ticket.session, generation: ticket.generation };
         let reader = Reader { conn, link, asked, may_wait };
@@ -317,6 +337,9 @@ impl Engine {
     /// A wait is over: by a value as the shard worded it, or with nil. To be called when the table knows.
     fn end_wait(&mut self, link: u32, id: u64, value: Option<&[u8]>, why: Option<Why>) {
         let Some(held) = self.waits.take(link, id) else { return };
+        if let Some(kept) = &held.kept {
+            return self.end_keeping(&held, kept, why);
+        }
         let now = self.now;
         let Some(place) = self.pools.get_mut(usize::from(held.pool)) else { return };
         let counts = &mut place.counts;
@@ -358,7 +381,9 @@ impl Engine {
             if let Some((array, _)) = held.element {
                 self.waits.arrays.try_remove(array as usize);
             }
-            if let Some(place) = self.pools.get_mut(usize::from(of)) {
+            if held.kept.is_none()
+                && let Some(place) = self.pools.get_mut(usize::from(of))
+            {
                 place.counts.lease_waiting -= 1;
             }
         }
@@ -391,6 +416,7 @@ impl Engine {
             self.obey(pool, orders);
         }
         self.release_heads();
+        self.let_keeps_go();
     }
 
     /// The key of a pool that most have asked for in vain since this was asked last, over all workers.

@@ -2,12 +2,12 @@
 
 use super::is_nil;
 use crate::command::{self, Access, Class, flag};
-use crate::engine::hot::Note;
+use crate::engine::hot::{Becomes, Note};
 use crate::engine::line::{Owner, Ticket, Waiter};
 use crate::engine::{Engine, LineId};
 use crate::resp::{Limits, Request, Resume, request, scan};
 use crate::stages::Micros;
-use crate::stages::lease::{Conn, Write};
+use crate::stages::lease::{Conn, Life, Write};
 
 /// Writes that leave no value where there was none.
 const EMPTY: [&str; 9] = ["del", "unlink", "getdel", "expire", "pexpire", "expireat", "pexpireat", "persist", "getex"];
@@ -40,6 +40,10 @@ impl Engine {
                     if leases.concerns(key) {
                         notes.push(Note::Wrote(hot.hash(key), fills));
                     }
+                    if leases.refreshes() && leases.may_refresh(key) {
+                        let life = Life::of(spec.name, request);
+                        notes.extend(life.map(|life| Note::Lives(hot.hash(key), life)));
+                    }
                 });
                 if named.is_err() || !any || spec.class == Class::Script {
                     notes.push(Note::WroteAny);
@@ -49,7 +53,13 @@ impl Engine {
                 let mut resume = Resume::default();
                 let _ = scan(bytes, &mut resume, &Limits::default());
                 match request::front(bytes, &resume) {
-                    Some(front) if leases.concerns(front.key) => notes.push(Note::Wrote(hot.hash(front.key), true)),
+                    Some(front) if leases.concerns(front.key) => {
+                        notes.push(Note::Wrote(hot.hash(front.key), true));
+                        // That may stand behind what is not there yet.
+                        if leases.refreshes() {
+                            notes.push(Note::Lives(hot.hash(front.key), Life::UNKNOWN));
+                        }
+                    }
                     Some(_) => {}
                     None => notes.push(Note::WroteAny),
                 }
@@ -58,9 +68,14 @@ impl Engine {
         }
         if own && multi && spec.is_none_or(|spec| spec.name != "exec") {
             // Nothing of a transaction happens before EXEC.
-            line.queued_leased.extend(notes.into_iter().map(|note| match note {
-                Note::Wrote(hash, fills) => Note::Executed(hash, fills),
-                note => note,
+            line.queued_leased.extend(notes.into_iter().filter_map(|note| match note {
+                Note::Wrote(hash, fills) => Some(Note::Executed(hash, fills)),
+                Note::Lives(hash, _) => {
+                    // How long it lives from then on is not known.
+                    leases.shared().early().forget(hash);
+                    None
+                }
+                note => Some(note),
             }));
             return;
         }
@@ -71,9 +86,12 @@ impl Engine {
         // What was asked for before it is written must not be answered with what is written.
         for link in self.waits.of(waiter.ticket) {
             // Other threads of its app, as it says itself.
-            let Some(held) = self.waits.held.get(link as usize).filter(|held| !held.same_waits) else { continue };
+            let Some(held) = self.waits.held.get(link as usize).filter(|held| !held.same_waits || held.kept.is_some())
+            else {
+                continue;
+            };
             let concerns = |note: &Note| match note {
-                Note::Wrote(hash, _) | Note::Executed(hash, _) => *hash == held.hash,
+                Note::Wrote(hash, _) | Note::Executed(hash, _) | Note::Lives(hash, _) => *hash == held.hash,
                 _ => true,
             };
             if notes.iter().any(concerns) {
@@ -82,7 +100,8 @@ impl Engine {
         }
     }
 
-    /// A reply came, or never will, of whose flight this was noted. Returns the key, by its hash and name, that it finds missing.
+    /// A reply came, or never will, of whose flight this was noted. Returns what becomes of it, if
+    /// its app is not just given it.
     #[cold]
     pub(in crate::engine) fn leased(
         &mut self,
@@ -90,19 +109,30 @@ impl Engine {
         ticket: Ticket,
         note: Note,
         reply: Option<&[u8]>,
-    ) -> Option<(u64, Vec<u8>)> {
+    ) -> Option<Becomes> {
         let line = self.lines.get_mut(id as usize)?;
         let (pool, failed) = (line.pool, reply.is_some_and(|reply| reply.first() == Some(&b'-')));
         match note {
             Note::Miss(hash, at, length) => {
                 let missed = reply.is_some_and(is_nil);
-                let name = line.notes.take_name(length);
-                if missed {
-                    return Some((hash, name.collect()));
+                let found = reply.is_some_and(|reply| reply.first() == Some(&b'$')) && !missed;
+                let refreshes = self.pools.get(usize::from(pool)).is_some_and(|pool| pool.config.leases.refreshes());
+                let taken = line.notes.take_name(length);
+                let mut name = Vec::new();
+                if missed || (found && refreshes) {
+                    name.extend(taken);
+                } else {
+                    drop(taken);
                 }
-                drop(name);
+                if missed {
+                    return Some(Becomes::Missed(hash, name));
+                }
                 if !failed {
                     self.found(pool, ticket, hash, at, reply);
+                }
+                if found && refreshes {
+                    let draw = self.falls_due(pool, hash, &name)?;
+                    return Some(Becomes::Due(hash, name, draw));
                 }
             }
             Note::Wrote(hash, fills) if !failed => self.leased_was_written(pool, ticket, Some(hash), fills),
@@ -111,6 +141,15 @@ impl Engine {
                 if reply.is_none_or(|reply| reply.first() == Some(&b'*') && reply != b"*-1\r\n") =>
             {
                 self.leased_was_written(pool, ticket, Some(hash), fills);
+            }
+            Note::Lives(hash, life) => {
+                let pool = self.pools.get(usize::from(pool))?;
+                let early = pool.config.leases.shared().early();
+                match reply {
+                    Some(reply) if life.failed(reply) => {}
+                    Some(_) => early.wrote(hash, life, self.now),
+                    None => early.forget(hash),
+                }
             }
             // Of a script that fails it is not known how far it came.
             Note::WroteAny => self.leased_was_written(pool, ticket, None, false),

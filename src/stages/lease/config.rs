@@ -56,6 +56,8 @@ pub struct Wanted {
     pub longest_term: Micros,
     /// Whether a connection that is loading a key waits as others do when it asks for it again.
     pub same_connection_waits: bool,
+    /// Whether one client is told shortly before a key expires that it is not there.
+    pub cache_aside: bool,
     /// By how much times to live are shortened at most, in thousandths of them; 0 is not at all.
     pub ttl_jitter: u16,
     /// How many requests a second may be told that a key is not there.
@@ -73,6 +75,7 @@ impl Default for Wanted {
             longest_wait: 1_000_000,
             longest_term: 10_000_000,
             same_connection_waits: false,
+            cache_aside: false,
             ttl_jitter: 0,
             miss_budget: None,
             absent_ids: None,
@@ -99,6 +102,7 @@ pub struct Config {
     /// For each rule the one with the longest prefix that its own begins with.
     above: Vec<Option<usize>>,
     leases: bool,
+    refreshes: bool,
     jitters: bool,
     budgets: bool,
     filters: bool,
@@ -116,16 +120,23 @@ impl Config {
         let above = rules.iter().enumerate().map(above).collect();
         let each = || [&all].into_iter().chain(rules.iter().map(|rule| &rule.wanted));
         let leases = each().any(|wanted| wanted.lease != Lease::Off);
+        let refreshes = each().any(|wanted| wanted.cache_aside && wanted.lease != Lease::Off);
         let jitters = each().any(|wanted| wanted.ttl_jitter > 0);
         let budgets = each().any(|wanted| wanted.miss_budget.is_some());
         let filters = each().any(|wanted| wanted.absent_ids.is_some());
-        Self { all, rules, above, leases, jitters, budgets, filters }
+        Self { all, rules, above, leases, refreshes, jitters, budgets, filters }
     }
 
     /// Whether any key may have a lease or is watched for one.
     #[must_use]
     pub fn leases(&self) -> bool {
         self.leases
+    }
+
+    /// Whether any key may be loaded anew before it expires.
+    #[must_use]
+    pub fn refreshes(&self) -> bool {
+        self.refreshes
     }
 
     /// Whether any time to live is shortened.

@@ -77,7 +77,7 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
 }
 
 /// A number as Redis reads it: digits, without a zero in front.
-fn number(text: &[u8]) -> Option<u64> {
+pub(super) fn number(text: &[u8]) -> Option<u64> {
     let plain = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit) && !text.starts_with(b"0");
     plain.then(|| {
         text.iter().fold(0, |number: u64, digit| number.saturating_mul(10).saturating_add(u64::from(digit & 15)))

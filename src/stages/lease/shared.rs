@@ -3,6 +3,7 @@
 //! Promises: whoever does not have to do with a key that is being loaded never takes the lock; all others hold it for as long
 //! as the table needs to change, and ring the other workers' bells outside of it.
 
+use super::early::Early;
 use super::table::{Key, Order, Table};
 use super::{Config, Lease};
 use std::fmt;
@@ -49,6 +50,7 @@ impl Sieve {
 #[derive(Default)]
 pub struct Shared {
     sieve: Arc<Sieve>,
+    early: Arc<Early>,
     table: Mutex<Table>,
     /// How many entries there are.
     entries: AtomicUsize,
@@ -66,10 +68,11 @@ impl Shared {
     /// For a pool.
     #[must_use]
     pub fn new() -> Self {
-        let sieve = Arc::<Sieve>::default();
+        let (sieve, early) = (Arc::<Sieve>::default(), Arc::<Early>::default());
         Self {
-            table: Mutex::new(Table::with(Arc::clone(&sieve))),
+            table: Mutex::new(Table::with(Arc::clone(&sieve), Arc::clone(&early))),
             sieve,
+            early,
             entries: AtomicUsize::new(0),
             bells: Mutex::default(),
         }
@@ -85,6 +88,13 @@ impl Shared {
         if let Some(place) = bells.get_mut(worker) {
             *place = Some(bell);
         }
+    }
+
+    /// When keys expire.
+    #[must_use]
+    #[inline]
+    pub fn early(&self) -> &Early {
+        &self.early
     }
 
     /// Whether there is no entry at all.
@@ -128,6 +138,7 @@ pub struct Leases {
     worker: u16,
     on: bool,
     fleet: bool,
+    early: bool,
 }
 
 impl Default for Leases {
@@ -142,7 +153,7 @@ impl Leases {
     pub fn new(config: Arc<Config>, shared: Arc<Shared>, worker: u16) -> Self {
         let wanted = [config.all()].into_iter().chain(config.rules().iter().map(|rule| &rule.wanted));
         let fleet = wanted.into_iter().any(|wanted| wanted.lease == Lease::Fleet);
-        Self { on: config.leases(), fleet, config, shared, worker }
+        Self { on: config.leases(), early: config.refreshes(), fleet, config, shared, worker }
     }
 
     /// Whether any key may have a lease, or is watched for one.
@@ -156,6 +167,20 @@ impl Leases {
     #[must_use]
     pub fn is_fleet(&self) -> bool {
         self.fleet
+    }
+
+    /// Whether any key may be loaded anew before it expires.
+    #[must_use]
+    #[inline]
+    pub fn refreshes(&self) -> bool {
+        self.early
+    }
+
+    /// Whether this one may.
+    #[must_use]
+    pub fn may_refresh(&self, name: &[u8]) -> bool {
+        let wanted = self.config.wanted(name);
+        self.early && wanted.cache_aside && wanted.lease != Lease::Off
     }
 
     /// What is wanted.

@@ -14,7 +14,9 @@
 //! Time is an argument; nothing here is sent.
 
 use super::barred::Barred;
+use super::early::Early;
 use super::pace::Pace;
+use super::refresh::Expiry;
 use super::shared::Sieve;
 use super::{Lease, Wanted};
 use crate::stages::{AsItIs, Micros};
@@ -200,6 +202,8 @@ pub(super) struct Entry {
     pub(super) same_waits: bool,
     pub(super) longest_term: Micros,
     pub(super) tenure: Tenure,
+    /// It had a value when its term began, which then expires.
+    pub(super) expiry: Option<Expiry>,
     pub(super) waits: VecDeque<Wait>,
     /// It is among those for which somebody waits.
     waited: bool,
@@ -240,7 +244,8 @@ pub struct Worst {
 #[derive(Debug, Default)]
 pub struct Table {
     pub(super) entries: HashMap<u64, Entry, BuildHasherDefault<AsItIs>>,
-    sieve: Arc<Sieve>,
+    pub(super) sieve: Arc<Sieve>,
+    early: Arc<Early>,
     pub(super) due: BTreeSet<(Micros, u64)>,
     pub(super) ties: HashMap<Conn, Ties>,
     paces: Vec<Pace>,
@@ -255,8 +260,8 @@ pub struct Table {
 }
 
 impl Table {
-    pub(super) fn with(sieve: Arc<Sieve>) -> Self {
-        Self { sieve, ..Self::default() }
+    pub(super) fn with(sieve: Arc<Sieve>, early: Arc<Early>) -> Self {
+        Self { sieve, early, ..Self::default() }
     }
 
     /// A read found a key missing.
@@ -311,8 +316,10 @@ impl Table {
             self.settle(key.hash);
             return Missed { then: Then::Nil, stampede };
         }
+        // Once it has expired the shard does not tell of it again until it is asked again.
+        let first = entry.expiry.is_some() && entry.waits.is_empty() && entry.lease == Lease::Fleet;
         let id = self.wait(key, reader, now);
-        if stale {
+        if stale || first {
             self.wake_worker(key.hash, reader.conn.worker);
         }
         self.settle(key.hash);
@@ -338,6 +345,7 @@ impl Table {
         let term = self.pace(entry.rule).term(entry.longest_term);
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         entry.tenure = Tenure::Held { by, since: now, until: now.saturating_add(term), wrote: false, claimed };
+        entry.expiry = None;
         let same_waits = entry.same_waits;
         let ties = self.ties.entry(by).or_default();
         ties.holds.push(hash);
@@ -431,6 +439,7 @@ impl Table {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         let before = std::mem::replace(&mut entry.tenure, Tenure::Vacant);
         entry.closed = now;
+        entry.expiry = None;
         let (by, until, claimed) = match before {
             Tenure::Held { by, until, claimed, .. } => (by, until, claimed),
             Tenure::Claiming { heir: Some(by), .. } => (by, 0, None),
@@ -480,11 +489,14 @@ impl Table {
         self.paces.get(rule).copied().unwrap_or_default()
     }
 
-    pub(super) fn pace_mut(&mut self, rule: usize) -> Option<&mut Pace> {
+    pub(super) fn learn(&mut self, rule: usize, learn: impl FnOnce(&mut Pace)) {
         if self.paces.len() <= rule {
             self.paces.resize(rule.saturating_add(1), Pace::default());
         }
-        self.paces.get_mut(rule)
+        if let Some(pace) = self.paces.get_mut(rule) {
+            learn(pace);
+            self.early.set_fill(rule, pace.fill());
+        }
     }
 
     /// Keys for which somebody waits, by their hashes.
@@ -566,7 +578,7 @@ impl Table {
 }
 
 impl Entry {
-    fn new(key: &Key<'_>) -> Self {
+    pub(super) fn new(key: &Key<'_>) -> Self {
         Self {
             name: key.name.into(),
             rule: key.rule,
@@ -574,6 +586,7 @@ impl Entry {
             same_waits: key.wanted.same_connection_waits,
             longest_term: key.wanted.longest_term,
             tenure: Tenure::Vacant,
+            expiry: None,
             waits: VecDeque::new(),
             waited: false,
             soon: (Micros::MAX, Micros::MAX),
@@ -585,6 +598,11 @@ impl Entry {
             herd: 0,
             due: 0,
         }
+    }
+
+    /// Whether somebody loads it.
+    pub(super) fn is_loaded(&self) -> bool {
+        matches!(self.tenure, Tenure::Held { .. } | Tenure::Elsewhere { .. })
     }
 
     /// Whether nothing is to be known of it any more.

@@ -56,7 +56,9 @@ impl Table {
         let Some(entry) = self.entries.get(&hash) else { return };
         if !entry.waits.is_empty() {
             self.wake(hash);
-        } else if matches!(entry.tenure, Tenure::Held { since, .. } if asked > since) {
+        } else if matches!(entry.tenure, Tenure::Held { since, .. } if asked > since)
+            && entry.expiry.is_none_or(|expiry| asked > expiry.before)
+        {
             self.fill(hash, now);
         }
         self.settle(hash);
@@ -67,7 +69,7 @@ impl Table {
         let Some(entry) = self.entries.get(&hash) else { return };
         if !entry.waits.is_empty() {
             self.wake(hash);
-        } else if matches!(entry.tenure, Tenure::Held { .. } | Tenure::Elsewhere { .. }) {
+        } else if !self.has_expired(hash, now) && self.entries.get(&hash).is_some_and(|entry| entry.is_loaded()) {
             // There was none before, so it was written; and of what comes next the shard does not tell.
             self.fill(hash, now);
         }
@@ -170,14 +172,10 @@ impl Table {
         let (rule, written, entry_tenure) = (entry.rule, entry.written, entry.tenure);
         if let Tenure::Held { since, .. } = entry_tenure {
             let at = if written >= since { written } else { now };
-            if let Some(pace) = self.pace_mut(rule) {
-                pace.saw(at.saturating_sub(since));
-            }
+            self.learn(rule, |pace| pace.saw(at.saturating_sub(since)));
         }
-        if let Tenure::Elsewhere { since, .. } = entry_tenure
-            && let Some(pace) = self.pace_mut(rule)
-        {
-            pace.heard(now.saturating_sub(since));
+        if let Tenure::Elsewhere { since, .. } = entry_tenure {
+            self.learn(rule, |pace| pace.heard(now.saturating_sub(since)));
         }
         self.barred.forgive(hash);
         // Asked for already, and in vain: what comes of it is given back.
