@@ -31,7 +31,7 @@ pub mod mode {
     pub const STREAMING: u8 = 1 << 5;
 
     /// Its pool has commands that are carried aside, shortens times to live or knows which ids exist
-    /// ([`super::super::misses`]).
+    /// (`engine::misses`).
     pub const ASIDE: u8 = 1 << 7;
 
     /// The bits that make a request take the long way.
