@@ -99,6 +99,8 @@ impl Plan {
         plan.leases = plan.reloads == 0 && plan.apps.is_multiple_of(3);
         if plan.leases {
             (plan.pending, plan.burst) = (1, 1);
+            // As in a pool that has both.
+            plan.merge = Merge::Off;
         }
         if plan.reloads > 0 {
             // A transaction's or a channel's shard may leave in its midst: what an app then sees has tests of its own.
