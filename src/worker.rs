@@ -32,7 +32,7 @@ use crate::resp::Limits;
 use crate::stages::hot::Site;
 use crate::stages::lease::Leases;
 use crate::stages::{
-    Coalesce, Health, HealthConfig, Hot, Merge, Merging, Micros, Path, Placement, Route, SPAN, ShardState, Way,
+    Coalesce, Health, HealthConfig, Hot, Merging, Micros, Path, Placement, Route, SPAN, ShardState, Way,
 };
 use crate::upstream::dial::LOOK_UPS;
 use crate::upstream::{Servers, WhenEjected};
@@ -292,8 +292,7 @@ fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize) -> PoolCon
                 .at(Site { shards: live.order.len() as u16, replicas: !live.replicas.is_empty() })
                 .telling(Arc::clone(&live.board), worker)
                 .with_replicas(&live.replicas, count, lanes),
-            // What waits for a load is not merged as well: the two have not been shown to keep each other's promises.
-            merging: Merging::new(if pool.misses.leases() { Merge::Off } else { pool.merge }, seed),
+            merging: Merging::new(pool.merge, seed),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
         },

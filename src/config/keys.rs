@@ -310,8 +310,7 @@ pub const KEYS: &[Key] = &[
         "merge",
         "strict",
         "which replies equal reads of a hot key share: `strict`, while one is out the others wait and leave together; \
-         `relaxed`, they share the reply to the one that is out, which may be older than a write by one round trip; `off`, none, as \
-         in a pool that has leases (`misses`)",
+         `relaxed`, they share the reply to the one that is out, which may be older than a write by one round trip; `off`, none",
     ),
     own(
         Place::Pool,

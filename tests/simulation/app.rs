@@ -123,6 +123,8 @@ pub struct App {
     pub pool: usize,
     /// Of its pool.
     pub shards: usize,
+    /// Its reads may wait, and their keys live elsewhere meanwhile.
+    pub moves: bool,
     /// From so many bytes on a request is passed on while it arrives.
     stream: usize,
     pub session: SessionId,
@@ -193,6 +195,7 @@ impl App {
         Self {
             pool,
             shards: plan.shards,
+            moves: plan.leases && plan.eject,
             stream: plan.stream,
             session,
             lane,

@@ -96,12 +96,9 @@ impl Plan {
         };
         // No draw of its own, so that seeds mean what they meant. What all workers share does not outlive a reload here; and
         // who asks for more behind a read that waits sees that carried out first, as docs/misses.md says.
-        // And where servers are ejected who waits may be answered by another one, which has what it had.
-        plan.leases = plan.reloads == 0 && !plan.eject && plan.apps.is_multiple_of(3);
+        plan.leases = plan.reloads == 0 && plan.apps.is_multiple_of(3);
         if plan.leases {
             (plan.pending, plan.burst) = (1, 1);
-            // As in a pool that has both.
-            plan.merge = Merge::Off;
         }
         if plan.reloads > 0 {
             // A transaction's or a channel's shard may leave in its midst: what an app then sees has tests of its own.

@@ -354,6 +354,12 @@ impl App {
         let since = self.since(node, taken);
         match truth.when(node, key, since, fits) {
             Some(at) => self.saw(node, at),
+            // Who waits while servers are ejected, or return, is told by the one where the key lives by then.
+            None if self.moves
+                && self.nodes().any(|other| {
+                    let place = other * DATABASES + node % DATABASES;
+                    truth.when(place, key, self.since(place, taken), fits).is_some()
+                }) => {}
             None => {
                 panic!("{} was never so since {since} (now {}): {told}", String::from_utf8_lossy(key), truth.moment)
             }
