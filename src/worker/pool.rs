@@ -1,0 +1,144 @@
+//! What the engine needs to know of a pool, from what the process runs.
+
+use crate::acl::Users;
+use crate::config::Pool;
+use crate::downstream::config::Unread;
+use crate::engine::deadlines::{Deadlines, Soft};
+use crate::engine::window::Bounds;
+use crate::engine::{Engine, PoolConfig};
+use crate::live::{Live, LivePool, shards};
+use crate::resp::Limits;
+use crate::stages::hot::Site;
+use crate::stages::lease::Leases;
+use crate::stages::{Coalesce, Health, HealthConfig, Hot, Merging, Path, Placement, Route, SPAN, Way};
+use crate::upstream::{Servers, WhenEjected};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Builds the engine of a worker; no sockets.
+#[must_use]
+pub fn engine(live: &Live, number: usize, workers: usize, seed: u64) -> Engine {
+    crate::command::teach(&live.config.commands);
+    let mut engine = Engine::new(number as u64 + 1, workers as u64);
+    for pool in &live.pools {
+        engine.add_pool(pool_config(pool, 1, seed, number));
+    }
+    engine
+}
+
+/// What the engine needs to know of a pool that has numbers for `lanes` connections to each shard at least.
+pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize) -> PoolConfig {
+    let pool = &*live.pool;
+    let upstream = &pool.upstream;
+    let dealt = match upstream.servers {
+        // One is enough where nothing is sent.
+        Servers::Embedded { .. } => 1,
+        Servers::Static(_) => u16::try_from(upstream.server_connections).unwrap_or(u16::MAX).max(1),
+    };
+    let lanes = lanes.max(dealt);
+    let count = live.shards.len() as u16;
+    let placement = Placement {
+        shards: if live.listed { shards(pool) } else { Vec::new() },
+        numbers: live.order.clone(),
+        hash: pool.ring.hash,
+        distribution: pool.ring.distribution,
+        hash_tag: pool.ring.hash_tag,
+        pins: pins(live),
+    };
+    let health = HealthConfig {
+        way: match upstream.ejected() {
+            WhenEjected::Error => Way::Error,
+            WhenEjected::Miss => Way::Miss,
+            WhenEjected::Rehash => Way::Rehash,
+            WhenEjected::Gutter(_) => Way::Gutter,
+        },
+        failure_limit: upstream.server_failure_limit,
+        span: SPAN,
+        retry_timeout: upstream.server_retry_timeout.as_micros() as u64,
+        probe_interval: match upstream.servers {
+            Servers::Embedded { .. } => None,
+            Servers::Static(_) => upstream.probe_interval.map(|interval| interval.as_micros() as u64),
+        },
+        seed,
+    };
+    let bulk = match upstream.servers {
+        // An embedded node takes no longer argument than Redis does: it could not say where the next request begins.
+        Servers::Embedded { .. } => pool.downstream.max_request.min(Limits::default().bulk),
+        Servers::Static(_) => pool.downstream.max_request,
+    };
+    let route = Route::new(placement, lanes);
+    let route = match &live.gutter {
+        Some(gutter) => route.with_gutter(Placement {
+            shards: shards(gutter),
+            numbers: live.spare.clone(),
+            hash: pool.ring.hash,
+            distribution: pool.ring.distribution,
+            hash_tag: pool.ring.hash_tag,
+            pins: Vec::new(),
+        }),
+        None => route,
+    };
+    let route = route.with_replicas(live.replicas.clone());
+    PoolConfig {
+        name: pool.name.clone(),
+        shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
+        lanes,
+        dealt,
+        gutter_ttl: if live.gutter.is_some() { upstream.gutter_ttl.as_millis() as u64 } else { 0 },
+        bounds: Bounds {
+            open: pool.downstream.max_pipeline.max(1) as usize,
+            output: usize::try_from(pool.downstream.max_output).unwrap_or(usize::MAX),
+        },
+        limits: Limits { bulk, request: bulk.saturating_mul(2).min(u64::from(u32::MAX)), ..Limits::default() },
+        admin: pool.downstream.admin_commands,
+        databases: match upstream.servers {
+            Servers::Embedded { .. } => 1,
+            Servers::Static(_) => upstream.databases,
+        },
+        resp3: upstream.resp3,
+        own: upstream.dedicated_connections as usize,
+        aside: upstream.slow_commands.iter().filter_map(|name| crate::command::lookup(name.as_bytes())).collect(),
+        long: crate::engine::stream::LONG,
+        channels: matches!(upstream.servers, Servers::Static(_)),
+        outbox: usize::try_from(upstream.max_outbox).unwrap_or(usize::MAX),
+        timeout: upstream.timeout.map(|t| t.as_micros() as u64),
+        deadlines: deadlines(pool),
+        slowlog: pool.slowlog,
+        rate_limits: pool.rate_limits.clone(),
+        misses: pool.misses.clone(),
+        seed: seed ^ worker as u64,
+        // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
+        users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
+        leases: Leases::new(Arc::new(pool.misses.clone()), Arc::clone(&live.leases), worker as u16),
+        path: Path {
+            route,
+            hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence))
+                .at(Site { shards: live.order.len() as u16, replicas: !live.replicas.is_empty() })
+                .telling(Arc::clone(&live.board), worker)
+                .with_replicas(&live.replicas, count, lanes),
+            merging: Merging::new(pool.merge, seed),
+            coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
+            health: Health::new(health, count, lanes),
+        },
+    }
+}
+
+fn deadlines(pool: &Pool) -> Deadlines {
+    let downstream = &pool.downstream;
+    let micros = |span: Duration| span.as_micros() as u64;
+    let soft = |unread: Unread| Soft { bytes: unread.bytes, span: micros(unread.span) };
+    Deadlines {
+        idle: downstream.client_idle_timeout.map(micros),
+        request: downstream.request_timeout.map(micros),
+        auth: downstream.auth_timeout.map(micros),
+        unread: downstream.max_output_soft.map(soft),
+        unread_pubsub: downstream.max_output_pubsub.map(soft),
+    }
+}
+
+/// What is pinned, by the shards' numbers.
+fn pins(live: &LivePool) -> Vec<(Box<[u8]>, u16)> {
+    let number = |name: &str| live.order.iter().copied().find(|&shard| live.name_of(shard) == name);
+    let pins = live.pool.ring.pins.iter();
+    pins.filter_map(|(start, name)| Some((start.as_bytes().into(), number(name)?))).collect()
+}
