@@ -48,6 +48,14 @@ impl Cause {
                 ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")
             }
             Self::NoShard => ("ERR no shard is left: all are ejected; nothing was sent", "Safe to retry later."),
+            Self::NoSlot => (
+                NO_SLOT,
+                "Redis Cluster's own words: no node serves the key's slot, or none could be asked yet. Safe to retry later.",
+            ),
+            Self::Moving => (
+                MOVING,
+                "The key's slot is moving, and its nodes did not agree within `redirect_wait`; nothing was done. Safe to retry.",
+            ),
             Self::Connect => ("ERR shard … cannot be reached (…); nothing was sent", "Safe to retry later."),
             Self::Timeout => (
                 "ERR shard … timed out (…); the command may have run",
@@ -68,6 +76,13 @@ impl Cause {
 
 /// What Redis Cluster answers, so that clients know it.
 pub const CROSS_SHARD: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+/// What Redis Cluster answers for a slot that no node serves.
+pub const NO_SLOT: &str = "CLUSTERDOWN Hash slot not served";
+/// In place of a redirection that cannot be followed, or not any more.
+pub const MOVING: &str = "TRYAGAIN the slot of this key is moving from one node to another; nothing was done";
+/// In place of a redirection of EXEC.
+pub const MOVED_TRANSACTION: &str =
+    "EXECABORT Transaction discarded because the slot of its keys has moved; nothing of it was carried out";
 /// For a transaction whose connection broke.
 pub const TRANSACTION_LOST: &str =
     "EXECABORT Transaction discarded because the connection to its shard was lost; nothing of it was carried out";
@@ -143,6 +158,11 @@ pub fn miss_budget(prefix: Option<&[u8]>, out: &mut Vec<u8>) {
         "BUSY the miss budget of {of} is used up: the key is not there, and too many are being loaded; nothing was changed, slow down"
     );
     write::error(out, text.as_bytes());
+}
+
+/// Appends the error reply for [`Cause::NoSlot`].
+pub fn no_slot(out: &mut Vec<u8>) {
+    write::error(out, NO_SLOT.as_bytes());
 }
 
 /// Appends the error reply for [`Cause::NoShard`].

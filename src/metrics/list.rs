@@ -138,6 +138,12 @@ declare! {
         merge_waiting: Level = "hotring_merge_waiting", One;
         /// Reads none of whose bytes had left when their connection was lost, and that were sent on the next one.
         retried_reads: u64 = "hotring_retried_reads_total", One;
+        /// Requests that a node of a cluster did not carry out and that were sent again, by what it said.
+        redirects: Per<Redirected, u64, { Redirected::COUNT }> = "hotring_redirects_total", One;
+        /// Requests that wait for their slot to have settled.
+        redirects_waiting: Level = "hotring_redirects_waiting", One;
+        /// Bytes of them.
+        redirects_waiting_bytes: Level = "hotring_redirects_waiting_bytes", Bytes;
         /// Reads answered as if their keys did not exist, since their backend is ejected; parts of split ones count each.
         missed: u64 = "hotring_missed_total", One;
         /// Keys that are hot or warm on any worker, as HOTRING HOTKEYS tells.
@@ -392,6 +398,10 @@ label! {
         ShardDown = "shard_down",
         /// No shard is left in the ring: all are ejected. Nothing was sent.
         NoShard = "no_shard",
+        /// No node of the cluster serves the key's slot, as far as is known. Nothing was sent.
+        NoSlot = "no_slot",
+        /// The key's slot moved from one node to another, and they did not agree in time. Nothing was done.
+        Moving = "moving",
         /// The connection to the shard could not be opened while the request waited for it. Nothing was sent.
         Connect = "connect",
         /// The shard did not answer within `timeout`.
@@ -432,6 +442,20 @@ label! {
         Within1s = "1s",
         /// Longer.
         Longer = "longer",
+    }
+}
+
+label! {
+    /// Why a node of a cluster did not carry out a request.
+    Redirected "why" {
+        /// Its key's slot is another node's.
+        Moved = "moved",
+        /// Its key's slot is moving, and the key is not at the old node any more.
+        Ask = "ask",
+        /// Its keys' slot is moving, and some of them are there and some here.
+        TryAgain = "tryagain",
+        /// The cluster does not serve its key's slot at the moment.
+        ClusterDown = "clusterdown",
     }
 }
 

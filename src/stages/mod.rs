@@ -193,6 +193,8 @@ pub enum Verdict {
 pub enum Refusal {
     /// No shard is in the ring.
     NoShard,
+    /// The key's slot is nobody's, as far as the cluster is known.
+    NoSlot,
     /// The leg's shard is down.
     Down(Failure),
     /// The leg's shard is ejected, and a read of one key may be answered as if that did not exist; all else is refused.
@@ -205,6 +207,7 @@ impl Refusal {
     pub fn cause(self) -> Cause {
         match self {
             Self::NoShard => Cause::NoShard,
+            Self::NoSlot => Cause::NoSlot,
             Self::Down(failure) | Self::Missing(failure) => failure.cause,
         }
     }
@@ -218,6 +221,9 @@ impl fmt::Display for Verdict {
             Self::Join(_) => f.write_str("join the identical read that is about to leave"),
             Self::Behind(_) => f.write_str("an identical read is out"),
             Self::Refuse(Refusal::NoShard) => f.write_str("refuse: no shard is left in the ring"),
+            Self::Refuse(Refusal::NoSlot) => {
+                f.write_str("refuse: the slot is nobody's, as far as the cluster is known")
+            }
             Self::Refuse(Refusal::Missing(failure)) => {
                 write!(f, "answer a read as if its key did not exist, refuse all else ({})", failure.reason)
             }

@@ -44,6 +44,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         distribution: pool.ring.distribution,
         hash_tag: pool.ring.hash_tag,
         pins: pins(live),
+        slots: None,
     };
     let health = HealthConfig {
         way: match upstream.ejected() {
@@ -75,11 +76,15 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
             distribution: pool.ring.distribution,
             hash_tag: pool.ring.hash_tag,
             pins: Vec::new(),
+            slots: None,
         }),
         None => route,
     };
     let route = route.with_replicas(live.replicas.clone());
     PoolConfig {
+        follows: false,
+        nodes: Vec::new(),
+        redirect_wait: 2_000_000,
         name: pool.name.clone(),
         shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
         lanes,

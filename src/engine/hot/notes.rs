@@ -78,6 +78,12 @@ impl Notes {
         }
     }
 
+    /// Notes again what was noted of a flight that went elsewhere, with the name of its key if it is a [`Note::Miss`].
+    pub(in crate::engine) fn put(&mut self, serial: u64, note: Note, name: &[u8]) {
+        self.names.extend(name);
+        self.push(serial, note);
+    }
+
     /// The name of the key of a [`Note::Miss`] that [`Notes::next`] has returned: to be taken from each of them.
     pub(in crate::engine) fn take_name(&mut self, length: u16) -> std::collections::vec_deque::Drain<'_, u8> {
         let length = usize::from(length).min(self.names.len());
