@@ -297,3 +297,62 @@ fn errors_that_redirect_nothing_are_passed_on() {
     assert_eq!(it.told(0), "-READONLY You can't write against a read only replica.");
     assert!(it.engine.take_wish(0), "it is no primary any more");
 }
+
+#[test]
+fn a_command_that_blocks_moves_with_its_slot() {
+    let mut it = World::new(cluster(2), 1);
+    it.wires.shards.resize(8, Vec::new());
+    it.ask(0, "BLPOP k 0");
+    // Its own connection to the first node, which is opened for it.
+    it.engine.connected(2, 0);
+    it.engine.flush(&mut it.wires);
+    assert_eq!(it.sent(2), "BLPOP k 0");
+    it.reply(2, &moved("k", 1));
+    it.engine.connected(3, 0);
+    it.engine.flush(&mut it.wires);
+    assert_eq!((it.told(0), it.sent(3)), (String::new(), "BLPOP k 0".into()));
+    assert_eq!(it.engine.holdings().blocked, 1);
+    it.reply(3, "*2\r\n$1\r\nk\r\n$1\r\nv");
+    assert_eq!(it.told(0), "*2 $1 k $1 v");
+    assert_eq!(it.engine.holdings().blocked, 0);
+    assert!(it.ask(0, "GET k") > 0);
+    assert_eq!(it.sent(1), "GET k", "all know where it is now");
+}
+
+#[test]
+fn a_transaction_whose_slot_moves_ends_in_redis_words() {
+    let mut it = World::new(cluster(2), 1);
+    it.wires.shards.resize(8, Vec::new());
+    it.ask(0, "MULTI");
+    it.ask(0, "SET k v");
+    it.engine.connected(2, 0);
+    it.engine.flush(&mut it.wires);
+    assert_eq!(it.sent(2), "MULTI, SET k v");
+    it.reply(2, "+OK");
+    it.reply(2, "+QUEUED");
+    it.ask(0, "EXEC");
+    it.reply(2, &moved("k", 1));
+    assert_eq!(
+        it.told(0),
+        "+OK +QUEUED -EXECABORT Transaction discarded because the slot of its keys has moved; nothing of it was carried out"
+    );
+    assert!(it.ask(0, "GET k") > 0);
+    assert_eq!(it.sent(1), "GET k");
+}
+
+#[test]
+fn notes_of_a_write_go_with_it() {
+    // A read of the same key that asks behind it, at the same node, is not answered from elsewhere meanwhile; and nothing is left.
+    let mut it = World::new(cluster(2), 1);
+    for _ in 0..100 {
+        it.ask(0, "SET k v");
+        it.sent(0);
+        it.sent(1);
+        it.reply(0, &moved("k", 1).replace("MOVED", "ASK"));
+        it.reply(1, "+OK");
+        it.reply(1, "+OK");
+        assert_eq!(it.told(0), "+OK");
+    }
+    let held = it.engine.holdings();
+    assert_eq!((held.gathers, held.errands, held.joined, it.engine.in_flight()), (0, 0, 0, 0));
+}

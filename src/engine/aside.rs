@@ -69,7 +69,7 @@ impl Engine {
                 let mut waiter = self.waiter(ticket, spec);
                 if spec.class == Class::Script {
                     self.note_script(spec, request);
-                    self.attempt(spec, request, (pin.line, shard), &mut waiter);
+                    self.attempt(spec, request, &mut waiter);
                 }
                 self.send(pin.line, waiter, request.wire(), port);
                 true

@@ -391,7 +391,7 @@ impl Engine {
         let mut waiter = self.waiter(ticket, spec);
         if spec.class == Class::Script {
             self.note_script(spec, request);
-            self.attempt(spec, request, (on, shard), &mut waiter);
+            self.attempt(spec, request, &mut waiter);
         }
         if spec.class == Class::Read
             && self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.path.hot.keeps())
@@ -730,7 +730,9 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
         self.in_flight += 1;
         let serial = line.expect(waiter);
-        if let Some(asked) = &mut line.asked {
+        if let Some(asked) = &mut line.asked
+            && !line.arriving
+        {
             asked.keep(serial, bytes);
         }
         self.append(id, waiter.ticket.session, bytes, port);

@@ -16,6 +16,8 @@
 //! first redirected; then its app is told. What waits is bounded by [`MOST_WAITING`] and [`MOST_BYTES`], what is kept of a connection by
 //! [`MOST_KEPT`]: what is beyond is told to its app.
 //!
+//! A command that blocks, or is carried aside, moves to a connection of its session's own to the other node, and begins its time anew there.
+//!
 //! Does not: follow redirections within transactions, of requests that are passed on while they arrive, and of the proxy's own.
 //! They are learned from, and told in Redis' words for them.
 
@@ -415,19 +417,23 @@ impl Engine {
             Word::Moved(_, node) | Word::Ask(_, node) => pool.node(node, shard),
             Word::TryAgain | Word::ClusterDown => None,
         };
-        if let (Word::Moved(slot, _), Some(node)) = (word, node)
-            && node != shard
-            && pool.config.path.route.owner(slot) != Some(node)
-            && !pool.config.path.route.is_replica(shard)
-        {
-            pool.config.path.route.give(slot, node);
-            self.disturb(number, &[slot], shard);
-        }
+        self.learn(number, shard, word, node);
         let stays = if matches!(word, Word::Moved(..) | Word::Ask(..)) { Reply::Becomes(MOVING) } else { Reply::Stays };
         match owner {
             Owner::Shared if waiter.part != Waiter::ERRAND => {}
             Owner::Session(..) if Some(waiter.tag) == *EXEC => return Reply::Becomes(MOVED_TRANSACTION),
-            Owner::Session(..) => return stays,
+            Owner::Session(..) => {
+                let whole = matches!(waiter.part, Waiter::WHOLE | Waiter::UNTIMED | Waiter::ATTEMPT);
+                let to = node.filter(|_| whole && kept.as_ref().is_some_and(|(_, kept)| kept.hops < AT_ONCE));
+                if let (Some(on), Some((wire, kept))) = (to.and_then(|to| self.move_own(id, to, port)), kept) {
+                    let notes = self.notes_of(id, serial);
+                    let (hops, since) = (kept.hops.saturating_add(1), self.now as u32);
+                    let request = Waiting { waiter: *waiter, number: 0, slot: 0, wire, notes, hops, since };
+                    self.send_again_on(on, request, matches!(word, Word::Ask(..)), port);
+                    return Reply::Taken;
+                }
+                return self.given_up(number, stays);
+            }
             // The proxy's own requests fail, as upon any error.
             _ => return Reply::Stays,
         }
@@ -461,6 +467,30 @@ impl Engine {
             None => self.wait_for_slot(number, request),
         }
         Reply::Taken
+    }
+
+    /// What is learned from a node that says where a slot has moved to.
+    pub(super) fn learn_from(&mut self, number: u16, shard: u16, reply: &[u8]) {
+        let Some(pool) = self.pools.get(usize::from(number)).filter(|pool| pool.cluster.is_some()) else { return };
+        if let Some(word @ Word::Moved(_, node)) = Word::read(reply) {
+            let node = pool.node(node, shard);
+            self.learn(number, shard, word, node);
+        }
+    }
+
+    fn learn(&mut self, number: u16, shard: u16, word: Word<'_>, node: Option<u16>) {
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        let route = &mut pool.config.path.route;
+        if let (Word::Moved(slot, _), Some(node)) = (word, node)
+            && node != shard
+            && route.owner(slot) != Some(node)
+            && route.shards().contains(&node)
+            // A replica names whom it follows.
+            && !route.is_replica(shard)
+        {
+            route.give(slot, node);
+            self.disturb(number, &[slot], shard);
+        }
     }
 
     /// A request is not sent again.
@@ -503,7 +533,13 @@ impl Engine {
         let Some(pool) = self.pools.get(usize::from(number)) else { return };
         let (stride, lanes) = (pool.stride().max(1), u32::from(pool.config.lanes.max(1)));
         let place = request.number / stride * stride + u32::from(shard) * lanes + request.number % lanes;
-        let (on, timeout) = (pool.line(place), pool.config.timeout);
+        let on = pool.line(place);
+        self.send_again_on(on, request, asking, port);
+    }
+
+    fn send_again_on(&mut self, on: LineId, request: Waiting, asking: bool, port: &mut impl Port) {
+        let Some(line) = self.lines.get(on as usize) else { return };
+        let timeout = self.pools.get(usize::from(line.pool)).and_then(|pool| pool.config.timeout);
         let Waiting { mut waiter, wire, notes, hops, since, .. } = request;
         // What it has waited for elsewhere must not make a timeout of this connection's.
         let waited = u64::from((self.now as u32).wrapping_sub(waiter.at));

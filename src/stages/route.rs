@@ -70,6 +70,8 @@ pub struct Route {
     live: Vec<bool>,
     lanes: u16,
     changes: u32,
+    /// By the shards' numbers, a slot of theirs; see [`Route::slot_at`].
+    firsts: Vec<Option<u16>>,
 }
 
 impl Route {
@@ -77,7 +79,8 @@ impl Route {
     #[must_use]
     pub fn new(placement: Placement, lanes: u16) -> Self {
         let ring = placement.ring(&[]);
-        Self { placement, ring, gutter: None, replicas: Vec::new(), live: Vec::new(), lanes, changes: 0 }
+        let (live, replicas, firsts) = (Vec::new(), Vec::new(), firsts(placement.slots.as_ref()));
+        Self { placement, ring, gutter: None, replicas, live, lanes, changes: 0, firsts }
     }
 
     /// The same, with a gutter: shards that have numbers of their own, and take the keys of those that are ejected.
@@ -207,8 +210,7 @@ impl Route {
     /// A slot of a shard's, the same in all processes that see the same cluster.
     #[must_use]
     pub fn slot_at(&self, shard: u16) -> Option<u16> {
-        let place = self.placement.slots.as_ref()?.iter().position(|&owner| owner == shard)?;
-        u16::try_from(place).ok()
+        self.firsts.get(usize::from(shard)).copied().flatten()
     }
 
     /// One slot is another shard's now.
@@ -219,6 +221,7 @@ impl Route {
         {
             *owner = shard;
             self.changes = self.changes.wrapping_add(1);
+            self.firsts = firsts(self.placement.slots.as_ref());
         }
     }
 
@@ -226,6 +229,7 @@ impl Route {
     pub fn give_all(&mut self, slots: Slots) {
         self.placement.slots = Some(slots);
         self.changes = self.changes.wrapping_add(1);
+        self.firsts = firsts(self.placement.slots.as_ref());
     }
 
     /// Where a key lives now, stand-ins included.
@@ -272,6 +276,22 @@ impl Route {
     pub fn only(&self) -> Option<u16> {
         self.placement.only()
     }
+}
+
+/// For each shard its first slot.
+fn firsts(slots: Option<&Slots>) -> Vec<Option<u16>> {
+    let mut firsts = Vec::new();
+    for (slot, &shard) in
+        (0..).zip(slots.into_iter().flat_map(|slots| slots.iter())).filter(|(_, shard)| **shard != NOBODY)
+    {
+        if firsts.len() <= usize::from(shard) {
+            firsts.resize(usize::from(shard) + 1, None);
+        }
+        if let Some(first) = firsts.get_mut(usize::from(shard)) {
+            first.get_or_insert(slot);
+        }
+    }
+    firsts
 }
 
 impl Stage for Route {
