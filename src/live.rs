@@ -12,11 +12,13 @@ use crate::engine::reload::DRAIN;
 use crate::ring::{Ring, Shard};
 use crate::stages::hot::{Board, Fence};
 use crate::stages::lease::Shared;
+use crate::topology::{self, Layout, NOBODY};
 use crate::units::{Address, Secret};
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How long a number is left unused after its shard has left.
 pub const REST: Duration = Duration::from_micros(2 * DRAIN);
@@ -35,7 +37,8 @@ pub struct Live {
 /// A pool and its numbers.
 #[derive(Clone, Debug)]
 pub struct LivePool {
-    /// As it is configured now; for one that is no longer configured as it was last.
+    /// As it is configured now; for one that is no longer configured as it was last. Its servers and replicas are those that
+    /// it has, whoever said so.
     pub pool: Arc<Pool>,
     /// Whether it is configured.
     pub listed: bool,
@@ -57,6 +60,12 @@ pub struct LivePool {
     pub leases: Arc<Shared>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
+    /// What was answered last to who asked for its topology; `None` where the file says all, or nobody has answered yet.
+    pub layout: Option<Arc<Layout>>,
+    /// For each slot the number of the shard that serves it, or [`NOBODY`]; of a cluster whose layout is known.
+    pub slots: Option<Arc<Vec<u16>>>,
+    /// Rung by workers that want its topology to be asked for.
+    pub wish: Arc<Notify>,
 }
 
 /// A shard by its number.
@@ -160,7 +169,19 @@ impl Live {
         Self { config: Arc::new(Config { pools: Vec::new(), ..config.clone() }), pools: Vec::new() }.next(config, now)
     }
 
-    /// What runs after a change of the configuration.
+    /// What runs once it is known what a pool's topology is.
+    #[must_use]
+    pub fn with_layout(&self, pool: &str, layout: Arc<Layout>, now: Instant) -> Self {
+        let mut known = self.clone();
+        known
+            .pools
+            .iter_mut()
+            .filter(|own| own.pool.name == pool)
+            .for_each(|own| own.layout = Some(Arc::clone(&layout)));
+        known.next(Config::clone(&self.config), now)
+    }
+
+    /// What runs after a change of the configuration. What is known of a pool's topology stays.
     #[must_use]
     pub fn next(&self, mut config: Config, now: Instant) -> Self {
         let mut pools = self.pools.clone();
@@ -189,12 +210,23 @@ impl Live {
                     board: Arc::default(),
                     leases: Arc::new(Shared::new()),
                     open: Arc::default(),
+                    layout: None,
+                    slots: None,
+                    wish: Arc::default(),
                 });
                 pools.len() - 1
             });
             if let Some(pool) = pools.get_mut(at) {
-                if *pool.pool != *listed {
-                    pool.pool = Arc::new(listed.clone());
+                let kinds = [pool.pool.upstream.topology.kind(), listed.upstream.topology.kind()];
+                if kinds[0] != kinds[1] || listed.upstream.topology.asked().is_none() {
+                    pool.layout = None;
+                }
+                let resolved = match &pool.layout {
+                    Some(layout) => Pool { upstream: topology::resolved(&listed.upstream, layout), ..listed.clone() },
+                    None => listed.clone(),
+                };
+                if *pool.pool != resolved {
+                    pool.pool = Arc::new(resolved);
                 }
                 pool.listed = true;
             }
@@ -208,13 +240,13 @@ impl Live {
                 _ => None,
             };
             let Some(pool) = pools.iter_mut().find(|pool| pool.pool.name == listed.name) else { continue };
-            let mut all = places(listed);
+            let mut all = places(&pool.pool);
             if let Some(gutter) = &gutter {
                 // Two servers of the same name are two shards.
                 let named = |(name, place): (String, Place)| (format!("{}/{name}", gutter.name), place);
                 all.extend(places(gutter).into_iter().map(named));
             }
-            all.extend(replicas(listed));
+            all.extend(replicas(&pool.pool));
             pool.gutter = gutter;
             pool.settle(&all, now);
         }
@@ -271,7 +303,28 @@ impl LivePool {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let all = |pool: &Self| (pool.order.clone(), pool.spare.clone(), pool.replicas.clone());
-        (&self.pool, &self.gutter, all(self)) == (&other.pool, &other.gutter, all(other))
+        (&self.pool, &self.gutter, all(self), &self.layout) == (&other.pool, &other.gutter, all(other), &other.layout)
+    }
+
+    /// Whether it is configured as the other is, but for who serves which slots.
+    #[must_use]
+    pub fn differs_by_slots(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (&self.layout, &other.layout) else { return false };
+        let as_others = Self { layout: other.layout.clone(), ..self.clone() };
+        own.has_nodes_of(others) && self.slots.is_some() && own != others && as_others.is_same(other)
+    }
+
+    /// How its nodes may be spelled in redirections, with their numbers.
+    pub fn spellings(&self) -> impl Iterator<Item = (&str, u16)> {
+        let nodes = self.layout.iter().filter(|layout| layout.slots.is_some()).flat_map(|layout| &layout.nodes);
+        let numbered = nodes.zip(&self.order);
+        numbered.flat_map(|(node, &number)| node.announced.iter().map(move |spelling| (spelling.as_str(), number)))
+    }
+
+    /// Whether its servers are not known yet, since nobody has answered.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.listed && self.layout.is_none() && self.pool.upstream.topology.asked().is_some()
     }
 
     /// All its numbers that are in use: those of its servers, of its gutter, of its replicas.
@@ -338,6 +391,9 @@ impl LivePool {
             list.iter().map(move |_| number)
         });
         self.replicas = replicas.into_iter().zip(followed).filter_map(|(own, of)| Some((own, of?))).collect();
+        let table = self.layout.as_ref().and_then(|layout| layout.slots.as_ref());
+        let of_slot = |&at: &u16| self.order.get(usize::from(at)).copied().unwrap_or(NOBODY);
+        self.slots = table.map(|table| Arc::new(table.iter().map(of_slot).collect()));
         let used: Vec<u16> = self.numbers().collect();
         for (number, shard) in self.shards.iter_mut().enumerate() {
             if !used.contains(&(number as u16)) {
@@ -368,7 +424,13 @@ fn replicas(pool: &Pool) -> Vec<(String, Place)> {
     let upstream = &pool.upstream;
     let auth = (upstream.user.clone(), upstream.password.clone());
     let all = upstream.replicas.iter().flat_map(|(server, list)| {
-        list.iter().zip(1..).map(move |(address, n)| (format!("{server}/replica-{n}"), address))
+        // Those of a topology come and go: none is called otherwise for that.
+        let told = upstream.topology.asked().is_some();
+        let name = move |address: &Address, n: usize| match told {
+            true => format!("{address}/replica"),
+            false => format!("{server}/replica-{n}"),
+        };
+        list.iter().zip(1..).map(move |(address, n)| (name(address, n), address))
     });
     let place = |address: &Address| Place::Server { address: address.clone(), auth: auth.clone(), db: upstream.db };
     all.map(|(name, address)| (name, place(address))).collect()
@@ -377,6 +439,9 @@ fn replicas(pool: &Pool) -> Vec<(String, Place)> {
 /// The share of the keyspace whose home is another shard. Of many keys, since hashes need not use all positions; pins are
 /// left out of it.
 fn moved(old: &LivePool, new: &LivePool) -> f64 {
+    if let (Some(before), Some(after)) = (&old.slots, &new.slots) {
+        return before.iter().zip(&**after).filter(|(one, other)| one != other).count() as f64 / before.len() as f64;
+    }
     let (before, after) = (old.ring(), new.ring());
     let number = |pool: &LivePool, place: Option<u16>| pool.order.get(usize::from(place?)).copied();
     let moves = |draw: &u32| {

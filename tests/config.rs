@@ -11,6 +11,7 @@ use hotring::ring::{Distribution, KeyHash};
 use hotring::stages::hot::{self, Reads, Rule};
 use hotring::stages::lease::{self, Lease, Wanted};
 use hotring::units::{Address, MASK};
+use hotring::upstream::Topology;
 use hotring::upstream::config::{Eviction, Server, Servers};
 
 fn root() -> &'static Path {
@@ -140,7 +141,8 @@ fn the_least_file_has_the_defaults() {
 fn the_defaults_in_the_list_are_true() {
     let text = "pools: {main: {listen: '127.0.0.1:6380', servers: ['10.0.0.1:6379:1']}}";
     let embedded = "pools: {main: {listen: '127.0.0.1:6380', servers: 'embedded:1'}}";
-    let effective = format!("{}{}", parse(text).masked_yaml(), parse(embedded).masked_yaml());
+    let cluster = text.replace("]}}", "], topology: cluster}}");
+    let effective: String = [text, embedded, &cluster].map(|text| parse(text).masked_yaml()).concat();
     let lines: Vec<&str> = effective.lines().map(str::trim).collect();
     for key in KEYS.iter().filter(|key| {
         matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool | Place::HotKeys | Place::Misses)
@@ -319,7 +321,10 @@ fn the_example_uncommented_loads() {
     }
     let all = parse(&uncommented);
     let mut least = parse(&text);
-    assert_eq!(all.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["main", "sessions", "private"]);
+    assert_eq!(
+        all.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(),
+        ["main", "sessions", "private", "cluster", "watched"]
+    );
     let private = &all.pools[2];
     assert_eq!(private.upstream.user.as_deref(), Some("hotring"));
     assert_eq!(private.downstream.password.as_ref().map(|p| p.expose()), Some("change-me-too"));
@@ -549,4 +554,45 @@ fn broken_examples_do_not_panic() {
             }
         }
     }
+}
+
+/// What is said of a topology is what is meant, and told again without its secrets.
+#[test]
+fn topologies() {
+    let config = parse(
+        r#"
+pools:
+  cluster:
+    listen: 127.0.0.1:1
+    servers: [a:7001, "[::1]:7002"]
+    topology: cluster
+    announce: {"10.0.0.5:7001": "127.0.0.1:7001", "10.0.0.6": b}
+  sentinel:
+    listen: 127.0.0.1:2
+    servers: [c:26379]
+    topology: sentinel
+    topology_interval: 5s
+    masters: [one, "two:3"]
+    sentinel_auth: {user: u, password: geheim}
+    pin: {"x:": two}
+"#,
+    );
+    let Topology::Cluster { asked, redirect_wait } = &config.pools[0].upstream.topology else { panic!("no cluster") };
+    assert_eq!(asked.at.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:7001", "[::1]:7002"]);
+    assert_eq!(asked.reached("10.0.0.5", 7001), Some("127.0.0.1:7001".parse().unwrap()));
+    assert_eq!(asked.reached("10.0.0.6", 7), Some("b:7".parse().unwrap()));
+    assert_eq!((asked.interval, *redirect_wait), (Duration::from_secs(30), Duration::from_secs(2)));
+    assert_eq!(servers(&config, 0), []);
+    assert_eq!(config.pools[0].upstream.databases, 1);
+    let Topology::Sentinel { asked, masters, user, password } = &config.pools[1].upstream.topology else {
+        panic!("no sentinels")
+    };
+    assert_eq!(masters.iter().map(|m| (m.name.as_str(), m.weight)).collect::<Vec<_>>(), [("one", 1), ("two", 3)]);
+    assert_eq!((user.as_deref(), password.as_ref().unwrap().expose()), (Some("u"), "geheim"));
+    assert_eq!(asked.interval, Duration::from_secs(5));
+    let told = config.masked_yaml();
+    assert!(!told.contains("geheim"), "{told}");
+    let mut again = parse(&told.replace(MASK, "geheim"));
+    again.source.clone_from(&config.source);
+    assert_eq!(again, config, "{told}");
 }

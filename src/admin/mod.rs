@@ -39,6 +39,8 @@ pub trait Source: Send + Sync {
     fn ready(&self) -> Readiness;
     /// The running config as YAML, secrets masked.
     fn config(&self) -> String;
+    /// Which servers each pool has, as its topology says; some lines a pool.
+    fn topology(&self) -> String;
     /// The hot keys of all pools, as JSON.
     fn hot_keys(&self) -> String;
     /// What would happen to this request (command first, then its arguments) in that pool, or in the only one.
@@ -109,6 +111,7 @@ pub async fn serve_within(
         .route("/readyz", get(ready))
         .route("/config", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.config())))
         .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
+        .route("/topology", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.topology())))
         .route("/hotkeys", get(hot_keys))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
         .route(
@@ -138,6 +141,7 @@ const INDEX: &str = concat!(
 /readyz     200 when it should get traffic, else 503 and the reasons
 /config     the running config, secrets masked
 /backends   the backends and how they are
+/topology   which servers the pools have, and who says so
 /hotkeys    which keys are hot and what serves them, as JSON
 /explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request
 /version    which hotring this is

@@ -34,7 +34,7 @@ pub enum Place {
     Pool,
     /// In an entry of `servers` that is a map.
     Server,
-    /// Under `server_auth` or, but for `user`, under `client_auth`.
+    /// Under `server_auth`, `sentinel_auth` or, but for `user`, under `client_auth`.
     Auth,
     /// Under `users`, in a user.
     User,
@@ -60,7 +60,7 @@ impl Place {
             Self::Command => "in a command under `commands`",
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
-            Self::Auth => "under `server_auth` or `client_auth`",
+            Self::Auth => "under `server_auth`, `client_auth` or `sentinel_auth`",
             Self::User => "in a user under `users`",
             Self::Limit => "in an entry of `rate_limits`",
             Self::HotKeys => "under `hot_keys`",
@@ -145,7 +145,43 @@ pub const KEYS: &[Key] = &[
         "servers",
         "required",
         "`embedded:N` for N cache nodes in this process, or a list of `host:port:weight [name]`, `/path:weight [name]` or \
-         `{address, weight, name}`",
+         `{address, weight, name}`; with a `topology`, where to ask it for: the seeds of a cluster, or the sentinels, each \
+         `host:port`",
+    ),
+    own(
+        Place::Pool,
+        "topology",
+        "static",
+        "who says which servers there are: `static`, this file; `cluster`, the nodes of a Redis Cluster; `sentinel`, Redis \
+         Sentinels",
+    ),
+    own(
+        Place::Pool,
+        "topology_interval",
+        "30s",
+        "how often the topology is asked for without a reason; whatever tells of a change has it asked for at once",
+    ),
+    own(
+        Place::Pool,
+        "announce",
+        "",
+        "where nodes are reached from here that call themselves otherwise, such as `{\"10.0.0.5:7001\": \"127.0.0.1:7001\"}` or, \
+         for all ports of a host, `{10.0.0.5: 127.0.0.1}`",
+    ),
+    own(
+        Place::Pool,
+        "masters",
+        "",
+        "with `topology: sentinel`, the names that the sentinels watch: the pool's servers, on the ring under these names, \
+         `NAME:WEIGHT` where they are not alike",
+    ),
+    own(Place::Pool, "sentinel_auth", "", "user and password sent to the sentinels"),
+    own(
+        Place::Pool,
+        "redirect_wait",
+        "2s",
+        "with `topology: cluster`, how long a request may wait until its slot is served again, while the cluster moves it or \
+         has lost a node",
     ),
     own(Place::Pool, "maxmemory", "64mb", "memory of each embedded node"),
     own(

@@ -16,6 +16,7 @@ mod nutcracker;
 mod problems;
 mod servers;
 mod text;
+mod topology;
 mod users;
 mod warnings;
 mod written;

@@ -284,6 +284,20 @@ declare! {
         refused: u64 = "hotring_rate_limited_total", One;
     }
 
+    /// What is known of a pool's topology, where that is not the file's.
+    TopologyCounts TopologyMetrics ["pool"] {
+        /// Answers to the question which servers the pool has.
+        refreshes: u64 = "hotring_topology_refreshes_total", One;
+        /// Times that nobody answered it.
+        errors: u64 = "hotring_topology_errors_total", One;
+        /// Answers that were other than the one before.
+        changes: u64 = "hotring_topology_changes_total", One;
+        /// How old the last answer is; 0 if there was none.
+        age: Setting = "hotring_topology_age_seconds", Seconds;
+        /// 1 while nobody has answered yet, so that requests are refused.
+        unknown: Setting = "hotring_topology_unknown", One;
+    }
+
     /// What an embedded node holds and did.
     EmbeddedCounts EmbeddedMetrics ["pool", "backend"] {
         /// Keys in the embedded node.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::topology::Topology;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Secret};
 
@@ -41,8 +42,10 @@ pub const MAXMEMORY: u64 = 64 << 20;
 /// The backend side of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The shards.
+    /// The shards. Where there is a topology they are what it says, none until it is known.
     pub servers: Servers,
+    /// Who says what the servers are.
+    pub topology: Topology,
     /// How long a reply may take from the moment its request was enqueued; `None` waits for ever.
     pub timeout: Option<Duration>,
     /// How long a connection attempt with its handshake may take.

@@ -390,6 +390,7 @@ pub(super) mod tests {
     pub(in crate::upstream) fn config() -> Config {
         Config {
             servers: Servers::Static(Vec::new()),
+            topology: Default::default(),
             timeout: None,
             connect_timeout: crate::upstream::CONNECT_TIMEOUT,
             server_connections: 1,
