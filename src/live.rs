@@ -9,10 +9,10 @@
 use crate::config::{Config, Pool};
 use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
-use crate::ring::{Ring, Shard};
+use crate::ring::{NOBODY, Ring, SLOTS, Shard, Slots};
 use crate::stages::hot::{Board, Fence};
 use crate::stages::lease::Shared;
-use crate::topology::{self, Layout, NOBODY};
+use crate::topology::{self, Layout};
 use crate::units::{Address, Secret};
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
@@ -62,8 +62,8 @@ pub struct LivePool {
     pub open: Arc<AtomicUsize>,
     /// What was answered last to who asked for its topology; `None` where the file says all, or nobody has answered yet.
     pub layout: Option<Arc<Layout>>,
-    /// For each slot the number of the shard that serves it, or [`NOBODY`]; of a cluster whose layout is known.
-    pub slots: Option<Arc<Vec<u16>>>,
+    /// Of a cluster: for each slot the number of the shard that serves it, or [`NOBODY`].
+    pub slots: Option<Slots>,
     /// Rung by workers that want its topology to be asked for.
     pub wish: Arc<Notify>,
 }
@@ -393,7 +393,11 @@ impl LivePool {
         self.replicas = replicas.into_iter().zip(followed).filter_map(|(own, of)| Some((own, of?))).collect();
         let table = self.layout.as_ref().and_then(|layout| layout.slots.as_ref());
         let of_slot = |&at: &u16| self.order.get(usize::from(at)).copied().unwrap_or(NOBODY);
-        self.slots = table.map(|table| Arc::new(table.iter().map(of_slot).collect()));
+        self.slots = match table {
+            Some(table) => Some(Arc::new(table.iter().map(of_slot).collect())),
+            // Until somebody has answered no node serves any.
+            None => self.pool.upstream.topology.is_cluster().then(|| Arc::new(vec![NOBODY; SLOTS])),
+        };
         let used: Vec<u16> = self.numbers().collect();
         for (number, shard) in self.shards.iter_mut().enumerate() {
             if !used.contains(&(number as u16)) {

@@ -471,7 +471,16 @@ impl Proxy {
         let Some(layout) = topologies::take(&self.shared, &pool, &news.answer) else { return Ok(()) };
         let now = self.shared.live();
         let next = Arc::new(now.with_layout(&pool, layout, Instant::now()));
-        self.order_reload(&next, DoorChanges::default()).await?;
+        let of = |live: &Live| live.number(&pool).and_then(|number| live.pools.get(usize::from(number)).cloned());
+        let only_slots = of(&now).zip(of(&next)).is_some_and(|(before, after)| before.differs_by_slots(&after));
+        match next.number(&pool).filter(|_| only_slots) {
+            Some(number) => {
+                for desk in &self.shared.desks {
+                    desk.send(Order::Slots(number, Arc::clone(&next))).await.map_err(|_| ENDED)?;
+                }
+            }
+            None => self.order_reload(&next, DoorChanges::default()).await?,
+        }
         *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }

@@ -28,16 +28,13 @@ pub mod pace;
 pub mod sentinel;
 pub mod talk;
 
+pub use crate::ring::{NOBODY, SLOTS};
 use crate::stages::hot::MOST_REPLICAS;
 use crate::units::{Address, Secret};
 use crate::upstream::{self, Server, Servers, Topology};
 use std::future::pending;
 use std::time::Duration;
 
-/// Slots of a Redis Cluster.
-pub const SLOTS: usize = 16_384;
-/// A slot that no node serves.
-pub const NOBODY: u16 = u16::MAX;
 /// More nodes than this are no layout. Redis Cluster is made for a thousand.
 pub const MOST_NODES: usize = 2048;
 

@@ -11,7 +11,7 @@ use crate::resp::Limits;
 use crate::stages::hot::Site;
 use crate::stages::lease::Leases;
 use crate::stages::{Coalesce, Health, HealthConfig, Hot, Merging, Path, Placement, Route, SPAN, Way};
-use crate::upstream::{Servers, WhenEjected};
+use crate::upstream::{Servers, Topology, WhenEjected};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         distribution: pool.ring.distribution,
         hash_tag: pool.ring.hash_tag,
         pins: pins(live),
-        slots: None,
+        slots: live.slots.clone().filter(|_| live.listed),
     };
     let health = HealthConfig {
         way: match upstream.ejected() {
@@ -82,9 +82,12 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
     };
     let route = route.with_replicas(live.replicas.clone());
     PoolConfig {
-        follows: false,
-        nodes: Vec::new(),
-        redirect_wait: 2_000_000,
+        follows: live.listed && upstream.topology.asked().is_some(),
+        nodes: live.spellings().map(|(spelling, shard)| (spelling.as_bytes().into(), shard)).collect(),
+        redirect_wait: match upstream.topology {
+            Topology::Cluster { redirect_wait, .. } => redirect_wait.as_micros() as u64,
+            _ => 0,
+        },
         name: pool.name.clone(),
         shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
         lanes,

@@ -6,6 +6,8 @@
 //! once nobody is left to ask. One who does not answer within [`STEP`] has others asked beside it.
 
 pub mod replies;
+#[cfg(test)]
+mod tests;
 
 use super::talk::{Talk, one_line};
 use super::{Answer, Layout, Node};
