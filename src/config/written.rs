@@ -12,6 +12,7 @@ use super::hot::HotWritten;
 use super::keys::{self, Place};
 use super::misses::MissesWritten;
 use super::problems::{Report, quoted};
+use super::reading::ReadingWritten;
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers};
 use crate::acl::Account;
@@ -124,6 +125,8 @@ pub(super) struct PoolWritten {
     pub(super) pins: Vec<(String, Written<String>)>,
     /// Servers' names with where their replicas are.
     pub(super) replicas: Vec<(Written<String>, Vec<Written<Address>>)>,
+    /// Who answers reads.
+    pub(super) reading: ReadingWritten,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
 }
@@ -322,6 +325,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         rate_limits: pool.rate_limits(),
         pins: pool.pins(),
         replicas: pool.replicas(),
+        reading: pool.reading(),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
     })
@@ -576,7 +580,7 @@ pub(super) fn refuse_twice(entries: &[(Node, Node)], key: &str, report: &mut Rep
     }
 }
 
-fn scalar<T>(
+pub(super) fn scalar<T>(
     node: &Node,
     key: &str,
     report: &mut Report,
