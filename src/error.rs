@@ -120,6 +120,10 @@ pub const NO_DATABASE: &str = "it has no such database";
 /// The reason of a shard that refuses anything else of a handshake.
 pub const NO_HANDSHAKE: &str = "it refused the handshake";
 
+/// What is told where only replicas may answer a read, and none of the shard's is fit.
+pub const NO_REPLICA: Failure =
+    Failure { cause: Cause::ShardDown, reason: "none of its replicas is fit to be read from" };
+
 /// The reason of a connection that was not tried, since too many others were.
 pub const NO_TURN: &str = "more connections are wanted than `reconnect_rate` allows";
 

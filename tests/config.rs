@@ -333,10 +333,11 @@ fn the_example_uncommented_loads() {
     assert_eq!(users, ["app", "reader"]);
     assert_eq!(servers(&all, 2)[1].name, "private-b");
     assert_eq!(all.warnings(), [""; 0]);
-    // The keys of `sessions` are defaults too, but for the hash tag, what is pinned and the replicas.
+    // The keys of `sessions` are defaults too, but for the hash tag, what is pinned, and the replicas with what belongs to them.
     let sessions = all.pools[1].clone();
     let servers = r#"["10.0.0.11:6379:1 sessions-1", "10.0.0.12:6379:1 sessions-2", "10.0.0.13:6379:2 sessions-3"]"#;
-    let more = r#"pin: {"celery:": sessions-1}, replicas: {sessions-1: ["10.0.0.21:6379", "10.0.0.22:6379"]}"#;
+    let more = r#"pin: {"celery:": sessions-1}, replicas: {sessions-1: ["10.0.0.21:6379", "10.0.0.22:6379"]},
+        read_from_prefixes: {"lock:": primary}, zone: eu-west-1a, zones: {"10.0.0.21:6379": eu-west-1a}"#;
     let plain = parse(&format!(
         r#"pools: {{sessions: {{listen: "127.0.0.1:6381", servers: {servers}, hash_tag: "{{}}", {more}}}}}"#
     ));
@@ -377,6 +378,11 @@ pools:
     timeout: off
     hash_tag: "$$"
     replicas: {r: [/tmp/redis-2, "[::1]:6380"], "10.0.0.1:6379": "10.0.0.2:6379"}
+    read_from: az_affinity
+    read_from_prefixes: {"a:": any, "a: b": nearest}
+    read_staleness: 1500ms
+    zone: eu-1
+    zones: {/tmp/redis-2: eu-1, "[::1]:6380": eu-2}
     redis_db: 2
   b:
     listen: 127.0.0.1:2

@@ -11,8 +11,8 @@ use std::path::Path;
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
-    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, servers,
-    topology,
+    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, reading,
+    servers, topology,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -73,6 +73,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     misses::check(&written, report);
     topology::check(&written, report);
     check_replicas(&written, report);
+    reading::check(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
         for (name, other) in other {
@@ -177,6 +178,8 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
                 .into_iter()
                 .map(|(server, list)| (server.value, list.into_iter().map(|address| address.value).collect()))
                 .collect(),
+            zones: written.reading.zones,
+            readonly: false,
         },
         ring: RingConfig {
             hash: value(written.hash, KeyHash::Fnv1a_64),
@@ -186,6 +189,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         },
         hot: written.hot.map(|hot| hot.config).unwrap_or_default(),
         misses: written.misses.map(|misses| misses.config).unwrap_or_default(),
+        reading: written.reading.reading,
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),

@@ -161,7 +161,7 @@ pub(super) fn from_thousandths(number: u32) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn staleness(text: &str) -> Result<Duration, Expected> {
+pub(super) fn staleness(text: &str) -> Result<Duration, Expected> {
     let span = text.parse::<Millis>().ok().map(Duration::from).filter(|span| (FRESHEST..=STALEST).contains(span));
     span.ok_or_else(|| Expected::new("a duration from `200ms` to `60s` such as `1s`"))
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, hot, misses, servers, topology};
+use super::{Config, Pool, hot, misses, reading, servers, topology};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -182,6 +182,13 @@ impl Text {
         for (server, addresses) in &upstream.replicas {
             let addresses: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
             self.line(&format!("      {}: [{}]", quoted(server), addresses.join(", ")));
+        }
+        for line in reading::lines(&pool.reading, &upstream.zones) {
+            if let Some((name, value)) = line.split_once(": ").filter(|(name, _)| !name.starts_with(' ')) {
+                self.key(name, value);
+            } else {
+                self.line(&format!("    {line}"));
+            }
         }
         self.key("redis_db", upstream.db);
     }

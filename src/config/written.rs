@@ -12,6 +12,7 @@ use super::hot::HotWritten;
 use super::keys::{self, Place};
 use super::misses::MissesWritten;
 use super::problems::{Report, quoted};
+use super::reading::ReadingWritten;
 use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers};
@@ -126,6 +127,8 @@ pub(super) struct PoolWritten {
     pub(super) pins: Vec<(String, Written<String>)>,
     /// Servers' names with where their replicas are.
     pub(super) replicas: Vec<(Written<String>, Vec<Written<Address>>)>,
+    /// Who answers reads.
+    pub(super) reading: ReadingWritten,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
 }
@@ -325,6 +328,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         rate_limits: pool.rate_limits(),
         pins: pool.pins(),
         replicas: pool.replicas(),
+        reading: pool.reading(),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
     })

@@ -489,6 +489,7 @@ fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
     match refusal {
         Refusal::NoShard => error::no_shard(out),
         Refusal::NoSlot => error::no_slot(out),
+        Refusal::NoReplica => error::NO_REPLICA.write(shard, false, out),
         Refusal::Down(failure) | Refusal::Missing(failure) => failure.write(shard, false, out),
     }
 }

@@ -278,9 +278,16 @@ impl Engine {
             if !matches!(verdict, Verdict::Refuse(_)) {
                 return self.spread(id, &leg, port);
             }
-            // What is against a replica is no reason to refuse what its shard may answer.
-            leg = Leg { free: false, ..leg_of(session, spec, key, request.wire(), self.order) };
+            // What is against a replica is no reason to refuse what its shard may answer, or another replica.
+            if pool.config.path.route.is_replica(leg.shard) {
+                pool.config.path.hot.replicas_mut().leave_out(leg.shard, self.now);
+            }
+            let free = leg.only && leg.free;
+            leg = Leg { free, ..leg_of(session, spec, key, request.wire(), self.order) };
             verdict = pool.config.path.decide(&mut leg, self.now);
+            if leg.spread && !matches!(verdict, Verdict::Refuse(_)) {
+                return self.spread(id, &leg, port);
+            }
         }
         if leg.copy > 0 {
             if verdict == Verdict::Next {
@@ -299,7 +306,7 @@ impl Engine {
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.order as u32;
                 pool.counts.requests_pending += 1;
-                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on();
+                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on() || leg.kept;
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial, 1);
@@ -307,6 +314,7 @@ impl Engine {
                     self.read_at_home(ticket, &leg, (line, serial), port);
                 }
                 if more {
+                    self.count_kept(number, &leg);
                     self.note_miss(spec, key, waiter.at, (line, serial));
                     if self.stands_in(id, leg.shard) {
                         self.shorten(id, spec, (line, leg.shard), key, port);

@@ -186,9 +186,11 @@ declare! {
         copy_fill_lost: u64 = "hotring_copy_fills_lost_total", One;
         /// Copies of hot keys that this process has taken away since their keys changed or are hot no more.
         copy_unlinks: u64 = "hotring_copy_unlinks_total", One;
-        /// Reads of hot keys sent to replicas.
+        /// Reads sent to replicas, of hot keys or by `read_from`.
         replica_reads: u64 = "hotring_replica_reads_total", One;
-        /// Of those the ones that were sent to their key's own backend after all, since the replica was lost, did not answer in time or answered with an error.
+        /// Reads that `read_from` has a replica answer and that went to their key's own backend: no replica was fit, or the key was written here a moment ago.
+        reads_kept: u64 = "hotring_replica_reads_kept_total", One;
+        /// Reads sent to replicas that were sent on to their key's own backend, or to another replica, since the replica was lost, did not answer in time or answered with an error.
         replica_second_tries: u64 = "hotring_replica_second_tries_total", One;
         /// Replicas that reads are not sent to though there are such reads, since they are not known to be up to date; each worker counts.
         replicas_behind: Level = "hotring_replicas_behind", One;

@@ -112,6 +112,10 @@ pub struct Leg<'a> {
     pub session: u32,
     /// One of several shards that have its key was chosen for it; set by `hot`.
     pub spread: bool,
+    /// Only replicas are to answer it; set by `hot`.
+    pub only: bool,
+    /// A replica was to answer it, and none is fit; set by `hot`.
+    pub kept: bool,
     /// Where it goes; set by `route`, and by `hot`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
@@ -139,6 +143,8 @@ impl<'a> Leg<'a> {
             copy: 0,
             session: 0,
             spread: false,
+            only: false,
+            kept: false,
             shard: 0,
             line: 0,
         }
@@ -195,6 +201,8 @@ pub enum Refusal {
     NoShard,
     /// The key's slot is nobody's, as far as the cluster is known.
     NoSlot,
+    /// Only replicas of the leg's shard may answer it, and none is fit.
+    NoReplica,
     /// The leg's shard is down.
     Down(Failure),
     /// The leg's shard is ejected, and a read of one key may be answered as if that did not exist; all else is refused.
@@ -208,6 +216,7 @@ impl Refusal {
         match self {
             Self::NoShard => Cause::NoShard,
             Self::NoSlot => Cause::NoSlot,
+            Self::NoReplica => Cause::ShardDown,
             Self::Down(failure) | Self::Missing(failure) => failure.cause,
         }
     }
@@ -224,6 +233,7 @@ impl fmt::Display for Verdict {
             Self::Refuse(Refusal::NoSlot) => {
                 f.write_str("refuse: the slot is nobody's, as far as the cluster is known")
             }
+            Self::Refuse(Refusal::NoReplica) => f.write_str("refuse: no replica is fit to be read from"),
             Self::Refuse(Refusal::Missing(failure)) => {
                 write!(f, "answer a read as if its key did not exist, refuse all else ({})", failure.reason)
             }

@@ -99,6 +99,10 @@ pub struct Config {
     /// Where replicas of the servers are, by the servers' names: reads of hot keys may be served by them. They are spoken to as
     /// the servers are.
     pub replicas: Vec<(String, Vec<Address>)>,
+    /// In which zones servers and replicas are, by where they are; of others it is asked.
+    pub zones: Vec<(Address, String)>,
+    /// Whether connections to replicas begin with READONLY: nodes of a cluster answer reads as replicas only then.
+    pub readonly: bool,
 }
 
 impl Config {

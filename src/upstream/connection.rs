@@ -32,6 +32,8 @@ pub struct Target {
     pub server: Server,
     /// The pool's settings.
     pub config: Rc<Config>,
+    /// Whether connections begin with READONLY.
+    pub readonly: bool,
     /// What is known of the server's name, if it has one.
     pub name: Option<Rc<Name>>,
     /// Where its connections wait for their turn to be opened.
@@ -416,6 +418,8 @@ pub(super) mod tests {
             slow_commands: Vec::new(),
             max_outbox: crate::upstream::MAX_OUTBOX,
             replicas: Vec::new(),
+            zones: Vec::new(),
+            readonly: false,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::downstream::config::Unread;
 use crate::engine::deadlines::{Deadlines, Soft};
 use crate::engine::window::Bounds;
 use crate::engine::{Engine, PoolConfig};
-use crate::live::{Live, LivePool, shards};
+use crate::live::{Live, LivePool, Place, shards};
 use crate::resp::Limits;
 use crate::stages::hot::Site;
 use crate::stages::lease::Leases;
@@ -123,7 +123,9 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
             hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence))
                 .at(Site { shards: live.order.len() as u16, replicas: !live.replicas.is_empty() })
                 .telling(Arc::clone(&live.board), worker)
-                .with_replicas(&live.replicas, count, lanes),
+                .reading(pool.reading.clone())
+                .with_replicas(&live.replicas, count, lanes)
+                .in_zones(zones(live)),
             merging: Merging::new(pool.merge, seed),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
@@ -142,6 +144,16 @@ fn deadlines(pool: &Pool) -> Deadlines {
         unread: downstream.max_output_soft.map(soft),
         unread_pubsub: downstream.max_output_pubsub.map(soft),
     }
+}
+
+/// In which zones servers are, by their numbers, as far as the configuration says.
+fn zones(live: &LivePool) -> impl Iterator<Item = (u16, &str)> {
+    let zones = &live.pool.upstream.zones;
+    live.numbers().filter_map(move |number| {
+        let Place::Server { address, .. } = &live.shards.get(usize::from(number))?.place else { return None };
+        let (_, zone) = zones.iter().find(|(at, _)| at.is_same_place(address))?;
+        Some((number, zone.as_str()))
+    })
 }
 
 /// What is pinned, by the shards' numbers.

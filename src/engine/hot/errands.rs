@@ -27,6 +27,8 @@ pub(in crate::engine) enum Errand {
     Audit(Box<Audit>),
     /// A shard or a replica says how far it is; it was asked at this time.
     Standing(Micros),
+    /// It says in which zone it is.
+    Zone,
     /// What a key has is kept here.
     Near {
         /// The key's.
@@ -174,6 +176,7 @@ impl Engine {
             Errand::Standing(asked) => {
                 self.standing((pool, shard), asked, replies.first().map_or(&[], Vec::as_slice), port);
             }
+            Errand::Zone => self.told_zone((pool, shard), replies.first().map_or(&[], Vec::as_slice)),
             Errand::Near { hash, number, .. } => {
                 let now = self.now;
                 let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
