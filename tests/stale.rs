@@ -9,7 +9,7 @@ mod support;
 
 use hotring::engine::{LineId, SessionId};
 use hotring::stages::Hot;
-use hotring::stages::hot::{Config, Means, Reads};
+use hotring::stages::hot::{Config, Means, Reads, Tracking};
 use hotring::stages::lease::{Expired, Key, Lease, Shared, Wanted};
 use stand::{MS, NIL, Stand, leases, pool, push};
 use support::{Hotring, eventually, now, shards};
@@ -172,6 +172,16 @@ fn what_may_have_been_deleted_is_never_told() {
     w.tracked(&push("k"));
     w.tracked("_\r\n:-2\r\n");
     assert_eq!((w.s.app(0).as_str(), w.misses(1).as_str()), (NIL, ""));
+    // Its time is not over: of a SWAPDB a shard tells nobody.
+    let mut w = World::kept(wanted(Lease::Local));
+    w.s.engine.path_mut(0).unwrap().hot.lose(0, Tracking::On);
+    w.reads(5);
+    w.tracked(&format!("+OK\r\n{OLD}:{}\r\n", 1000 * LIFE / MS));
+    w.s.now += 31_000 * MS;
+    w.s.app(5);
+    w.s.ask(0, "GET k");
+    w.tracked("+OK\r\n_\r\n:-2\r\n");
+    assert_eq!((w.s.app(0).as_str(), w.misses(1).as_str(), w.counts().0), (NIL, "", 0));
     // All keys.
     let mut w = World::over(wanted(Lease::Local));
     w.tracked(">2\r\n$10\r\ninvalidate\r\n_\r\n");

@@ -21,7 +21,7 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let (leases, hot) = (&place.config.leases, &mut place.config.path.hot);
         let Some(key) = leases.key(hash, name).filter(|key| key.wanted.stale > 0) else { return };
-        let Some((value, died, seen)) = hot.expired(hash, number) else { return };
+        let Some((value, died, seen)) = hot.expired(hash, number, now) else { return };
         let Some(shard) = hot.key(hash).map(|key| key.shard) else { return };
         let room = hot.config().near_memory.saturating_sub(hot.kept());
         let (worker, until) = (leases.worker(), died.saturating_add(key.wanted.stale));

@@ -422,7 +422,7 @@ impl Hot {
     /// later). So whoever is told nil, and has heard nothing since it was told a value with a time to live, knows that this
     /// time is over and nobody has touched the key. An entry that was written here counts for nothing.
     #[must_use]
-    pub fn expired(&mut self, hash: u64, number: u64) -> Option<(Rc<[u8]>, Micros, Seen)> {
+    pub fn expired(&mut self, hash: u64, number: u64, now: Micros) -> Option<(Rc<[u8]>, Micros, Seen)> {
         let key = self.keys.get(&hash)?;
         let (shard, entry) = (key.shard, key.entry.as_ref()?);
         let fill = key.fill.filter(|fill| fill.number == number)?;
@@ -432,7 +432,9 @@ impl Hot {
         if !heard_all || entry.written || !self.fence.stands(entry.seen, hash, shard) {
             return None;
         }
-        let (value, died, seen) = (Rc::clone(value), entry.dies?, entry.seen);
+        // SWAPDB takes keys away of which a shard tells nobody.
+        let died = entry.dies.filter(|&dies| now >= dies)?;
+        let (value, seen) = (Rc::clone(value), entry.seen);
         // What is told next is what is known already.
         let news = self.tell_fence(hash, ABSENT).news;
         let seen = seen.after_changes(u64::from(news));
