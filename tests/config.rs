@@ -213,10 +213,13 @@ fn misses_are_written_as_they_are_read() {
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("ids.txt"), "1\n2\n").unwrap();
     let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, cache_aside: true, ttl_jitter: 0.125,
-        miss_budget: 7, absent_reply: "{}",
+        stale: 1500ms, guard_stale_set: true, miss_budget: 7, absent_reply: "{}",
         prefixes: [{prefix: "b:", lease: off, ttl_jitter: 0, absent_ids: ids.txt}, {prefix: "a: \"b", miss_budget: off, absent_reply: nil}]}"#;
-    let text =
-        |misses: &str| format!("pools: {{main: {{listen: '127.0.0.1:1', servers: ['a:1:1'], misses: {misses}}}}}");
+    let text = |misses: &str| {
+        format!(
+            "pools: {{main: {{listen: '127.0.0.1:1', servers: ['a:1:1'], hot_keys: {{reads: near}}, misses: {misses}}}}}"
+        )
+    };
     let file = dir.join("proxy.yaml");
     let config = config::parse(&text(misses), &file).unwrap_or_else(|problems| panic!("{problems}"));
     let read = &config.pools[0].misses;
@@ -226,6 +229,8 @@ fn misses_are_written_as_they_are_read() {
         longest_term: 1_500_000,
         same_connection_waits: true,
         cache_aside: true,
+        stale: 1_500_000,
+        guards: true,
         ttl_jitter: 125,
         miss_budget: Some(7),
         absent_ids: None,
@@ -237,7 +242,7 @@ fn misses_are_written_as_they_are_read() {
     assert_eq!(ids.as_ref().map(|ids| (ids.file(), ids.listed())), Some(("ids.txt", 2)));
     assert_eq!(read.wanted(b"b:1"), &Wanted { lease: Lease::Off, ttl_jitter: 0, absent_ids: ids, ..all });
     assert_eq!(config.source.files, [dir.join("ids.txt")], "it is looked at for changes");
-    assert_eq!(config.warnings(), [""; 0]);
+    assert_eq!(config.warnings().len(), 1, "that the guard does nothing for threads that share a connection");
     let again = config::parse(&config.masked_yaml(), &file).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(&again.pools[0].misses, read);
     fs::write(dir.join("ids.txt"), "1\n3\n").unwrap();
@@ -499,6 +504,19 @@ fn warnings_are_told() {
         (
             "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', cache_aside: true}]}",
             "\"a:\": `cache_aside` does nothing without `lease: local` or `lease: fleet`",
+        ),
+        (
+            "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', guard_stale_set: true}]}",
+            "\"a:\": `guard_stale_set` does nothing without `lease: local` or `lease: fleet`",
+        ),
+        (
+            "servers: ['a:1:1'], misses: {lease: local, guard_stale_set: true, same_connection: wait}",
+            "`guard_stale_set` does nothing with `same_connection: wait`",
+        ),
+        ("servers: ['a:1:1'], misses: {lease: local, stale: 1s}", "`stale` does nothing without `hot_keys`"),
+        (
+            "servers: ['a:1:1'], hot_keys: {reads: near}, misses: {stale: 1s}",
+            "`stale` does nothing without `lease: local`",
         ),
         (
             "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', absent_reply: x}]}",

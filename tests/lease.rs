@@ -248,6 +248,26 @@ fn when_the_one_who_loads_is_gone_the_oldest_loads() {
 }
 
 #[test]
+fn when_the_process_or_the_pool_ends_nobody_waits() {
+    for all in [true, false] {
+        let mut s = Stand::local(3);
+        (0..3).for_each(|session| s.miss(session));
+        s.sent();
+        s.ask(2, "MGET k l");
+        s.answer("*2\r\n$-1\r\n$1\r\nl\r\n");
+        if all {
+            s.engine.finish_all(&mut s.wires);
+        } else {
+            s.engine.finish_pool(0, &mut s.wires);
+        }
+        s.engine.flush(&mut s.wires);
+        assert_eq!((s.app(1).as_str(), s.app(2)), (NIL, format!("{NIL}*2\r\n$-1\r\n$1\r\nl\r\n")));
+        assert!((0..3).all(|session| s.engine.is_over(session)));
+        s.is_at_rest();
+    }
+}
+
+#[test]
 fn who_waits_in_vain_is_told_so_one_by_one_and_nobody_waits_twice_as_long() {
     let mut s = Stand::local(12);
     (0..12).for_each(|session| s.miss(session));

@@ -194,6 +194,12 @@ pub(super) fn check(pool: &PoolWritten, report: &mut Report) {
     }
 }
 
+/// Whether what is read of any key may be kept in memory.
+pub(super) fn keeps(hot: &Config) -> bool {
+    let mut all = std::iter::once(hot.reads).chain(hot.rules.iter().map(|rule| rule.reads));
+    all.any(|reads| matches!(reads, Reads::Near | Reads::Auto))
+}
+
 /// What is allowed but seldom meant.
 pub(super) fn warnings(hot: &Config, servers: &Servers) -> Vec<String> {
     let mut out = Vec::new();

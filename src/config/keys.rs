@@ -594,6 +594,20 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Misses,
+        "stale",
+        "0s",
+        "for how long after a key has expired, `0s` to `60s`, those who would wait for it are told at once what it had, while one loads \
+         it; of keys that `hot_keys` keeps in memory and that nobody has written or deleted",
+    ),
+    own(
+        Place::Misses,
+        "guard_stale_set",
+        "false",
+        "answer OK to the SET of one who was told to load a key, and do nothing, if somebody else has written or deleted the key \
+         since; for keys that are only SET by who has found them missing, on the same connection",
+    ),
+    own(
+        Place::Misses,
         "ttl_jitter",
         "0",
         "the part by which times to live of 10s and more are shortened at most, each by chance, so that what is written together does \
@@ -624,6 +638,8 @@ pub const KEYS: &[Key] = &[
     own(Place::MissPrefix, "lease_term", "", "as under `misses`"),
     own(Place::MissPrefix, "same_connection", "", "as under `misses`"),
     own(Place::MissPrefix, "cache_aside", "", "as under `misses`"),
+    own(Place::MissPrefix, "stale", "", "as under `misses`"),
+    own(Place::MissPrefix, "guard_stale_set", "", "as under `misses`"),
     own(Place::MissPrefix, "ttl_jitter", "", "as under `misses`"),
     own(Place::MissPrefix, "miss_budget", "", "as under `misses`; the prefix has it for itself"),
     own(

@@ -66,7 +66,7 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
     }
     out.extend(hot::warnings(&pool.hot, &upstream.servers));
     out.extend(reading::warnings(&pool.reading, upstream, pool.hot.near_all));
-    out.extend(misses::warnings(&pool.misses));
+    out.extend(misses::warnings(&pool.misses, hot::keeps(&pool.hot)));
     if ring.distribution == Distribution::Random {
         out.push(
             "`distribution: random`: a key has no home, so reads find what writes stored only by chance".to_owned(),

@@ -423,6 +423,7 @@ impl Engine {
             session.finish();
             port.wake(id as SessionId);
         }
+        self.end_waits(None);
     }
 
     /// What the engine holds on to now; all but `spare` comes back to nothing when all requests are answered.

@@ -138,6 +138,7 @@ impl Engine {
             session.finish();
             port.wake(id as SessionId);
         }
+        self.end_waits(Some(number));
     }
 
     /// Takes a shard back, or one that now has its number.

@@ -216,6 +216,12 @@ declare! {
         early_refreshes: u64 = "hotring_early_refreshes_total", One;
         /// Times one would have been where that is only observed.
         early_observed: u64 = "hotring_early_observed_total", One;
+        /// Reads that were told what the key had before it expired, in place of waiting (`stale`).
+        lease_stale: u64 = "hotring_lease_stale_total", One;
+        /// Reads that would have been where that is only observed.
+        lease_stale_observed: u64 = "hotring_lease_stale_observed_total", One;
+        /// Values that were loaded before their key was written or deleted by somebody else, and not written (`guard_stale_set`).
+        stale_sets: u64 = "hotring_stale_sets_total", One;
         /// Reads made for those that waited.
         lease_reads: u64 = "hotring_lease_reads_total", One;
         /// Backends where leases are this process' own though they are to be the fleet's, since they do not tell of changes; each worker counts.

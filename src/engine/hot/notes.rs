@@ -32,6 +32,8 @@ pub(in crate::engine) enum Note {
     Wrote(u64, bool),
     /// It says how long a key lives that may be loaded anew before it expires, by its hash.
     Lives(u64, Life),
+    /// Within a transaction that is still open: it makes or deletes a key that is guarded, by its hash.
+    Overtakes(u64),
     /// It may write any key.
     WroteAny,
     /// Equal reads may wait behind it, in this place.

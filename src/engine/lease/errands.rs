@@ -169,7 +169,11 @@ impl Engine {
         }
         let (hash, now) = (hot.hash(key), self.now);
         if leases.shared().may_have(hash) {
-            let ((), orders) = leases.shared().with(leases.worker(), |table| table.changed(hash, now));
+            let worker = leases.worker();
+            let ((), orders) = leases.shared().with(worker, |table| {
+                table.heard(hash, worker);
+                table.changed(hash, now);
+            });
             self.obey(pool, orders);
         }
     }
@@ -184,7 +188,10 @@ impl Engine {
         }
         let own = leases.worker();
         let hears = |name: &[u8], worker: u16| worker != own || route.home(name) != Some(shard);
-        let ((), orders) = leases.shared().with(own, |table| table.deaf(hears, now));
+        let ((), orders) = leases.shared().with(own, |table| {
+            table.heard_nothing(shard, own);
+            table.deaf(hears, now);
+        });
         self.obey(pool, orders);
     }
 
