@@ -143,7 +143,17 @@ impl Cluster {
 
     /// A connection to a node.
     pub(crate) fn client(&self, node: usize) -> Client {
-        self.nodes[node].client()
+        self.connect(self.address(node))
+    }
+
+    /// A connection to a node at this address, allowed to do all.
+    fn connect(&self, at: &str) -> Client {
+        let mut client = Client::connect(at);
+        let password = self.arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
+        if let Some(password) = password {
+            assert_eq!(client.ask(&format!("AUTH {password}")), "+OK\r\n");
+        }
+        client
     }
 
     /// Asks a node for something that it must do.
@@ -291,7 +301,7 @@ impl Cluster {
         let mut at = self.address(self.owner(slot_of(key.as_bytes()))).to_owned();
         let mut asking = false;
         for _ in 0..16 {
-            let mut client = Client::connect(&at);
+            let mut client = self.connect(&at);
             if asking {
                 client.ask("ASKING");
             }
