@@ -178,17 +178,22 @@ impl Live {
             .iter_mut()
             .filter(|own| own.pool.name == pool)
             .for_each(|own| own.layout = Some(Arc::clone(&layout)));
-        known.next(Config::clone(&self.config), now)
+        known.settled(Arc::clone(&self.config), now)
     }
 
     /// What runs after a change of the configuration. What is known of a pool's topology stays.
     #[must_use]
     pub fn next(&self, mut config: Config, now: Instant) -> Self {
-        let mut pools = self.pools.clone();
         for pool in &mut config.pools {
-            let before = pools.iter().find(|before| before.pool.name == pool.name);
+            let before = self.pools.iter().find(|before| before.pool.name == pool.name);
             before.into_iter().for_each(|before| pool.misses.follow(&before.pool.misses));
         }
+        self.settled(Arc::new(config), now)
+    }
+
+    /// With the pools of this configuration.
+    fn settled(&self, config: Arc<Config>, now: Instant) -> Self {
+        let mut pools = self.pools.clone();
         for pool in &mut pools {
             if !config.pools.iter().any(|listed| listed.name == pool.pool.name) {
                 pool.listed = false;
@@ -250,7 +255,7 @@ impl Live {
             pool.gutter = gutter;
             pool.settle(&all, now);
         }
-        Self { config: Arc::new(config), pools }
+        Self { config, pools }
     }
 
     /// The number of a pool that is configured.

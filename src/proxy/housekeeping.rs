@@ -3,7 +3,7 @@
 use super::source::Shared;
 use super::topologies::Told;
 use crate::embedded::{self, Node};
-use crate::live::Place;
+use crate::live::{Live, Place};
 use crate::memory;
 use crate::metrics::{
     BuildCounts, EmbeddedCounts, EmbeddedMetrics, ProcessCounts, Reloaded, TopologyCounts, TopologyMetrics,
@@ -38,7 +38,11 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
     loop {
         let now = shared.live();
         if !live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &now)) {
-            counts.config_loaded.0 = unix_micros();
+            // A topology that changes is no other configuration.
+            let same = live.as_ref().is_some_and(|live: &Arc<Live>| Arc::ptr_eq(&live.config, &now.config));
+            if !same {
+                counts.config_loaded.0 = unix_micros();
+            }
             shared.budget.set(now.config.max_memory.bytes(memory::limit));
             counts.memory_limit.0 = shared.budget.most().unwrap_or(0);
             counts.config_hash.0 = u64::from(KeyHash::Fnv1a_64.hash(now.config.masked_yaml().as_bytes()));

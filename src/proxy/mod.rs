@@ -421,21 +421,20 @@ impl Proxy {
             self.watched.follow(&config);
         }
         let restart = keep_what_needs_a_restart(&now.config, &mut config);
-        let (mut fresh, mut known) =
-            (if dry { Vec::new() } else { self.topologies.prepare(&config) }, Live::clone(&now));
+        let mut fresh = if dry { Vec::new() } else { self.topologies.prepare(&config) };
+        let mut known = now.next(config, Instant::now());
         if !fresh.is_empty() {
             let answers = tokio::select! {
                 answers = ask_first(&mut fresh) => answers,
                 () = signals.told_to_stop() => return Err(STOPPING.into()),
             };
-            known = known.next(config.clone(), Instant::now());
             for (pool, answer) in answers {
                 if let Some(layout) = self.shared.topologies.take_first(&pool, answer) {
                     known = known.with_layout(&pool, layout, Instant::now());
                 }
             }
         }
-        let next = Arc::new(known.next(config, Instant::now()));
+        let next = Arc::new(known);
         let mut told = report(&settings(&now.config, &next.config), &now.changes(&next), &restart);
         if dry {
             return Ok(told);

@@ -15,6 +15,7 @@ use crate::chance::splitmix;
 use crate::resp::control::Control;
 use crate::units::{Address, Secret};
 use crate::upstream::topology::Asked;
+use std::future::pending;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -61,35 +62,38 @@ impl Source {
         let mut to_ask = self.candidates().into_iter();
         let mut asked = JoinSet::new();
         let (mut best, mut failed): (Option<Said>, _) = (None, String::from("nobody to ask"));
-        let mut more = true;
         loop {
-            if more {
-                match to_ask.next() {
-                    Some(at) => {
-                        let (auth, patience, asked_of) = (self.auth.clone(), self.patience, self.asked.clone());
-                        asked.spawn(async move {
-                            let said = timeout(patience, ask(&at, &auth, &asked_of)).await;
-                            said.unwrap_or_else(|_| Err("no answer within connect_timeout".into()))
-                                .map_err(|reason| format!("{at}: {reason}"))
-                        });
-                    }
-                    None if asked.is_empty() => break,
-                    None => {}
+            match to_ask.next() {
+                Some(at) => {
+                    let (auth, patience, asked_of) = (self.auth.clone(), self.patience, self.asked.clone());
+                    asked.spawn(async move {
+                        let said = timeout(patience, ask(&at, &auth, &asked_of)).await;
+                        said.unwrap_or_else(|_| Err("no answer within connect_timeout".into()))
+                            .map_err(|reason| format!("{at}: {reason}"))
+                    });
                 }
+                None if asked.is_empty() => break,
+                None => {}
             }
+            let all_asked = to_ask.len() == 0;
             let slow = async {
-                // Once all are asked there is only to wait.
-                if to_ask.len() > 0 { sleep(STEP).await } else { std::future::pending().await }
+                match (all_asked, &best) {
+                    (false, _) => sleep(STEP).await,
+                    // Who has not answered by then will hardly know more.
+                    (true, Some(_)) => sleep(STEP * 2).await,
+                    (true, None) => pending().await,
+                }
             };
             let said = tokio::select! {
                 biased;
                 said = asked.join_next() => said,
                 () = slow => {
-                    more = true;
+                    if all_asked {
+                        break;
+                    }
                     continue;
                 }
             };
-            more = true;
             match said {
                 Some(Ok(Ok(said))) => {
                     let good = said.ok && said.epoch >= self.epoch;
