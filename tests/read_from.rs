@@ -9,8 +9,10 @@ mod support;
 
 use hotring::engine::{Engine, LineId, SessionId};
 use hotring::error::{Cause, Failure};
-use hotring::stages::Hot;
+use hotring::ring::{SLOTS, slot_of};
 use hotring::stages::hot::{Config, ReadFrom, Reading};
+use hotring::stages::{Hot, Placement, Route};
+use std::sync::Arc;
 use support::{Wires, engine, pool_of, request};
 
 const MS: u64 = 1_000;
@@ -42,6 +44,30 @@ impl Stand {
         pool.timeout = Some(5 * S);
         let (engine, wires) = engine(pool, 3);
         Self { engine, wires, now: 10 * S, offset: 100, takes: [100; 3], zones: [""; 3] }
+    }
+
+    /// A node of a cluster with two replicas, and another node, on connection 3; all slots are the first one's.
+    fn cluster(from: ReadFrom) -> Self {
+        let mut pool = pool_of(&[0, 3], 4, 1, false);
+        let pairs = [(1, 0), (2, 0)];
+        let reading = Reading { from, ..Reading::default() };
+        pool.path.hot = Hot::new(Config::default(), 7, Default::default()).reading(reading).with_replicas(&pairs, 4, 1);
+        let placement = Placement {
+            shards: Vec::new(),
+            numbers: vec![0, 3],
+            hash: Default::default(),
+            distribution: Default::default(),
+            hash_tag: None,
+            pins: Vec::new(),
+            slots: Some(Arc::new(vec![0; SLOTS])),
+        };
+        pool.path.route = Route::new(placement, 1).with_replicas(pairs.to_vec());
+        pool.follows = true;
+        pool.nodes = [(0, "10.0.0.1:1"), (3, "10.0.0.2:1")].map(|(n, at)| (at.as_bytes().into(), n)).to_vec();
+        let (engine, wires) = engine(pool, 3);
+        let mut stand = Self { engine, wires, now: 10 * S, offset: 100, takes: [100; 3], zones: [""; 3] };
+        stand.prove(&[1, 2]);
+        stand
     }
 
     fn of(from: ReadFrom) -> Self {
@@ -436,4 +462,49 @@ fn a_new_connection_is_given_time_to_tell() {
     stand.now += 4 * S;
     assert!(stand.ask(0, "GET k"));
     assert_eq!(stand.app(0), UNFIT);
+}
+
+#[test]
+fn in_a_cluster_the_node_has_the_last_word_on_what_is_not_there() {
+    let slot = slot_of(b"k");
+    for from in [ReadFrom::PreferReplica, ReadFrom::Replica] {
+        for nothing in ["$-1\r\n", ":0\r\n", "*2\r\n$-1\r\n$-1\r\n"] {
+            let mut stand = Stand::cluster(from);
+            let replica = stand.read(0, "GET k");
+            stand.answer(replica, nothing);
+            assert_eq!(stand.app(0), "", "it may be on its way to another node");
+            assert!(stand.sent(0).contains("GET"));
+            stand.answer(0, &format!("-ASK {slot} 10.0.0.2:1\r\n"));
+            assert!(stand.sent(3).contains("ASKING"));
+            stand.answer(3, "+OK\r\n$1\r\nv\r\n");
+            assert_eq!(stand.app(0), "$1\r\nv\r\n");
+            let replica = stand.read(0, "GET k");
+            assert!(replica > 0, "it is not held against the replica");
+            stand.answer(replica, "$1\r\nv\r\n");
+            assert_eq!(stand.app(0), "$1\r\nv\r\n");
+            stand.is_at_rest();
+        }
+    }
+}
+
+#[test]
+fn in_a_cluster_a_replica_that_sends_on_is_left_out_and_teaches_nothing() {
+    let slot = slot_of(b"k");
+    let mut stand = Stand::cluster(ReadFrom::PreferReplica);
+    let replica = stand.read(0, "GET k");
+    stand.answer(replica, &format!("-MOVED {slot} 10.0.0.2:1\r\n"));
+    assert!(
+        stand.sent(0).contains("GET") && stand.sent(3).is_empty(),
+        "the node that has the slot, as far as is known"
+    );
+    assert!(stand.engine.take_wish(0), "but it is asked whether it has");
+    stand.answer(0, &format!("-MOVED {slot} 10.0.0.2:1\r\n"));
+    assert!(stand.sent(3).contains("GET"));
+    stand.answer(3, "$1\r\nv\r\n");
+    assert_eq!(stand.app(0), "$1\r\nv\r\n");
+    // The other node has no replicas.
+    assert!(stand.ask(0, "GET k"));
+    assert!(stand.sent(3).contains("GET"));
+    stand.answer(3, "$1\r\nv\r\n");
+    stand.is_at_rest();
 }

@@ -112,7 +112,9 @@ pub(super) fn warnings(reading: &Reading, upstream: &Config, near_all: bool) -> 
     if !reading.is_on() {
         return out;
     }
-    let bare = list.iter().filter(|server| !upstream.replicas.iter().any(|(name, _)| *name == server.name));
+    // Where others say which servers there are, they say which replicas these have.
+    let listed = upstream.topology.asked().is_none();
+    let bare = list.iter().filter(|server| listed && !upstream.replicas.iter().any(|(name, _)| *name == server.name));
     let names: Vec<String> = bare.map(|server| quoted(&server.name)).collect();
     if !names.is_empty() {
         let refused = reading.wanted().any(|from| from == ReadFrom::Replica);

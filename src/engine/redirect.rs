@@ -417,9 +417,14 @@ impl Engine {
             Word::Moved(_, node) | Word::Ask(_, node) => pool.node(node, shard),
             Word::TryAgain | Word::ClusterDown => None,
         };
+        let follows = pool.config.path.route.is_replica(shard);
         self.learn(number, shard, word, node);
         let stays = if matches!(word, Word::Moved(..) | Word::Ask(..)) { Reply::Becomes(MOVING) } else { Reply::Stays };
         match owner {
+            // A replica was not asked as the node that has the slot: who has it is asked then.
+            Owner::Shared if waiter.part == Waiter::SPREAD && follows => {
+                return Reply::Stays;
+            }
             Owner::Shared if waiter.part != Waiter::ERRAND => {}
             Owner::Session(..) if Some(waiter.tag) == *EXEC => return Reply::Becomes(MOVED_TRANSACTION),
             Owner::Session(..) => {

@@ -183,7 +183,12 @@ pub fn resolved(config: &upstream::Config, layout: &Layout) -> upstream::Config 
         let list = node.replicas.iter().take(MOST_REPLICAS).map(|replica| replica.address.clone());
         (node.name.clone(), list.collect::<Vec<_>>())
     };
+    let told = layout.nodes.iter().flat_map(|node| &node.replicas);
+    let told = told.filter_map(|replica| Some((replica.address.clone(), replica.zone.clone()?)));
     upstream::Config {
+        // What the file says comes first, and is believed.
+        zones: config.zones.iter().cloned().chain(told).collect(),
+        readonly: layout.slots.is_some(),
         servers: Servers::Static(layout.nodes.iter().map(server).collect()),
         replicas: layout.nodes.iter().filter(|node| !node.replicas.is_empty()).map(replicas).collect(),
         ..config.clone()

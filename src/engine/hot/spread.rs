@@ -57,6 +57,16 @@ fn is_its_own(reply: &[u8]) -> bool {
     !common || reply.starts_with(b"-ERR unknown")
 }
 
+/// Whether a reply is one that commands have for a key that is not there: nothing, zero, or lists of that.
+fn says_nothing(reply: &[u8]) -> bool {
+    reply.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).all(|line| match line {
+        [] | b"$-1" | b"*-1" | b"_" | b"$0" | b":0" | b":-1" | b"#f" | b",0" | b"+none" => true,
+        // Heads of lists: their elements follow.
+        [b'*' | b'~' | b'%' | b'>', ..] => true,
+        _ => false,
+    })
+}
+
 impl Engine {
     /// Sends a read to the shard that was chosen for it.
     #[cold]
@@ -118,9 +128,11 @@ impl Engine {
             Answers::Late => return,
             Answers::Replica(wire) => {
                 self.end_indirect(spread.ticket);
-                let unsure = !failed && self.may_be_leased(spread.pool, spread.spec, &wire, reply);
+                let unsure = !failed
+                    && (self.may_be_leased(spread.pool, spread.spec, &wire, reply)
+                        || self.may_have_moved(spread.pool, reply));
                 if failed || unsure {
-                    // What has a lease is its shard's to say.
+                    // What is its shard's to say is asked there, whatever replicas are for.
                     let spread = Spread { answers: Answers::Late, only: spread.only && !unsure, ..spread };
                     self.read_once_more(&spread, &wire, port);
                     return self.spare.put(wire);
@@ -164,6 +176,13 @@ impl Engine {
         };
         let key = Request::parse(wire).and_then(|request| request.arg(1));
         spec.name == "get" && misses::is_nil(reply) && key.is_some_and(|key| pool.config.leases.concerns(key))
+    }
+
+    /// Whether a reply may say no more than that a key is not there, in a cluster, where it may be on its way from the shard to
+    /// another one: the shard would send whoever asks on to that, a replica says that there is no such key.
+    fn may_have_moved(&self, pool: u16, reply: &[u8]) -> bool {
+        let pool = self.pools.get(usize::from(pool));
+        pool.is_some_and(|pool| pool.config.path.route.slots().is_some()) && says_nothing(reply)
     }
 
     /// Asks the key's shard after all; where only replicas are to answer, another one.
@@ -386,5 +405,35 @@ impl Pool {
     fn home_of(&self, replica: u16) -> &str {
         let home = self.config.path.hot.replicas().home_of(replica);
         home.and_then(|home| self.config.shards.get(usize::from(home))).map_or("", String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_say_of_a_key_that_is_not_there() {
+        for reply in [
+            "$-1\r\n",
+            "*-1\r\n",
+            "_\r\n",
+            ":0\r\n",
+            ":-1\r\n",
+            "$0\r\n\r\n",
+            "*0\r\n",
+            "%0\r\n",
+            "+none\r\n",
+            "*2\r\n$-1\r\n$-1\r\n",
+            "*1\r\n*-1\r\n",
+            "*2\r\n:0\r\n:0\r\n",
+        ] {
+            assert!(says_nothing(reply.as_bytes()), "{reply}");
+        }
+        for reply in
+            ["$1\r\nv\r\n", ":1\r\n", "+string\r\n", "*2\r\n$-1\r\n$1\r\nv\r\n", "#t\r\n", ",0.5\r\n", "$1\r\n_x\r\n"]
+        {
+            assert!(!says_nothing(reply.as_bytes()), "{reply}");
+        }
     }
 }
