@@ -1,10 +1,10 @@
 //! One worker's engine whose shards and apps are played by the test. Time is an argument.
-#![allow(unreachable_pub, dead_code, reason = "each test uses some of it")]
+#![allow(unreachable_pub, dead_code, unused_imports, reason = "each test uses some of it")]
 
 #[path = "engine.rs"]
 mod engine;
 
-pub use engine::{Wires, engine, pool, request};
+pub use engine::{Wires, engine, key_on, pool, request};
 use hotring::acl::{Account, Users};
 use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
 use hotring::stages::lease::{Config, Leases, Rule, Shared, Wanted};
