@@ -322,8 +322,17 @@ impl LivePool {
     /// How its nodes may be spelled in redirections, with their numbers.
     pub fn spellings(&self) -> impl Iterator<Item = (&str, u16)> {
         let nodes = self.layout.iter().filter(|layout| layout.slots.is_some()).flat_map(|layout| &layout.nodes);
-        let numbered = nodes.zip(&self.order);
-        numbered.flat_map(|(node, &number)| node.announced.iter().map(move |spelling| (spelling.as_str(), number)))
+        // Replicas too: one that has taken its primary's place is named before it is known to have.
+        let replica = |(number, of): &(u16, u16)| {
+            let at = self.order.iter().position(|own| own == of)?;
+            let Place::Server { address, .. } = &self.shards.get(usize::from(*number))?.place else { return None };
+            let node = self.layout.as_ref()?.nodes.get(at)?;
+            let known = node.replicas.iter().find(|replica| replica.address.is_same_place(address))?;
+            Some((*number, &known.announced))
+        };
+        let numbered = nodes.zip(&self.order).map(|(node, &number)| (number, &node.announced));
+        let numbered = numbered.chain(self.replicas.iter().filter_map(replica));
+        numbered.flat_map(|(number, spelled)| spelled.iter().map(move |spelling| (spelling.as_str(), number)))
     }
 
     /// Whether its servers are not known yet, since nobody has answered.

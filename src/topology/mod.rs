@@ -72,6 +72,8 @@ pub struct Replica {
     pub address: Address,
     /// Where it stands, if that is told.
     pub zone: Option<String>,
+    /// How it may be spelled in a redirection, each `host:port`, once it takes its primary's place; of a cluster only.
+    pub announced: Vec<String>,
 }
 
 impl Layout {

@@ -205,7 +205,7 @@ impl Gathered {
                 let (one, other, at) = (&primary.name, &other.name, &primary.address);
                 return Err(format!("the nodes {other} and {one} would both be at {at}: see `announce`"));
             }
-            let replica = |seen: Seen| Replica { address: seen.address, zone: seen.zone };
+            let replica = |seen: Seen| Replica { address: seen.address, zone: seen.zone, announced: seen.announced };
             let mut replicas: Vec<Replica> = replicas.into_iter().filter(|seen| seen.is_well).map(replica).collect();
             replicas.sort_by_key(|replica| replica.address.to_string());
             replicas.dedup_by(|one, other| one.address == other.address);

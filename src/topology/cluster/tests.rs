@@ -3,7 +3,7 @@
 use super::replies::{Found, info, shards, slots};
 use crate::chance::splitmix;
 use crate::resp::control::{self, Control};
-use crate::topology::{NOBODY, Replica, SLOTS};
+use crate::topology::{NOBODY, SLOTS};
 use crate::units::Address;
 use crate::upstream::topology::{Announce, Asked, TOPOLOGY_INTERVAL};
 
@@ -13,6 +13,12 @@ fn asked(announce: Vec<Announce>) -> Asked {
 
 fn at(text: &str) -> Address {
     text.parse().unwrap()
+}
+
+/// Where the second primary's replicas are, and in which zones.
+fn replicas(found: &Found) -> Vec<(String, Option<&str>)> {
+    let replicas = &found.layout.nodes[1].replicas;
+    replicas.iter().map(|replica| (replica.address.to_string(), replica.zone.as_deref())).collect()
 }
 
 /// A reply from words: `[` and `]` are an array's ends, `:1` a number, `nil`, `''` an empty text, all else a text.
@@ -108,7 +114,8 @@ fn shards_of_redis_7() {
     assert!(found.settled);
     let nodes: Vec<_> = found.layout.nodes.iter().map(|node| (node.id.as_str(), node.name.as_str())).collect();
     assert_eq!(nodes, [("aa", "127.0.0.1:7002"), ("bb", "127.0.0.1:7001"), ("ee", "127.0.0.1:7005")]);
-    assert_eq!(found.layout.nodes[1].replicas, [Replica { address: at("127.0.0.1:7003"), zone: None }]);
+    assert_eq!(replicas(&found), [("127.0.0.1:7003".into(), None)]);
+    assert_eq!(found.layout.nodes[1].replicas[0].announced, ["127.0.0.1:7003"]);
     assert_eq!(found.layout.nodes[1].announced, ["127.0.0.1:7001"]);
     for (slot, id) in
         [(0, "bb"), (8191, "bb"), (8192, "aa"), (16_000, "aa"), (16_001, "ee"), (16_002, "aa"), (16_383, "aa")]
@@ -126,7 +133,7 @@ fn shards_of_valkey_8() {
     assert_eq!(nodes, [("empty", "d.example:7001".to_owned()), ("new", "b.example:7001".to_owned())]);
     assert_eq!(owner(&found, 0), Some("new"));
     assert_eq!(found.layout.nodes[1].announced, ["b.example:7001", "10.0.0.2:7001"]);
-    assert_eq!(found.layout.nodes[1].replicas, [Replica { address: at("c.example:7001"), zone: Some("eu-2".into()) }]);
+    assert_eq!(replicas(&found), [("c.example:7001".into(), Some("eu-2"))]);
     assert!(found.settled);
 }
 
