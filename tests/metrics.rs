@@ -36,6 +36,7 @@ fn declared_and_rendered_are_the_same() {
         exporter.pool("p"),
         exporter.backend("p", "b"),
         exporter.limit("p", "l"),
+        exporter.topology("p"),
         exporter.embedded("p", "b"),
         exporter.worker(0),
         exporter.process(),
