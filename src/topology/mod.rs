@@ -196,3 +196,27 @@ pub fn resolved(config: &upstream::Config, layout: &Layout) -> upstream::Config 
         ..config.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_come_with_their_zones_and_what_the_file_says_of_these_comes_first() {
+        let at = |text: &str| text.parse::<Address>().unwrap_or_else(|_| panic!("{text}"));
+        let replica =
+            |address: &str, zone: Option<&str>| Replica { address: at(address), zone: zone.map(str::to_owned) };
+        let replicas = vec![replica("10.0.0.2:1", Some("b")), replica("10.0.0.3:1", None)];
+        let (id, name, address) = ("id".to_owned(), "10.0.0.1:1".to_owned(), at("10.0.0.1:1"));
+        let node = Node { id, name, weight: 1, address, announced: Vec::new(), replicas };
+        let mut layout = Layout { nodes: vec![node], slots: Some(vec![0; SLOTS]) };
+        let mut config = upstream::connection::tests::config();
+        config.zones = vec![(at("10.0.0.2:1"), "a".to_owned())];
+        let told = resolved(&config, &layout);
+        let zone = |zone: &str| (at("10.0.0.2:1"), zone.to_owned());
+        assert_eq!(told.zones, [zone("a"), zone("b")]);
+        assert!(told.readonly, "a node of a cluster wants to hear that it is only read from");
+        layout.slots = None;
+        assert!(!resolved(&config, &layout).readonly);
+    }
+}

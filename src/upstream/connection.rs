@@ -384,12 +384,12 @@ impl Replies {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::upstream::Servers;
 
     /// A pool's settings, as a config file that says nothing makes them.
-    pub(in crate::upstream) fn config() -> Config {
+    pub(crate) fn config() -> Config {
         Config {
             servers: Servers::Static(Vec::new()),
             topology: Default::default(),
