@@ -150,6 +150,16 @@ fn who_asks_again_loads_anew() {
     s.answer("$3\r\nnew\r\n");
     s.app(0);
     assert!(sends(&mut s, 0, "SET k newer"));
+    // Also where it has waited for another one that loads it.
+    let mut s = loading(wanted(Lease::Local));
+    writes(&mut s, 1, "DEL k", ":0\r\n");
+    s.miss(2);
+    s.miss(0);
+    assert_eq!((s.app(2).as_str(), s.app(0).as_str()), (NIL, ""));
+    writes(&mut s, 2, "SET k new", OK);
+    s.answer("$3\r\nnew\r\n");
+    assert_eq!(s.app(0), "$3\r\nnew\r\n");
+    assert!(sends(&mut s, 0, "SET k newer"));
     // But not once more than it was told to.
     let mut s = loading(wanted(Lease::Local));
     writes(&mut s, 1, "DEL k", ":0\r\n");

@@ -322,6 +322,35 @@ fn what_does_not_fit_is_not_kept() {
     });
 }
 
+#[test]
+fn one_word_of_the_shard_is_that_it_has_expired() {
+    let (wanted, shared) = (wanted(Lease::Local), Shared::new());
+    let key = Key { hash: 1, name: b"k", wanted: &wanted, rule: 0 };
+    let value = b"$1\r\n1\r\n".as_slice();
+    let expired = Expired { value: value.into(), seen: (0, 0), shard: 3, worker: 1, died: 10, until: 20, echo: true };
+    let _ = shared.with(0, |table| {
+        let is_told = |table: &hotring::stages::lease::Table| table.expired(1, 11).is_some();
+        let expire = |table: &mut hotring::stages::lease::Table| table.expire(&key, expired.clone(), 100, 11);
+        expire(table);
+        table.heard(1, 0);
+        table.heard(1, 1);
+        assert!(is_told(table), "others are told so, too");
+        table.heard(1, 1);
+        assert!(!is_told(table));
+        // The word would have come by now.
+        expire(table);
+        table.heard_all(1, 1);
+        table.heard(1, 1);
+        assert!(!is_told(table));
+        expire(table);
+        table.heard_nothing(3, 0);
+        table.heard_nothing(2, 1);
+        assert!(is_told(table));
+        table.heard_nothing(3, 1);
+        assert!(!is_told(table));
+    });
+}
+
 /// A hotring with a real server, which keeps all that is read in memory.
 fn real(at: &[String]) -> Hotring {
     let lines = ["hot_keys: {reads: near, near_all: true}", "misses: {lease: local, stale: 30s}"];
