@@ -731,7 +731,7 @@ impl Engine {
         self.in_flight += 1;
         let serial = line.expect(waiter);
         if let Some(asked) = &mut line.asked {
-            asked.keep(serial, bytes);
+            asked.keep(serial, bytes, self.order);
         }
         self.append(id, waiter.ticket.session, bytes, port);
         serial
