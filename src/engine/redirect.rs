@@ -28,10 +28,11 @@
 
 use super::hot::{Becomes, Note};
 use super::line::{Line, Owner, Ticket, Waiter};
+use super::merge::Gather;
 use super::port::Port;
 use super::{Engine, LineId, Pool};
 use crate::command::{self, Class, Spec, Tag};
-use crate::error::{Cause, MOVED_TRANSACTION, MOVING};
+use crate::error::{Cause, MOVED_TRANSACTION, MOVING, PART_MOVING};
 use crate::metrics::Redirected;
 use crate::resp::{Request, write};
 use crate::ring::{SLOTS, Slots, slot_of};
@@ -339,14 +340,16 @@ impl Engine {
             }
         }
         for (shard, slots) in gone {
-            self.disturb(number, &slots, shard);
+            self.disturb(number, &slots, shard, port);
         }
         self.send_again(number, true, port);
         self.follow_homes(port);
     }
 
     /// Slots were a shard's until now: as long as something is on its way to it, it may be for them.
-    fn disturb(&mut self, number: u16, slots: &[u16], shard: u16) {
+    fn disturb(&mut self, number: u16, slots: &[u16], shard: u16, port: &mut impl Port) {
+        // Reads that wait behind others are to leave on the connection of those.
+        self.send_all_shared(number, port);
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let Some(cluster) = &mut pool.cluster else { return };
         let mut marks = Vec::new();
@@ -435,9 +438,16 @@ impl Engine {
             && !pool.config.path.route.is_replica(shard)
         {
             pool.config.path.route.give(slot, node);
-            self.disturb(number, &[slot], shard);
+            self.disturb(number, &[slot], shard, port);
         }
-        let stays = if matches!(word, Word::Moved(..) | Word::Ask(..)) { Reply::Becomes(MOVING) } else { Reply::Stays };
+        // Of a split request another part may have run, whatever becomes of this one.
+        let split =
+            waiter.part < Waiter::FIRST_SPECIAL && self.gathers.get(waiter.link as usize).is_some_and(Gather::is_split);
+        let stays = match word {
+            _ if split => Reply::Becomes(PART_MOVING),
+            Word::Moved(..) | Word::Ask(..) => Reply::Becomes(MOVING),
+            Word::TryAgain | Word::ClusterDown => Reply::Stays,
+        };
         match owner {
             Owner::Shared if waiter.part != Waiter::ERRAND => {}
             Owner::Session(..) if Some(waiter.tag) == *EXEC => return Reply::Becomes(MOVED_TRANSACTION),
@@ -660,8 +670,10 @@ impl Engine {
         if waiter.part == Waiter::SHARED {
             waiter = self.lead_of(&waiter);
         }
+        let split =
+            waiter.part < Waiter::FIRST_SPECIAL && self.gathers.get(waiter.link as usize).is_some_and(Gather::is_split);
         let mut reply = Vec::new();
-        write::error(&mut reply, MOVING.as_bytes());
+        write::error(&mut reply, if split { PART_MOVING } else { MOVING }.as_bytes());
         let becomes = self.noted((on, 0), waiter.ticket, Some(&reply), 0);
         if let Some(line) = self.lines.get_mut(on as usize) {
             line.notes = others;
