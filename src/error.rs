@@ -80,6 +80,8 @@ pub const CROSS_SHARD: &str = "CROSSSLOT Keys in request don't hash to the same 
 pub const NO_SLOT: &str = "CLUSTERDOWN Hash slot not served";
 /// In place of a redirection that cannot be followed, or not any more.
 pub const MOVING: &str = "TRYAGAIN the slot of this key is moving from one node to another; nothing was done";
+/// The same of a part of a request that was split.
+pub const PART_MOVING: &str = "TRYAGAIN the slot of one of these keys is moving from one node to another; of the other keys the command may have run";
 /// In place of a redirection of EXEC.
 pub const MOVED_TRANSACTION: &str =
     "EXECABORT Transaction discarded because the slot of its keys has moved; nothing of it was carried out";

@@ -356,3 +356,83 @@ fn notes_of_a_write_go_with_it() {
     let held = it.engine.holdings();
     assert_eq!((held.gathers, held.errands, held.joined, it.engine.in_flight()), (0, 0, 0, 0));
 }
+
+#[test]
+fn what_comes_back_to_a_node_is_not_overtaken_there() {
+    let mut it = World::new(cluster(2), 1);
+    it.ask(0, "SET k 1");
+    it.ask(0, "SET k 2");
+    it.sent(0);
+    // The nodes contradict each other: the first is sent back behind the second, which is still on its way to the old one.
+    it.reply(0, &moved("k", 1));
+    assert_eq!(it.sent(1), "SET k 1");
+    it.reply(1, &moved("k", 0));
+    assert_eq!((it.sent(0), it.waiting()), (String::new(), 1), "it must not stand behind the second");
+    it.later(20_000);
+    assert_eq!(it.sent(0), "");
+    it.reply(0, &moved("k", 1));
+    assert_eq!((it.sent(0).as_str(), it.sent(1).as_str()), ("", "SET k 1, SET k 2"));
+    it.reply(1, "+OK");
+    it.reply(1, "+OK");
+    assert_eq!((it.told(0).as_str(), it.waiting()), ("+OK +OK", 0));
+    it.later(1);
+    assert_eq!(it.engine.holdings().troubles, 0);
+}
+
+#[test]
+fn who_waits_for_what_stands_still_elsewhere_is_told_in_time() {
+    let mut it = World::new(cluster(2), 1);
+    it.ask(0, "SET k 1");
+    it.ask(0, "GET other");
+    it.sent(0);
+    it.reply(0, &moved("k", 1));
+    it.reply(1, &moved("k", 0));
+    // The old node does not answer what is on its way to it.
+    it.later(WAIT + 1);
+    assert_eq!(it.told(0), "-TRYAGAIN the slot of this key is moving from one node to another; nothing was done");
+    assert_eq!(it.waiting(), 0);
+    it.reply(0, "$-1");
+    it.later(1);
+    assert_eq!((it.told(0).as_str(), it.engine.in_flight(), it.engine.holdings().troubles), ("$-1", 0, 0));
+}
+
+#[test]
+fn what_is_redirected_is_no_older_than_what_stands_before_it() {
+    let mut config = cluster(2);
+    config.timeout = Some(100_000);
+    let mut it = World::new(config, 2);
+    it.ask(0, "GET k");
+    it.later(40_000);
+    it.engine.set_slots(
+        0,
+        Arc::new((0..SLOTS).map(|n| u16::from(n == usize::from(slot_of(b"l")))).collect()),
+        it.now,
+        &mut it.wires,
+    );
+    it.ask(1, "GET l");
+    it.reply(0, &moved("k", 1));
+    it.later(90_000);
+    // The first that waits is answered within its time; the redirected one, which came to the node with it, has its own.
+    it.reply(1, "$1\r\nl");
+    it.later(5_000);
+    it.reply(1, "$1\r\nk");
+    assert_eq!((it.told(1).as_str(), it.told(0).as_str()), ("$1 l", "$1 k"));
+}
+
+#[test]
+fn reads_that_wait_behind_one_that_moves_are_not_overtaken() {
+    let mut config = cluster(2);
+    config.path.merging = hotring::stages::Merging::new(hotring::stages::Merge::Strict, 7).of_every_key();
+    let mut it = World::new(config, 2);
+    it.ask(0, "GET k");
+    assert_eq!(it.sent(0), "GET k");
+    it.ask(1, "GET k");
+    assert_eq!(it.sent(0), "", "it waits behind the other");
+    it.engine.set_slots(0, Arc::new(vec![1; SLOTS]), 0, &mut it.wires);
+    it.engine.flush(&mut it.wires);
+    assert_eq!(it.sent(0), "GET k", "it goes the old way, as the other has");
+    it.reply(0, &moved("k", 1));
+    assert_eq!(it.ask(1, "SET k 1"), 0, "its read may be on its way");
+    it.reply(0, &moved("k", 1));
+    assert_eq!(it.sent(1), "GET k, GET k");
+}

@@ -214,6 +214,8 @@ pub struct Holdings {
     pub arrays: usize,
     /// Requests that share another's flight.
     pub joined: usize,
+    /// Slots of clusters that requests may have gone the old way for, or wait for; those that came about together are one.
+    pub troubles: usize,
     /// Commands that wait for something to happen.
     pub blocked: u32,
     /// Empty buffers kept to be used again.
@@ -440,6 +442,7 @@ impl Engine {
             waits: self.waits.len(),
             arrays: self.arrays(),
             joined: self.joined.len(),
+            troubles: self.troubles,
             blocked: self.blocked,
             spare,
             spare_bytes,

@@ -741,7 +741,7 @@ impl Engine {
         if let Some(asked) = &mut line.asked
             && !line.arriving
         {
-            asked.keep(serial, bytes);
+            asked.keep(serial, bytes, self.order);
         }
         self.append(id, waiter.ticket.session, bytes, port);
         serial

@@ -5,12 +5,14 @@
 //! so a request that is answered so is sent again, writes too, and only then. For that the bytes of what is on its way are kept
 //! by the connections of a cluster's pool, each until its reply is there ([`Asked`]).
 //!
-//! **Order.** A session's requests for one slot are carried out in the order in which they were asked. Those that have gone the
+//! **Order.** A session's requests for one key are carried out in the order in which they were asked. Those that have gone the
 //! old way come back in that order and are sent on in it, on the same of the other node's connections. A later one must not
 //! go the new way before them: while there may be some, the slot is in *trouble*, and a session that waits for replies does not
 //! begin another request for it ([`Engine::is_in_trouble`]). A trouble ends when all that was on its way to the old node as the
-//! slot moved is answered, and nothing of it waits here. (But for TRYAGAIN: what was on its way behind such a command may be
-//! carried out before it is tried again, as with any client of a cluster.)
+//! slot moved is answered, and nothing of it waits here. Nodes that contradict each other would send earlier ones behind later
+//! ones: what has been moved before waits here, in the order in which it was asked, until all that was on its way is back. (But
+//! for this: what is on its way behind a request that a node refuses may be carried out before that is tried again, if the node
+//! has changed its mind between the two, or if that is for several keys; as with any client of a cluster.)
 //!
 //! **Bounds.** A request is sent on at once [`AT_ONCE`] times, then after growing pauses, until `redirect_wait` is over since it was
 //! first redirected; then its app is told. What waits is bounded by [`MOST_WAITING`] and [`MOST_BYTES`], what is kept of a connection by
@@ -26,12 +28,13 @@
     reason = "counters of 64 bits, numbers of connections, which the config bounds, and sizes of what is in memory"
 )]
 
-use super::hot::Note;
+use super::hot::{Becomes, Note};
 use super::line::{Line, Owner, Ticket, Waiter};
+use super::merge::Gather;
 use super::port::Port;
 use super::{Engine, LineId, Pool};
 use crate::command::{self, Class, Spec, Tag};
-use crate::error::{Cause, MOVED_TRANSACTION, MOVING};
+use crate::error::{Cause, MOVED_TRANSACTION, MOVING, PART_MOVING};
 use crate::metrics::Redirected;
 use crate::resp::{Request, write};
 use crate::ring::{SLOTS, Slots, slot_of};
@@ -65,6 +68,8 @@ pub(super) struct Asked {
 struct Kept {
     serial: u64,
     length: u32,
+    /// Its place among all that was asked.
+    order: u64,
     /// How often it was redirected before, and when first.
     hops: u8,
     since: u32,
@@ -73,11 +78,11 @@ struct Kept {
 impl Asked {
     /// Keeps a flight, whose serial is above all before it.
     #[inline]
-    pub(super) fn keep(&mut self, serial: u64, wire: &[u8]) {
-        self.keep_redirected(serial, wire, 0, 0);
+    pub(super) fn keep(&mut self, serial: u64, wire: &[u8], order: u64) {
+        self.keep_again(wire, Kept { serial, length: 0, order, hops: 0, since: 0 });
     }
 
-    fn keep_redirected(&mut self, serial: u64, wire: &[u8], hops: u8, since: u32) {
+    fn keep_again(&mut self, wire: &[u8], kept: Kept) {
         if self.bytes.len() - self.from + wire.len() > MOST_KEPT {
             return;
         }
@@ -89,7 +94,12 @@ impl Asked {
             self.from = 0;
         }
         self.bytes.extend_from_slice(wire);
-        self.flights.push_back(Kept { serial, length: wire.len() as u32, hops, since });
+        self.flights.push_back(Kept { length: wire.len() as u32, ..kept });
+    }
+
+    /// Whether some of it was redirected: it may be for slots that are others'.
+    fn has_redirected(&self) -> bool {
+        self.flights.iter().any(|kept| kept.hops > 0)
     }
 
     /// A flight is answered.
@@ -144,7 +154,7 @@ struct Trouble {
     slots: Vec<u16>,
     /// Until these connections have answered everything below these serials.
     marks: Vec<(LineId, u64)>,
-    /// In the order in which they are sent again.
+    /// In the order in which they were asked, and are sent again.
     waiting: VecDeque<Waiting>,
     /// When that is.
     due: Micros,
@@ -159,6 +169,7 @@ struct Waiting {
     slot: u16,
     wire: Vec<u8>,
     notes: Vec<(Note, Vec<u8>)>,
+    order: u64,
     hops: u8,
     since: u32,
 }
@@ -283,6 +294,11 @@ fn slot_in(wire: &[u8]) -> Option<u16> {
     Some(slot_of(request.arg(first?)?))
 }
 
+/// Whether something that was on its way is not answered yet.
+fn is_on_its_way(lines: &[Line], &(id, serial): &(LineId, u64)) -> bool {
+    lines.get(id as usize).is_some_and(|line| line.base < serial)
+}
+
 fn pause(hops: u8) -> Micros {
     (PAUSE << u32::from(hops.saturating_sub(AT_ONCE)).min(8)).min(LONGEST_PAUSE)
 }
@@ -326,21 +342,22 @@ impl Engine {
             }
         }
         for (shard, slots) in gone {
-            self.disturb(number, &slots, shard);
+            self.disturb(number, &slots, shard, port);
         }
         self.send_again(number, true, port);
         self.follow_homes(port);
     }
 
     /// Slots were a shard's until now: as long as something is on its way to it, it may be for them.
-    fn disturb(&mut self, number: u16, slots: &[u16], shard: u16) {
+    fn disturb(&mut self, number: u16, slots: &[u16], shard: u16, port: &mut impl Port) {
+        // Reads that wait behind others are to leave on the connection of those.
+        self.send_all_shared(number, port);
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let Some(cluster) = &mut pool.cluster else { return };
         let mut marks = Vec::new();
         for &id in &pool.table {
-            if let Some(line) =
-                self.lines.get(id as usize).filter(|line| line.shard == shard && !line.waiters.is_empty())
-            {
+            let Some(line) = self.lines.get(id as usize).filter(|line| !line.waiters.is_empty()) else { continue };
+            if line.shard == shard || line.asked.as_ref().is_some_and(|asked| asked.has_redirected()) {
                 marks.push((id, line.next_serial()));
             }
         }
@@ -418,8 +435,15 @@ impl Engine {
             Word::TryAgain | Word::ClusterDown => None,
         };
         let follows = pool.config.path.route.is_replica(shard);
-        self.learn(number, shard, word, node);
-        let stays = if matches!(word, Word::Moved(..) | Word::Ask(..)) { Reply::Becomes(MOVING) } else { Reply::Stays };
+        self.learn(number, shard, word, node, port);
+        // Of a split request another part may have run, whatever becomes of this one.
+        let split =
+            waiter.part < Waiter::FIRST_SPECIAL && self.gathers.get(waiter.link as usize).is_some_and(Gather::is_split);
+        let stays = match word {
+            _ if split => Reply::Becomes(PART_MOVING),
+            Word::Moved(..) | Word::Ask(..) => Reply::Becomes(MOVING),
+            Word::TryAgain | Word::ClusterDown => Reply::Stays,
+        };
         match owner {
             // A replica was not asked as the node that has the slot: who has it is asked then.
             Owner::Shared if waiter.part == Waiter::SPREAD && follows => {
@@ -432,8 +456,8 @@ impl Engine {
                 let to = node.filter(|_| whole && kept.as_ref().is_some_and(|(_, kept)| kept.hops < AT_ONCE));
                 if let (Some(on), Some((wire, kept))) = (to.and_then(|to| self.move_own(id, to, port)), kept) {
                     let notes = self.notes_of(id, serial);
-                    let (hops, since) = (kept.hops.saturating_add(1), self.now as u32);
-                    let request = Waiting { waiter: *waiter, number: 0, slot: 0, wire, notes, hops, since };
+                    let (order, hops, since) = (kept.order, kept.hops.saturating_add(1), self.now as u32);
+                    let request = Waiting { waiter: *waiter, number: 0, slot: 0, wire, notes, order, hops, since };
                     self.send_again_on(on, request, matches!(word, Word::Ask(..)), port);
                     return Reply::Taken;
                 }
@@ -460,30 +484,36 @@ impl Engine {
         let queued = cluster.of(slot).and_then(|trouble| cluster.troubles.get(usize::from(trouble)));
         let queued = queued.is_some_and(|trouble| !trouble.waiting.is_empty());
         let full = cluster.waiting >= MOST_WAITING || cluster.bytes + wire.len() > MOST_BYTES;
-        let at_once = !queued && kept.hops < AT_ONCE && node.is_some();
+        // What was moved before and is again may have been overtaken on the way.
+        let straight = kept.hops == 0 || matches!(word, Word::Ask(..));
+        let at_once = !queued && kept.hops < AT_ONCE && straight && node.is_some();
         if full && !at_once {
             return self.given_up(number, stays);
         }
         let notes = self.notes_of(id, serial);
         let hops = kept.hops.saturating_add(1);
-        let request = Waiting { waiter: *waiter, number: place, slot, wire, notes, hops, since };
+        let order = kept.order;
+        let request = Waiting { waiter: *waiter, number: place, slot, wire, notes, order, hops, since };
         match node.filter(|_| at_once) {
             Some(node) => self.send_on(number, request, node, matches!(word, Word::Ask(..)), port),
-            None => self.wait_for_slot(number, request),
+            None => {
+                self.wait_for_slot(number, request, node.is_some());
+                self.send_again(number, false, port);
+            }
         }
         Reply::Taken
     }
 
     /// What is learned from a node that says where a slot has moved to.
-    pub(super) fn learn_from(&mut self, number: u16, shard: u16, reply: &[u8]) {
+    pub(super) fn learn_from(&mut self, number: u16, shard: u16, reply: &[u8], port: &mut impl Port) {
         let Some(pool) = self.pools.get(usize::from(number)).filter(|pool| pool.cluster.is_some()) else { return };
         if let Some(word @ Word::Moved(_, node)) = Word::read(reply) {
             let node = pool.node(node, shard);
-            self.learn(number, shard, word, node);
+            self.learn(number, shard, word, node, port);
         }
     }
 
-    fn learn(&mut self, number: u16, shard: u16, word: Word<'_>, node: Option<u16>) {
+    fn learn(&mut self, number: u16, shard: u16, word: Word<'_>, node: Option<u16>, port: &mut impl Port) {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let route = &mut pool.config.path.route;
         if let (Word::Moved(slot, _), Some(node)) = (word, node)
@@ -494,7 +524,7 @@ impl Engine {
             && !route.is_replica(shard)
         {
             route.give(slot, node);
-            self.disturb(number, &[slot], shard);
+            self.disturb(number, &[slot], shard, port);
         }
     }
 
@@ -545,17 +575,22 @@ impl Engine {
     fn send_again_on(&mut self, on: LineId, request: Waiting, asking: bool, port: &mut impl Port) {
         let Some(line) = self.lines.get(on as usize) else { return };
         let timeout = self.pools.get(usize::from(line.pool)).and_then(|pool| pool.config.timeout);
-        let Waiting { mut waiter, wire, notes, hops, since, .. } = request;
-        // What it has waited for elsewhere must not make a timeout of this connection's.
-        let waited = u64::from((self.now as u32).wrapping_sub(waiter.at));
-        if timeout.is_some_and(|timeout| waited > timeout / 2) {
+        let Waiting { mut waiter, wire, notes, order, hops, since, .. } = request;
+        // What it has waited for elsewhere must not make a timeout of this connection's, where the front has waited longest.
+        let waited = |at: u32| (self.now as u32).wrapping_sub(at);
+        if timeout.is_some_and(|timeout| u64::from(waited(waiter.at)) > timeout / 2) {
             waiter.at = self.now as u32;
+        }
+        if let Some(last) = self.lines.get(on as usize).and_then(|line| line.waiters.back())
+            && waited(last.at) < waited(waiter.at)
+        {
+            waiter.at = last.at;
         }
         let session = waiter.ticket.session;
         if asking {
             let asker = Waiter {
                 ticket: Ticket { slot: 0, ..waiter.ticket },
-                at: self.now as u32,
+                at: waiter.at,
                 link: Waiter::NOBODY,
                 part: Waiter::NOBODYS,
                 tag: Tag::nameless(Class::Local),
@@ -574,13 +609,13 @@ impl Engine {
             line.notes.put(serial, note, &name);
         }
         if let Some(asked) = &mut line.asked {
-            asked.keep_redirected(serial, &wire, hops, since);
+            asked.keep_again(&wire, Kept { serial, length: 0, order, hops, since });
         }
         self.append(on, session, &wire, port);
     }
 
     /// Keeps a request until its slot has settled, or for a while.
-    fn wait_for_slot(&mut self, number: u16, request: Waiting) {
+    fn wait_for_slot(&mut self, number: u16, request: Waiting, moved: bool) {
         let now = self.now;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let Some(cluster) = &mut pool.cluster else { return };
@@ -589,12 +624,14 @@ impl Engine {
         cluster.waiting += 1;
         cluster.bytes += request.wire.len();
         let before = cluster.troubles.len();
-        let due = now + pause(request.hops);
+        // Whoever knows where to is sent there as soon as nothing is on its way.
+        let due = if moved && request.hops <= AT_ONCE { now } else { now + pause(request.hops) };
         if let Some(trouble) = cluster.trouble(request.slot) {
             if trouble.waiting.is_empty() {
                 trouble.due = due;
             }
-            trouble.waiting.push_back(request);
+            let place = trouble.waiting.partition_point(|other| other.order <= request.order);
+            trouble.waiting.insert(place, request);
         }
         self.troubles += cluster.troubles.len() - before;
     }
@@ -613,6 +650,7 @@ impl Engine {
             return;
         }
         for number in 0..self.pools.len() as u16 {
+            self.settle_slots(number);
             self.send_again(number, false, port);
             self.settle_slots(number);
         }
@@ -623,26 +661,67 @@ impl Engine {
         let now = self.now;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let Some(cluster) = &mut pool.cluster else { return };
-        let mut due = Vec::new();
-        for (_, trouble) in &mut cluster.troubles {
-            if !trouble.waiting.is_empty() && (all || trouble.due <= now) {
+        let (lines, wait) = (&self.lines, pool.config.redirect_wait);
+        let (mut due, mut over) = (Vec::new(), Vec::new());
+        for (_, trouble) in cluster.troubles.iter_mut().filter(|(_, trouble)| !trouble.waiting.is_empty()) {
+            trouble.marks.retain(|mark| is_on_its_way(lines, mark));
+            if trouble.marks.is_empty() && (all || trouble.due <= now) {
                 due.extend(trouble.waiting.drain(..));
+            } else if !trouble.marks.is_empty() {
+                let late = |request: &mut Waiting| u64::from((now as u32).wrapping_sub(request.since)) >= wait;
+                let first =
+                    trouble.waiting.iter_mut().position(|request| !late(request)).unwrap_or(trouble.waiting.len());
+                over.extend(trouble.waiting.drain(..first));
             }
         }
+        over.into_iter().for_each(|request| self.told_in_vain(number, request, port));
         for request in due {
+            self.waits_no_more(number, &request);
             let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
-            pool.counts.redirects_waiting -= 1;
-            pool.counts.redirects_waiting_bytes -= request.wire.len() as u64;
-            if let Some(cluster) = &mut pool.cluster {
-                cluster.waiting = cluster.waiting.saturating_sub(1);
-                cluster.bytes = cluster.bytes.saturating_sub(request.wire.len());
-            }
             // A slot that is nobody's may be somebody's by now: any node knows.
             let route = &pool.config.path.route;
             let lanes = u32::from(pool.config.lanes.max(1));
             let back = (request.number % pool.stride().max(1) / lanes) as u16;
             let shard = route.owner(request.slot).or_else(|| route.shards().first().copied()).unwrap_or(back);
             self.send_on(number, request, shard, false, port);
+        }
+    }
+
+    fn waits_no_more(&mut self, number: u16, request: &Waiting) {
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        pool.counts.redirects_waiting -= 1;
+        pool.counts.redirects_waiting_bytes -= request.wire.len() as u64;
+        if let Some(cluster) = &mut pool.cluster {
+            cluster.waiting = cluster.waiting.saturating_sub(1);
+            cluster.bytes = cluster.bytes.saturating_sub(request.wire.len());
+        }
+    }
+
+    /// A request has waited for long enough, and what is on its way elsewhere still keeps it from being sent.
+    fn told_in_vain(&mut self, number: u16, request: Waiting, port: &mut impl Port) {
+        self.waits_no_more(number, &request);
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
+        pool.counts.errors[Cause::Moving] += 1;
+        let on = pool.line(request.number);
+        let Some(line) = self.lines.get_mut(on as usize) else { return };
+        // What was noted of it is looked at by itself.
+        let others = std::mem::take(&mut line.notes);
+        request.notes.iter().for_each(|(note, name)| line.notes.put(0, *note, name));
+        let mut waiter = request.waiter;
+        if waiter.part == Waiter::SHARED {
+            waiter = self.lead_of(&waiter);
+        }
+        let split =
+            waiter.part < Waiter::FIRST_SPECIAL && self.gathers.get(waiter.link as usize).is_some_and(Gather::is_split);
+        let mut reply = Vec::new();
+        write::error(&mut reply, if split { PART_MOVING } else { MOVING }.as_bytes());
+        let becomes = self.noted((on, 0), waiter.ticket, Some(&reply), 0);
+        if let Some(line) = self.lines.get_mut(on as usize) {
+            line.notes = others;
+        }
+        match becomes {
+            Becomes::Withheld(held) => self.withhold(held, on, number, waiter, &reply),
+            _ => self.land(on, number, &waiter, &reply, port),
         }
     }
 
@@ -654,7 +733,7 @@ impl Engine {
         let before = troubles.len();
         let lines = &self.lines;
         troubles.retain(|_, trouble| {
-            trouble.marks.retain(|&(id, serial)| lines.get(id as usize).is_some_and(|line: &Line| line.base < serial));
+            trouble.marks.retain(|mark| is_on_its_way(lines, mark));
             let over = trouble.marks.is_empty() && trouble.waiting.is_empty();
             if over {
                 for &slot in &trouble.slots {
@@ -696,7 +775,7 @@ mod tests {
     fn what_is_on_its_way_is_kept_until_it_is_answered() {
         let mut asked = Asked::default();
         for serial in 0..10_000u64 {
-            asked.keep(serial, format!("request {serial}").as_bytes());
+            asked.keep(serial, format!("request {serial}").as_bytes(), serial);
             if serial >= 100 {
                 let answered = serial - 100;
                 if answered % 7 == 0 {
@@ -715,7 +794,7 @@ mod tests {
     #[test]
     fn what_a_connection_keeps_is_bounded() {
         let (mut asked, long) = (Asked::default(), vec![b'x'; MOST_KEPT / 4]);
-        (0..8).for_each(|serial| asked.keep(serial, &long));
+        (0..8).for_each(|serial| asked.keep(serial, &long, serial));
         assert!(asked.bytes.len() <= MOST_KEPT);
         assert!(asked.take(3).is_some() && asked.take(4).is_none());
     }

@@ -94,7 +94,7 @@ impl Engine {
         let first = line.next_serial();
         if let Some(asked) = &mut line.asked {
             for (serial, flight) in (first..).zip(flights) {
-                asked.keep(serial, flight);
+                asked.keep(serial, flight, self.order);
             }
         }
         line.waiters.extend(kept);

@@ -69,7 +69,7 @@ impl Engine {
                 if line.owner != Owner::Ear {
                     return Err(None);
                 }
-                self.heard(id, reply);
+                self.heard(id, reply, port);
                 continue;
             }
             let Some(mut waiter) = line.waiters.pop_front() else { return Err(None) };

@@ -7,6 +7,7 @@ use super::verdict::Deal;
 use hotring::engine::SessionId;
 use hotring::engine::line::Dialect;
 use hotring::resp::write;
+use hotring::stages::Micros;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 
@@ -105,6 +106,10 @@ pub struct Pending {
     pub down: bool,
     /// Then: whether sessions have all the connections of a home that they may have for themselves.
     pub crowded: bool,
+    /// Then: the time.
+    pub at: Micros,
+    /// Then: whether a key's slot was nobody's.
+    pub unserved: bool,
 }
 
 impl fmt::Debug for Pending {
@@ -166,8 +171,12 @@ pub struct App {
     /// Its transaction, as far as it was answered.
     pub deal: Deal,
     /// By place: a moment that lies before everything it asks of it from now on, since its requests to one shard run in
-    /// the order in which it made them.
-    pub seen: HashMap<usize, Moment>,
+    /// the order in which it made them. In a cluster for each key.
+    pub seen: HashMap<(usize, Vec<u8>), Moment>,
+    /// Slots in which what is judged was overtaken by others.
+    pub loose: BTreeSet<u16>,
+    /// The shards are a cluster's: how long a request waits for its slot to have settled.
+    pub redirect_wait: Option<Micros>,
 }
 
 /// What an app may ask for.
@@ -220,6 +229,8 @@ impl App {
             speaks_resp3: false,
             deal: Deal::default(),
             seen: HashMap::new(),
+            loose: BTreeSet::new(),
+            redirect_wait: (plan.cluster > 0).then_some(plan.redirect_wait),
         }
     }
 
@@ -234,6 +245,8 @@ impl App {
             lines: Vec::new(),
             down: false,
             crowded: false,
+            at: 0,
+            unserved: false,
         };
         self.pending.push_back(pending);
     }

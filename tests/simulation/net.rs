@@ -1,6 +1,7 @@
 //! The sockets: pipes of some capacity that take what fits, break, and are seen to be broken only later.
 
 use super::chance::Chance;
+use super::cluster::Refusals;
 use super::server::Conn;
 use hotring::engine::line::{Dialect, Line, Owner};
 use hotring::engine::port::{Port, Taken};
@@ -69,6 +70,8 @@ pub struct LineEnd {
     pub closed: bool,
     /// What is written now meets an error, and not a void.
     pub refuses: bool,
+    /// What a node of a cluster refused on it.
+    pub refusals: Refusals,
 }
 
 /// All sockets.
@@ -103,6 +106,7 @@ impl LineEnd {
             buffer: Vec::new(),
             closed: false,
             refuses: false,
+            refusals: Refusals::default(),
         }
     }
 

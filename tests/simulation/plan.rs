@@ -1,12 +1,13 @@
 //! What one run is like: how many of everything, how narrow, how unlucky.
 
 use super::chance::Chance;
+use super::cluster::Cluster;
 use super::truth::DATABASES;
 use hotring::acl::Users;
 use hotring::engine::PoolConfig;
 use hotring::engine::window::Bounds;
 use hotring::resp::Limits;
-use hotring::ring::{Distribution, KeyHash, Shard};
+use hotring::ring::{Distribution, KeyHash, Shard, Slots};
 use hotring::stages::lease::{Config, Lease, Leases, Shared, Wanted};
 use hotring::stages::{Coalesce, Health, HealthConfig, Merge, Merging, Micros, Path, Placement, Route, Way};
 use hotring::units::Secret;
@@ -59,10 +60,16 @@ pub struct Plan {
     pub reloads: usize,
     /// Of those that find a key missing one is told so.
     pub leases: bool,
+    /// The shards are a cluster's nodes; one in so many steps befalls it. 0 is never.
+    pub cluster: usize,
+    /// The last of them is not known from the start.
+    pub hidden: bool,
+    /// How long a request waits for its slot to have settled.
+    pub redirect_wait: Micros,
 }
 
 impl Plan {
-    pub fn draw(chance: &mut Chance) -> Self {
+    pub fn draw(chance: &mut Chance, seed: u64) -> Self {
         let mut plan = Self {
             pools: chance.pick(&[1, 1, 2]),
             shards: 1 + chance.below(5),
@@ -93,7 +100,13 @@ impl Plan {
             flushes: chance.pick(&[2, 6, 14]),
             reloads: chance.pick(&[0, 0, 400, 60]),
             leases: false,
+            cluster: 0,
+            hidden: false,
+            redirect_wait: 2_000_000,
         };
+        if Self::is_cluster(seed) {
+            plan.in_cluster(&mut Chance::new(seed ^ 0xc2));
+        }
         // No draw of its own, so that seeds mean what they meant. What all workers share does not outlive a reload here; and
         // who asks for more behind a read that waits sees that carried out first, as docs/misses.md says.
         plan.leases = plan.reloads == 0 && plan.apps.is_multiple_of(3);
@@ -107,8 +120,28 @@ impl Plan {
         plan
     }
 
+    /// Whether its shards are a cluster's. Drawn apart, so that the other seeds mean what they meant.
+    pub fn is_cluster(seed: u64) -> bool {
+        Chance::new(seed ^ 0xc1).one_in(4)
+    }
+
+    fn in_cluster(&mut self, chance: &mut Chance) {
+        self.cluster = chance.pick(&[8, 20, 60, 200]);
+        (self.pools, self.shards) = (1, 2 + chance.below(3));
+        // What all workers share does not outlive a reload here.
+        self.hidden = self.shards > 2 && chance.one_in(3) && !self.apps.is_multiple_of(3);
+        self.redirect_wait = chance.pick(&[2_000_000, 2_000_000, 20_000, 1_000]);
+        (self.eject, self.lies, self.reloads, self.databases) = (false, false, 0, 1);
+        (self.deals, self.channels, self.stream) = (0, false, 1 << 20);
+        self.pending = chance.pick(&[1, 3, 10, 200]);
+        self.burst = chance.pick(&[1, 2, 5, 30]);
+        self.hot = chance.below(3) > 0;
+        // Frequent faults hide the rest.
+        self.faults = chance.pick(&[0, 0, 2000, 300]);
+    }
+
     pub fn pool(&self, number: usize) -> PoolConfig {
-        let all: Vec<u16> = (0..self.shards as u16).collect();
+        let all: Vec<u16> = (0..(self.shards - usize::from(self.hidden)) as u16).collect();
         self.pool_of(number, &all)
     }
 
@@ -121,10 +154,20 @@ impl Plan {
 
     /// The pool with these of its shards.
     pub fn pool_of(&self, number: usize, members: &[u16]) -> PoolConfig {
+        self.pool_with(
+            number,
+            members,
+            (self.cluster > 0).then(|| Cluster::first(self.shards - usize::from(self.hidden))),
+        )
+    }
+
+    /// The same, with such slots.
+    pub fn pool_with(&self, number: usize, members: &[u16], slots: Option<Slots>) -> PoolConfig {
+        let nodes = if self.cluster > 0 { Cluster::names(members.len()) } else { Vec::new() };
         let names: Vec<String> = (0..self.shards).map(|shard| format!("s{shard}")).collect();
         let placement = Placement {
             pins: Vec::new(),
-            slots: None,
+            slots,
             numbers: members.to_vec(),
             shards: members.iter().map(|&n| Shard { name: names[usize::from(n)].clone(), weight: 1 }).collect(),
             hash: KeyHash::Fnv1a_64,
@@ -166,9 +209,9 @@ impl Plan {
             users: Arc::new(
                 Users::new(&[], self.password.then(|| Secret::new("secret")).as_ref()).expect("a password"),
             ),
-            follows: false,
-            nodes: Vec::new(),
-            redirect_wait: 2_000_000,
+            follows: self.cluster > 0,
+            nodes,
+            redirect_wait: self.redirect_wait,
             path: Path {
                 route: Route::new(placement, lanes),
                 hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),

@@ -13,6 +13,8 @@ pub struct Conn {
     /// Distinguishes it from others of that number.
     pub serial: u64,
     pub dialect: Dialect,
+    /// It may ask for what is being moved here, once.
+    pub asking: bool,
     /// What waits for EXEC.
     queue: Option<Vec<Vec<Vec<u8>>>>,
     /// EXEC is to be refused.
@@ -200,6 +202,10 @@ impl Truth {
         let get = |truth: &Self, key: &[u8]| truth.nodes[place].keys.get(key).and_then(Timeline::last);
         match args[0].to_ascii_uppercase().as_slice() {
             b"PING" => write::simple(out, b"PONG"),
+            b"ASKING" => {
+                conn.asking = true;
+                write::simple(out, b"OK");
+            }
             b"SELECT" => {
                 conn.dialect.db = std::str::from_utf8(args[1]).unwrap().parse().unwrap();
                 assert!(usize::from(conn.dialect.db) < DATABASES);

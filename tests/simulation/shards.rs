@@ -1,11 +1,13 @@
 //! The shards, their connections, and what can befall both. The proxy's side is as in `upstream::connection`.
 
+use super::cluster::Refusals;
 use super::net::Link;
 use super::server::Conn;
 use super::wire;
 use super::world::World;
 use hotring::engine::line::Owner;
 use hotring::error::{Cause, Failure};
+use hotring::resp::write;
 
 const LOST: Failure = Failure { cause: Cause::Lost, reason: "connection reset" };
 const REFUSED: Failure = Failure { cause: Cause::Connect, reason: "connection refused" };
@@ -47,7 +49,27 @@ impl World {
             }
             let Some((args, length)) = wire::request(&end.query[at..]) else { break };
             let before = replies.len();
-            self.truth.execute(end.node, &mut end.conn, &args, self.now, &mut replies);
+            let asking = std::mem::take(&mut end.conn.asking);
+            let refusal = self.cluster.as_mut().and_then(|c| c.refusal(end.node, asking, &args, &self.truth));
+            if let Some(cluster) = &mut self.cluster {
+                cluster.looked_at(&mut end.refusals, &args, refusal.is_some(), self.truth.moment + 1);
+            }
+            if let (Some(_), Some(tale)) = (&self.cluster, &mut self.tale) {
+                let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+                let told = refusal.as_deref().unwrap_or("carried out");
+                tale.push_back(format!("{:>6}   line {line}, {}: {words:?} {told}", self.truth.moment, end.node));
+            }
+            if let Some(text) = refusal {
+                self.truth.moment += 1;
+                write::error(&mut replies, text.as_bytes());
+            } else {
+                // All nodes of a cluster have what is one to apps.
+                let place = if self.cluster.is_some() { 0 } else { end.node };
+                self.truth.execute(place, &mut end.conn, &args, self.now, &mut replies);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.ran(end.node, &args, &self.truth);
+                }
+            }
             if lies && replies.len() > before && !end.ear && self.chance.one_in(200) {
                 self.truth.lied[end.node] = self.truth.moment;
                 replies.truncate(before);
@@ -87,7 +109,15 @@ impl World {
         let Some((args, length)) = wire::request(bytes) else {
             return !std::mem::take(bytes).is_empty();
         };
-        self.truth.execute(node, conn, &args, self.now, &mut Vec::new());
+        let asking = std::mem::take(&mut conn.asking);
+        let refused = self.cluster.as_mut().and_then(|c| c.refusal(node, asking, &args, &self.truth)).is_some();
+        if !refused {
+            let place = if self.cluster.is_some() { 0 } else { node };
+            self.truth.execute(place, conn, &args, self.now, &mut Vec::new());
+            if let Some(cluster) = &mut self.cluster {
+                cluster.ran(node, &args, &self.truth);
+            }
+        }
         bytes.drain(..length);
         self.truth.subscribed.retain(|heard| heard.serial != conn.serial);
         if conn.waits.take().is_some() {
@@ -134,7 +164,7 @@ impl World {
                 self.note(|| format!("shard {node} stands still"));
             }
             // It dies with all its data.
-            4 => {
+            4 if self.cluster.is_none() => {
                 self.truth.moment += 1;
                 self.truth.wipe(node);
                 self.ghosts[node].1.clear();
@@ -242,6 +272,8 @@ impl World {
         buffer.extend(end.outbox.drain(..n));
         let received = self.engine.receive(id, &buffer, self.now, &mut self.net);
         self.rung |= self.engine.is_dirty();
+        let inside = self.engine.line(id).expect("a line");
+        self.net.lines[line].refusals.known(inside.base, inside.next_serial());
         self.note(|| format!("line {line}: {n} bytes read: {received:?}"));
         match received {
             Ok((consumed, need)) => {
@@ -310,6 +342,8 @@ impl World {
                 end.doomed = false;
                 self.connects += 1;
                 end.conn = Conn::new(line, self.connects, end.dialect);
+                let first = self.engine.line(id).expect("a line").base;
+                end.refusals = Refusals::after(first);
                 self.truth.moment += 1;
                 self.engine.connected(id, self.now);
                 self.rung |= self.engine.is_dirty();

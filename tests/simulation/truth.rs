@@ -178,7 +178,7 @@ impl Truth {
             panic!("write {number} was acknowledged and never ran");
         };
         assert_eq!(place, node, "write {number} ran on another shard");
-        assert!(at >= from, "write {number} ran before it was asked for");
+        assert!(at >= from, "write {number} ran at {at}, before {from}");
         at
     }
 

@@ -3,6 +3,12 @@
 use super::app::{App, Pair, Pending, Wish, uncertain};
 use super::truth::{DATABASES, Moment, Truth, same, unique};
 use super::wire::{self, Reply};
+use hotring::ring::slot_of;
+use hotring::stages::Micros;
+use std::collections::BTreeMap;
+
+/// When each connection broke last, the time, and in a cluster when requests for a slot were overtaken last.
+pub type Around<'a> = (&'a [Moment], Micros, Option<&'a BTreeMap<u16, Moment>>);
 
 /// A transaction, as far as it was answered, and what was watched for it.
 #[derive(Default)]
@@ -22,20 +28,33 @@ pub struct Deal {
 }
 
 impl App {
-    fn since(&self, node: usize, taken: Moment) -> Moment {
-        self.seen.get(&node).map_or(taken, |seen| taken.max(*seen))
+    /// Where requests run in order: in a shard's database; in a cluster for each key.
+    fn order(&self, node: usize, key: &[u8]) -> (usize, Vec<u8>) {
+        (node, if self.redirect_wait.is_some() { key.to_vec() } else { Vec::new() })
     }
 
-    fn saw(&mut self, node: usize, at: Moment) {
-        let seen = self.seen.entry(node).or_default();
+    fn since(&self, node: usize, key: &[u8], taken: Moment) -> Moment {
+        self.seen.get(&self.order(node, key)).map_or(taken, |seen| taken.max(*seen))
+    }
+
+    fn saw(&mut self, node: usize, key: &[u8], at: Moment) {
+        let order = self.order(node, key);
+        // What others overtook on their connection says nothing of when those were carried out.
+        if self.redirect_wait.is_some() && self.loose.contains(&slot_of(key)) {
+            return;
+        }
+        let seen = self.seen.entry(order).or_default();
         *seen = at.max(*seen);
     }
 
-    /// Judges the reply to the oldest request. `faults` tells when each connection broke last.
-    pub fn judge(&mut self, reply: &Reply<'_>, wire: &[u8], truth: &mut Truth, faults: &[Moment]) {
+    /// Judges the reply to the oldest request.
+    pub fn judge(&mut self, reply: &Reply<'_>, wire: &[u8], truth: &mut Truth, around: Around<'_>) {
+        let (faults, now, overtaken) = around;
         let asked = self.pending.pop_front().expect("a reply that nobody asked for");
         let taken = asked.taken.unwrap_or_else(|| panic!("answered before it was asked: {asked:?}"));
         self.asked -= 1;
+        let late = overtaken.into_iter().flatten().filter(|(_, at)| **at >= taken);
+        self.loose = late.map(|(slot, _)| *slot).collect();
         let told = format!("{:?} to {:?}", String::from_utf8_lossy(wire), asked);
         if matches!(asked.wish, Wish::Watch(_) | Wish::Multi) {
             self.deal.since.get_or_insert(taken);
@@ -48,6 +67,21 @@ impl App {
             let text = String::from_utf8_lossy(text);
             if text.starts_with("ERR shard s") || text.starts_with("ERR no shard is left") {
                 return self.excused(&text, &asked, since, truth, faults);
+            }
+            if let Some(wait) = self.redirect_wait
+                && (text.starts_with("TRYAGAIN ") || text.starts_with("CLUSTERDOWN "))
+            {
+                let unserved = asked.unserved && text == "CLUSTERDOWN Hash slot not served";
+                assert!(unserved || now - asked.at >= wait, "told too early: {told}");
+                let keys = asked.wish.keys();
+                let split =
+                    !matches!(asked.wish, Wish::Setnx(_)) && keys.iter().any(|k| slot_of(k) != slot_of(keys[0]));
+                assert!(!split || unserved || text.ends_with("may have run"), "{told}");
+                return if split && !unserved {
+                    uncertain(&asked.wish, truth);
+                } else {
+                    self.refused(&asked, truth);
+                };
             }
             if text.starts_with("ERR all ") && text.ends_with("are in use; nothing was sent") {
                 assert!(asked.crowded, "{told}");
@@ -234,7 +268,7 @@ impl App {
                 let Reply::Integer(sum) = reply else { panic!("{told}") };
                 let could = |there: bool| {
                     let each = keys.iter().enumerate().map(|(index, key)| {
-                        let since = self.since(home(index), taken);
+                        let since = self.since(home(index), key, taken);
                         truth.when(home(index), key, since, &|value| value.is_some() == there).is_some()
                     });
                     each.filter(|could| *could).count() as i64
@@ -255,7 +289,9 @@ impl App {
                     assert!(taken_key, "{told}");
                 }
                 Reply::Error(b"CROSSSLOT Keys in request don't hash to the same slot") => {
-                    assert!((1..pairs.len()).any(|index| home(index) != home(0)), "{told}");
+                    let slots = |index: usize| self.redirect_wait.map(|_| slot_of(&pairs[index].0));
+                    let apart = |index: usize| home(index) != home(0) || slots(index) != slots(0);
+                    assert!((1..pairs.len()).any(apart), "{told}");
                     pairs.iter().for_each(|(_, value)| truth.not_written(value));
                 }
                 _ => panic!("{told}"),
@@ -270,24 +306,24 @@ impl App {
                     Reply::Error(b"ERR value is not an integer or out of range") => None,
                     _ => panic!("{told}"),
                 };
-                let since = self.since(home(0), taken);
+                let since = self.since(home(0), key, taken);
                 let Some(at) = truth.run_with(home(0), "INCR", key, since, result) else { panic!("{told}") };
                 truth.claim(home(0), "INCR", key, since);
-                self.saw(home(0), at);
+                self.saw(home(0), key, at);
             }
             Wish::Del(keys) => {
                 let Reply::Integer(sum) = reply else { panic!("{told}") };
                 let (mut least, mut most) = (0, 0);
                 for (index, key) in keys.iter().enumerate() {
                     let node = home(index);
-                    let since = self.since(node, taken);
+                    let since = self.since(node, key, taken);
                     truth.claim(node, "DEL", key, since);
                     let none = truth.run_with(node, "DEL", key, since, Some(0));
                     let one = truth.run_with(node, "DEL", key, since, Some(1));
                     least += i64::from(none.is_none());
                     most += i64::from(one.is_some());
                     let first = none.into_iter().chain(one).min().unwrap_or(since);
-                    self.saw(node, first);
+                    self.saw(node, key, first);
                 }
                 assert!((least..=most).contains(sum), "{told}");
             }
@@ -313,7 +349,7 @@ impl App {
                 let index = keys.iter().position(|asked| asked == key).unwrap_or_else(|| panic!("{told}"));
                 let number = unique(element).expect("an element with its number") as i64;
                 let at = truth.claim_element(home(index), key, taken, number);
-                self.saw(home(index), at.unwrap_or_else(|| panic!("an element that nobody took, or two: {told}")));
+                self.saw(home(index), key, at.unwrap_or_else(|| panic!("an element that nobody took, or two: {told}")));
             }
             Wish::Publish(channel, value) => {
                 assert!(matches!(reply, Reply::Integer(0..)), "{told}");
@@ -351,14 +387,14 @@ impl App {
         fits: &dyn Fn(Option<&[u8]>) -> bool,
         told: &str,
     ) {
-        let since = self.since(node, taken);
+        let since = self.since(node, key, taken);
         match truth.when(node, key, since, fits) {
-            Some(at) => self.saw(node, at),
+            Some(at) => self.saw(node, key, at),
             // Who waits while servers are ejected, or return, is told by the one where the key lives by then.
             None if self.moves
                 && self.nodes().any(|other| {
                     let place = other * DATABASES + node % DATABASES;
-                    truth.when(place, key, self.since(place, taken), fits).is_some()
+                    truth.when(place, key, self.since(place, key, taken), fits).is_some()
                 }) => {}
             None => {
                 panic!("{} was never so since {since} (now {}): {told}", String::from_utf8_lossy(key), truth.moment)
@@ -367,10 +403,11 @@ impl App {
     }
 
     fn wrote(&mut self, pairs: &[Pair], homes: &[Option<usize>], taken: Moment, truth: &Truth) {
-        for ((_, value), home) in pairs.iter().zip(homes) {
+        for ((key, value), home) in pairs.iter().zip(homes) {
             let node = home.expect("written, and there was no shard");
-            let at = truth.acknowledged(node, value, taken);
-            self.saw(node, at);
+            let from = if self.redirect_wait.is_some() { self.since(node, key, taken) } else { taken };
+            let at = truth.acknowledged(node, value, from);
+            self.saw(node, key, at);
         }
     }
 

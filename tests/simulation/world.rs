@@ -2,6 +2,7 @@
 
 use super::app::{App, Habits, Pending, Wish, uncertain};
 use super::chance::Chance;
+use super::cluster::Cluster;
 use super::net::{AppEnd, LineEnd, Net};
 use super::plan::Plan;
 use super::server::Conn;
@@ -9,6 +10,7 @@ use super::truth::{DATABASES, Moment, Truth};
 use super::wire;
 use hotring::engine::line::{Dialect, Line, Owner, State};
 use hotring::engine::{Engine, Then};
+use hotring::ring::slot_of;
 use hotring::stages::Micros;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -20,6 +22,8 @@ pub struct World {
     pub engine: Engine,
     pub net: Net,
     pub truth: Truth,
+    /// Of the shards, if they are one.
+    pub cluster: Option<Cluster>,
     pub apps: Vec<Option<App>>,
     pub now: Micros,
     pub numbers: u64,
@@ -51,7 +55,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let plan = Plan::draw(&mut chance);
+        let plan = Plan::draw(&mut chance, seed);
         let mut engine = Engine::new(1, 1);
         for pool in 0..plan.pools {
             engine.add_pool(plan.pool(pool));
@@ -80,6 +84,7 @@ impl World {
             engine,
             net,
             truth: Truth::new(nodes),
+            cluster: (plan.cluster > 0).then(|| Cluster::new(&plan)),
             apps,
             now: 1,
             numbers: 0,
@@ -145,6 +150,9 @@ impl World {
         if self.plan.reloads > 0 && self.chance.one_in(self.plan.reloads) {
             return self.reload();
         }
+        if self.plan.cluster > 0 && self.chance.one_in(self.plan.cluster) {
+            return self.cluster_changes();
+        }
         if self.chance.below(100) < self.plan.flushes {
             return self.flush();
         }
@@ -178,7 +186,7 @@ impl World {
                 pool: app.pool,
                 password: self.plan.password,
                 long: self.plan.long,
-                scripts: !self.plan.eject,
+                scripts: !self.plan.eject && self.plan.cluster == 0,
                 hot: self.plan.hot,
                 deals: self.plan.deals,
                 channels: self.plan.channels && !self.plan.eject,
@@ -279,7 +287,8 @@ impl World {
                     at += length;
                     continue;
                 }
-                app.judge(&reply, &arrived[at..at + length], &mut self.truth, &self.faults);
+                let overtaken = self.cluster.as_ref().map(|cluster| &cluster.overtaken);
+                app.judge(&reply, &arrived[at..at + length], &mut self.truth, (&self.faults, self.now, overtaken));
                 at += length;
             }
             self.net.apps[index].arrived = arrived[at..].to_vec();
@@ -401,6 +410,7 @@ impl World {
         while let Some(pending) = app.pending.get_mut(app.asked).filter(|p| p.start < app.taken) {
             let shards: Vec<Option<u16>> = match &pending.wish {
                 Wish::Script(..) => vec![Some(numbers[0])],
+                wish if self.cluster.is_some() => wish.keys().iter().map(|key| route.owner(slot_of(key))).collect(),
                 wish => wish.keys().iter().map(|key| ring.shard_of(key).map(|n| numbers[usize::from(n)])).collect(),
             };
             let path = self.engine.path(pool as u16).expect("a pool");
@@ -409,6 +419,10 @@ impl World {
                 assert!(!ejected, "an ejected shard is in the ring");
             }
             pending.taken = Some(self.truth.moment);
+            pending.at = self.now;
+            if let Some(tale) = self.tale.as_mut().filter(|_| self.cluster.is_some()) {
+                tale.push_back(format!("{:>6}   app {index} asks {pending:?}", self.truth.moment));
+            }
             match pending.wish {
                 Wish::Select(db) => app.dialect.db = db,
                 Wish::Hello(resp3) => app.dialect.resp3 = resp3,
@@ -418,6 +432,18 @@ impl World {
             let Dialect { db, resp3 } = app.dialect;
             let place = |shard: u16| (base + usize::from(shard)) * DATABASES + usize::from(db);
             pending.homes = shards.iter().map(|shard| shard.map(place)).collect();
+            if self.cluster.is_some() {
+                // What is one to apps; and it may go to any of the nodes before it is answered.
+                pending.unserved = shards.contains(&None);
+                pending.homes = vec![Some(0); shards.len()];
+                let own = |&(&(_, number, _, other), _): &(&(u16, u32, u16, bool), &u32)| {
+                    number % lanes == app.lane && other == resp3
+                };
+                pending.lines = self.shared.iter().filter(own).map(|(_, line)| *line).collect();
+                pending.down = pending.lines.iter().any(|&line| is_down(line));
+                app.asked += 1;
+                continue;
+            }
             let line = |shard: &u16| self.shared[&(pool as u16, u32::from(*shard) * lanes + app.lane, db, resp3)];
             pending.lines = shards.iter().flatten().map(line).collect();
             if matches!(pending.wish, Wish::Subscribe(_)) {

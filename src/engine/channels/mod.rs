@@ -344,7 +344,7 @@ impl Engine {
     }
 
     /// What a shard says to an ear.
-    pub(super) fn heard(&mut self, id: LineId, frame: &[u8]) {
+    pub(super) fn heard(&mut self, id: LineId, frame: &[u8], port: &mut impl Port) {
         let Some((pool, shard)) = self.lines.get(id as usize).map(|line| (line.pool, line.shard)) else { return };
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) else { return };
@@ -353,7 +353,7 @@ impl Engine {
             let cluster = place.cluster.is_some();
             if cluster && frame.starts_with(b"-MOVED ") {
                 let name = ear.expected.pop_front();
-                return self.is_heard_elsewhere(pool, shard, name, Some(frame));
+                return self.is_heard_elsewhere(pool, shard, name, Some(frame), port);
             }
             // An error: the oldest subscription that waits is not allowed, say.
             if frame.first() == Some(&b'-')
@@ -376,7 +376,7 @@ impl Engine {
                 let topic = place.channels.topics.get(&name);
                 // Not asked for: its slot has left.
                 if topic.is_some_and(|topic| topic.confirmed.contains(&shard)) {
-                    self.is_heard_elsewhere(pool, shard, Some(name), None);
+                    self.is_heard_elsewhere(pool, shard, Some(name), None, port);
                 }
                 return;
             }
@@ -399,9 +399,16 @@ impl Engine {
 
     /// A node of a cluster does not tell, or not any more, of what is published to a name: another one does.
     #[cold]
-    fn is_heard_elsewhere(&mut self, pool: u16, shard: u16, name: Option<Name>, moved: Option<&[u8]>) {
+    fn is_heard_elsewhere(
+        &mut self,
+        pool: u16,
+        shard: u16,
+        name: Option<Name>,
+        moved: Option<&[u8]>,
+        port: &mut impl Port,
+    ) {
         if let Some(moved) = moved {
-            self.learn_from(pool, shard, moved);
+            self.learn_from(pool, shard, moved, port);
         }
         self.wish(pool);
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
