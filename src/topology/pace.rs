@@ -6,8 +6,11 @@
 use crate::chance::splitmix;
 use std::time::Duration;
 
-/// The least time between two questions, and the wait after the first that changed nothing.
+/// The least time between two questions with a reason.
 const LEAST: Duration = Duration::from_millis(500);
+/// So many answers that change nothing are waited for at that pace: a failover is seen within a second of its end, if it takes
+/// no more than a minute.
+const PATIENCE: u32 = 120;
 /// The most that it grows to while answers change nothing.
 const MOST: Duration = Duration::from_secs(5);
 /// The most that it grows to while something is known to be missing.
@@ -19,6 +22,8 @@ const SPREAD: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
+    /// Answers since one changed something, or was asked for without a reason.
+    in_vain: u32,
     chance: u64,
 }
 
@@ -26,7 +31,7 @@ impl Pace {
     /// `seed` is where chance begins.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { gap: LEAST, chance: seed }
+        Self { gap: LEAST, in_vain: 0, chance: seed }
     }
 
     /// How long after an answer it is asked again without a reason: `interval`, a fifth more or less.
@@ -43,12 +48,19 @@ impl Pace {
     /// There was an answer, or none. One that changed something may be the first of several.
     pub fn answered(&mut self, changed: bool, settled: bool) {
         let most = if settled { MOST } else { UNSETTLED };
-        self.gap = if changed { LEAST } else { (self.gap * 2).min(most) };
+        if changed {
+            self.rested();
+            return;
+        }
+        self.in_vain = self.in_vain.saturating_add(1);
+        if self.in_vain > PATIENCE {
+            self.gap = (self.gap * 2).min(most);
+        }
     }
 
     /// It was asked without a reason: what comes next is no repetition.
     pub fn rested(&mut self) {
-        self.gap = LEAST;
+        (self.gap, self.in_vain) = (LEAST, 0);
     }
 
     fn share(&mut self, of: Duration) -> Duration {
@@ -70,6 +82,9 @@ mod tests {
             assert!(wait >= LEAST * 3 / 4 && wait <= LEAST * 5 / 4, "{wait:?}");
             assert!(one.wait(LEAST * 2) <= SPREAD);
         }
+        (0..PATIENCE).for_each(|_| one.answered(false, true));
+        // Still within a second.
+        assert!(one.wait(Duration::ZERO) <= LEAST * 5 / 4);
         (0..10).for_each(|_| one.answered(false, true));
         assert!(one.wait(Duration::ZERO) >= MOST * 3 / 4 && one.wait(Duration::ZERO) <= MOST * 5 / 4);
         one.answered(false, false);

@@ -2,10 +2,10 @@
 
 use super::link::{Gone, Link, Reply};
 use super::model::{Counter, Fate, Fault, Queue, Register};
+use super::names::Names;
 use super::workload::{Sample, Shared};
 use crate::support::{FOREVER, now, wire};
 use hotring::chance::splitmix;
-use hotring::ring::{Distribution, KeyHash, Ring, Shard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +16,14 @@ const COUNTERS: usize = 2;
 /// Between two tries of whoever is refused.
 const PATIENCE: Duration = Duration::from_millis(3);
 /// What an app may be told by a server that is about to stop or has just begun.
-const SERVERS_OWN: [&str; 2] = ["LOADING", "ERR max number of clients reached"];
+const SERVERS_OWN: [&str; 5] =
+    ["LOADING", "ERR max number of clients reached", "CLUSTERDOWN ", "TRYAGAIN ", "UNBLOCKED "];
+/// What who asks for a transaction or blocks is told by a cluster that moves its keys: it has to be asked for anew.
+const MOVED: [&str; 3] = [
+    "EXECABORT Transaction discarded because the slot of its keys has moved",
+    "EXECABORT Transaction discarded because of previous errors",
+    "UNBLOCKED ",
+];
 
 /// An app's keys on one shard.
 #[derive(Default)]
@@ -26,6 +33,8 @@ struct Keys {
     /// Two counters that only ever change together.
     pair: Vec<(String, Counter)>,
     queue: (String, Queue),
+    /// Elements may be moved to it late.
+    moves_late: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -49,28 +58,30 @@ pub(crate) struct App {
     ending: bool,
     /// Got an error just now.
     refused: bool,
+    /// The spells of doubt as the last request was sent.
+    asked: Vec<u64>,
 }
 
 impl App {
     pub(crate) fn new(number: u64, shared: Arc<Shared>) -> Self {
-        let servers = shared.generations.len();
-        let shards: Vec<Shard> = (0..servers).map(|n| Shard { name: format!("s{n}"), weight: 1 }).collect();
-        let ring = Ring::new(&shards, &[], KeyHash::Fnv1a_64, Distribution::Ketama, None);
-        let home = |key: &str| usize::from(ring.shard_at(ring.position(key.as_bytes()), 0).unwrap());
-        let mut names = (0u64..).map(|n| format!("{n}:{}:app{number}", shared.seed));
-        let keys = (0..servers)
-            .map(|shard| {
-                let mut name = || names.find(|name| home(name) == shard).unwrap();
-                Keys {
-                    registers: (0..REGISTERS).map(|_| (name(), Register::default())).collect(),
-                    counters: (0..COUNTERS).map(|_| (name(), Counter::default())).collect(),
-                    pair: (0..2).map(|_| (name(), Counter::default())).collect(),
-                    queue: (name(), Queue::default()),
-                }
+        let mut names = Names::new(&shared.homes, shared.seed, number);
+        let keys = (0..shared.generations.len())
+            .map(|shard| Keys {
+                // In a cluster the first two are in one slot.
+                registers: [names.some(shard, 2), names.some(shard, 1), names.some(shard, 1)]
+                    .into_iter()
+                    .flatten()
+                    .map(|name| (name, Register::default()))
+                    .collect(),
+                counters: (0..COUNTERS).map(|_| (names.one(shard), Counter::default())).collect(),
+                pair: names.some(shard, 2).into_iter().map(|name| (name, Counter::default())).collect(),
+                queue: (names.one(shard), Queue::default()),
+                moves_late: false,
             })
             .collect();
         let chance = splitmix(shared.seed ^ (number << 32));
-        Self { shared, chance, keys, link: None, popper: None, ending: false, refused: false }
+        let asked = vec![0; shared.doubts.len()];
+        Self { shared, chance, keys, link: None, popper: None, ending: false, refused: false, asked }
     }
 
     /// Works until it is told to stop, then checks that all it knows of is there.
@@ -95,6 +106,11 @@ impl App {
         }
         self.ending = true;
         self.read_back();
+        for keys in &self.keys {
+            let registers = keys.registers.iter().map(|(_, register)| register.undone);
+            let counters = keys.counters.iter().chain(&keys.pair).map(|(_, counter)| counter.undone);
+            self.shared.undone(registers.chain(counters).sum::<u64>() + keys.queue.1.undone);
+        }
         samples
     }
 
@@ -115,6 +131,17 @@ impl App {
 
     fn generation(&self, shard: usize) -> u64 {
         self.shared.generations[shard].load(Ordering::Acquire)
+    }
+
+    /// The spells of doubt of all shards.
+    fn doubts(&self) -> Vec<u64> {
+        self.shared.doubts.iter().map(|doubt| doubt.load(Ordering::Acquire)).collect()
+    }
+
+    /// Whether what is told now is about a shard that was in doubt meanwhile.
+    fn is_in_doubt(&self, shard: usize) -> bool {
+        let now = self.shared.doubts[shard].load(Ordering::Acquire);
+        self.asked[shard] % 2 == 1 || self.asked[shard] != now
     }
 
     fn draw_op(&mut self) -> Op {
@@ -147,6 +174,8 @@ impl App {
         let lot = splitmix(self.shared.seed ^ (number << 8) ^ shard as u64);
         let length = match (register == REGISTERS - 1, lot % 10) {
             (true, 0..=4) => 16 * 1024 + lot / 16 % 50_000,
+            // What is passed on while it arrives is not sent again, and a cluster's redirections of it are not followed.
+            (true, _) if self.shared.homes.are_slots() => 300_000 + lot / 16 % 500_000,
             (true, _) => 500_000 + lot / 16 % 1_600_000,
             _ => lot / 16 % 200,
         };
@@ -195,6 +224,7 @@ impl App {
     /// Asks for all of it at once; says whether all of it went well.
     fn ask(&mut self, ops: &[Op]) -> bool {
         let generations: Vec<u64> = (0..self.keys.len()).map(|shard| self.generation(shard)).collect();
+        self.asked = self.doubts();
         let bytes: Vec<u8> = ops.iter().flat_map(|op| self.encode(op)).collect();
         let Some(mut link) = self.link.take() else { return false };
         // Who cannot send may have been answered all the same.
@@ -230,6 +260,17 @@ impl App {
                 if told_all { Fate::Not } else { Fate::MayHaveRun }
             }
             Ok(Reply::Error(text)) => {
+                // One that blocks waits at its node and for nothing else.
+                let is_moved = MOVED.iter().any(|begin| text.starts_with(begin))
+                    || asked == "BLPOP" && text.starts_with("CLUSTERDOWN ");
+                if self.shared.homes.are_slots() && is_moved {
+                    self.shared.excused(text);
+                    return Fate::Not;
+                }
+                let mut concerned = shard.map_or(0..self.keys.len(), |shard| shard..shard + 1);
+                if self.shared.homes.are_slots() && !concerned.any(|shard| self.is_in_doubt(shard)) {
+                    self.shared.untimely(&format!("{}: {text}", asked.split('(').next().unwrap_or_default()));
+                }
                 if !self.ending {
                     self.shared.failed(shard, text);
                 }
@@ -257,7 +298,7 @@ impl App {
     fn settle(&mut self, op: &Op, reply: &Result<Reply, Gone>, generations: &[u64]) -> bool {
         match (op, reply) {
             (Op::Set(shard, register, number), Ok(Reply::Line(ok))) if ok == "OK" => {
-                self.keys[*shard].registers[*register].1.wrote(*number, Fate::Done, generations[*shard]);
+                self.wrote(*shard, *register, *number, Fate::Done, generations);
                 self.shared.done(*shard);
             }
             (Op::Get(shard, register), Ok(reply @ (Reply::Text(_) | Reply::Nothing))) => {
@@ -266,18 +307,24 @@ impl App {
             }
             (Op::Count(shard, counter), Ok(Reply::Number(count))) => {
                 let seen = (generations[*shard], self.generation(*shard));
+                let is_in_doubt = self.is_in_doubt(*shard);
                 let (key, counter) = &mut self.keys[*shard].counters[*counter];
+                counter.doubt(is_in_doubt);
                 let (before, fault) = (format!("{counter:?}"), counter.counted(*count as u64, seen));
+                counter.settle(is_in_doubt);
                 self.shared.told(fault, || format!("INCR {key}: {count} with {before}"));
                 self.shared.done(*shard);
             }
             (Op::GetCount(shard, counter), Ok(reply @ (Reply::Text(_) | Reply::Nothing))) => {
                 let seen = (generations[*shard], self.generation(*shard));
+                let is_in_doubt = self.is_in_doubt(*shard);
                 let (key, counter) = &mut self.keys[*shard].counters[*counter];
+                counter.doubt(is_in_doubt);
                 let count =
                     if let Reply::Text(text) = reply { String::from_utf8_lossy(text).into() } else { "0".to_owned() };
                 let before = format!("{counter:?}");
                 let fault = count.parse().map_or(Err(Fault::Wrong), |count| counter.read(count, seen));
+                counter.settle(is_in_doubt);
                 self.shared.told(fault, || format!("GET {key}: {count} with {before}"));
                 self.shared.done(*shard);
             }
@@ -288,7 +335,7 @@ impl App {
             }
             (Op::MultiSet(keys), Ok(Reply::Line(ok))) if ok == "OK" => {
                 for &(shard, register, number) in keys {
-                    self.keys[shard].registers[register].1.wrote(number, Fate::Done, generations[shard]);
+                    self.wrote(shard, register, number, Fate::Done, generations);
                 }
             }
             _ => {
@@ -301,12 +348,12 @@ impl App {
                 let fate = self.fate(&format!("{op:?}"), shard, reply);
                 match op {
                     &Op::Set(shard, register, number) => {
-                        self.keys[shard].registers[register].1.wrote(number, fate, generations[shard]);
+                        self.wrote(shard, register, number, fate, generations);
                     }
                     &Op::Count(shard, counter) => self.keys[shard].counters[counter].1.missed(fate),
                     Op::MultiSet(keys) => {
                         for &(shard, register, number) in keys {
-                            self.keys[shard].registers[register].1.wrote(number, fate, generations[shard]);
+                            self.wrote(shard, register, number, fate, generations);
                         }
                     }
                     _ => {}
@@ -317,10 +364,23 @@ impl App {
         true
     }
 
+    /// A register was written to, or was not.
+    fn wrote(&mut self, shard: usize, register: usize, number: u64, fate: Fate, generations: &[u64]) {
+        let is_in_doubt = self.is_in_doubt(shard);
+        let register = &mut self.keys[shard].registers[register].1;
+        register.doubt(is_in_doubt);
+        register.wrote(number, fate, generations[shard]);
+        if fate == Fate::Done {
+            register.settle(is_in_doubt);
+        }
+    }
+
     /// A register was read.
     fn saw(&mut self, shard: usize, register: usize, reply: &Reply, generations: &[u64]) {
         let seen = (generations[shard], self.generation(shard));
+        let is_in_doubt = self.is_in_doubt(shard);
         let (key, register) = &mut self.keys[shard].registers[register];
+        register.doubt(is_in_doubt);
         let number = match reply {
             Reply::Nothing => Some(0),
             Reply::Text(text) => number_of(key, text),
@@ -328,6 +388,7 @@ impl App {
         };
         let before = format!("{register:?}");
         let fault = number.map_or(Err(Fault::Wrong), |number| register.read(number, seen));
+        register.settle(is_in_doubt);
         self.shared.told(fault, || {
             let mut got = format!("{number:?} in {reply:?}");
             got.truncate(200);
@@ -343,6 +404,7 @@ impl App {
     /// Counts twice within a transaction: both or neither.
     fn count_both(&mut self, shard: usize) -> bool {
         let asked = self.generation(shard);
+        self.asked = self.doubts();
         let Some(mut link) = self.link.take() else { return false };
         let [one, two] = [0, 1].map(|n| wire(&["INCR", &self.keys[shard].pair[n].0]));
         let bytes = [wire(&["MULTI"]), one, two, wire(&["EXEC"])].concat();
@@ -373,8 +435,11 @@ impl App {
             && let [Reply::Number(one), Reply::Number(two)] = values[..]
         {
             let before = format!("{:?}", self.keys[shard].pair);
+            let is_in_doubt = self.is_in_doubt(shard);
             for pair in &mut self.keys[shard].pair {
+                pair.1.doubt(is_in_doubt);
                 let fault = if one == two { pair.1.counted(one as u64, seen) } else { Err(Fault::Wrong) };
+                pair.1.settle(is_in_doubt);
                 self.shared.told(fault, || format!("transaction: {one} {two} with {before}"));
             }
             self.shared.done(shard);
@@ -394,18 +459,38 @@ impl App {
         let (Some(mut link), Some(mut popper)) = (self.link.take(), self.popper.take()) else { return };
         let shard = self.draw(self.keys.len() as u64) as usize;
         let asked = self.generation(shard);
+        self.asked = self.doubts();
+        // In a cluster half of them go to another list of the same slot first.
+        let moves = self.shared.homes.are_slots() && self.draw(2) == 0;
         let (name, queue) = &mut self.keys[shard].queue;
         queue.last += 1;
         let (name, number) = (name.clone(), queue.last);
+        let list = if moves { inbox(&name) } else { name.clone() };
         let blocks = popper.send(&wire(&["BLPOP", &name, "1"]));
-        let pushed = link.send(&wire(&["LPUSH", &name, &number.to_string()])).and_then(|()| link.reply());
+        let mut pushed = link.send(&wire(&["LPUSH", &list, &number.to_string()])).and_then(|()| link.reply());
         let fate = match &pushed {
             Ok(Reply::Number(_)) => {
                 self.shared.done(shard);
-                Fate::Done
+                // Redis may undo it.
+                if self.is_in_doubt(shard) { Fate::MayHaveRun } else { Fate::Done }
             }
             other => self.fate("LPUSH", Some(shard), other),
         };
+        if moves && matches!(pushed, Ok(Reply::Number(_))) {
+            let request = wire(&["LMOVE", &list, &name, "RIGHT", "LEFT"]);
+            pushed = link.send(&request).and_then(|()| link.reply());
+            match &pushed {
+                Ok(Reply::Text(_)) => self.shared.done(shard),
+                Ok(Reply::Nothing) if self.keys[shard].moves_late || self.is_in_doubt(shard) => {}
+                Ok(Reply::Nothing) => {
+                    self.shared.tell(Fault::Lost, format!("LMOVE {list}: nothing, {number} was pushed"))
+                }
+                other => {
+                    let fate = self.fate("LMOVE", Some(shard), other);
+                    self.keys[shard].moves_late |= fate == Fate::MayHaveRun;
+                }
+            }
+        }
         if pushed.is_ok() {
             self.link = Some(link);
         }
@@ -429,9 +514,10 @@ impl App {
     }
 
     fn took(&mut self, shard: usize, element: &[u8]) {
+        let is_in_doubt = self.is_in_doubt(shard);
         let (name, queue) = &mut self.keys[shard].queue;
         let number = String::from_utf8_lossy(element).parse().unwrap_or(0);
-        let fault = queue.popped(number);
+        let fault = if is_in_doubt { queue.popped_in_doubt(number) } else { queue.popped(number) };
         self.shared.told(fault, || format!("pop of {name}: {number} with {queue:?}"));
     }
 
@@ -455,15 +541,20 @@ impl App {
 
     fn drain(&mut self, shard: usize) -> bool {
         let Some(mut link) = self.link.take() else { return false };
-        let request = wire(&["LPOP", &self.keys[shard].queue.0]);
-        loop {
-            match link.send(&request).and_then(|()| link.reply()) {
-                Ok(Reply::Text(element)) => self.took(shard, &element),
-                Ok(Reply::Nothing) => break,
-                other => {
-                    let fate = self.fate("LPOP", Some(shard), &other);
-                    self.keys[shard].queue.1.missed(fate);
-                    return false;
+        self.asked = self.doubts();
+        let name = &self.keys[shard].queue.0;
+        let moves = self.shared.homes.are_slots();
+        for list in [moves.then(|| inbox(name)), Some(name.clone())].into_iter().flatten() {
+            let request = wire(&["LPOP", &list]);
+            loop {
+                match link.send(&request).and_then(|()| link.reply()) {
+                    Ok(Reply::Text(element)) => self.took(shard, &element),
+                    Ok(Reply::Nothing) => break,
+                    other => {
+                        let fate = self.fate("LPOP", Some(shard), &other);
+                        self.keys[shard].queue.1.missed(fate);
+                        return false;
+                    }
                 }
             }
         }
@@ -484,6 +575,11 @@ impl App {
             self.shared.wait(PATIENCE);
         }
     }
+}
+
+/// Where elements of a list come from, in its slot.
+fn inbox(list: &str) -> String {
+    format!("{list}:in")
 }
 
 /// A value that tells whose it is and which, and whether all of it is there.

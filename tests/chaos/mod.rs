@@ -2,14 +2,17 @@
 #![allow(dead_code, unused_imports, reason = "each program uses its part")]
 
 mod app;
+mod cluster;
 mod link;
 mod model;
+mod names;
 mod process;
 mod stand;
 mod workload;
 
+pub(crate) use cluster::{ClusterStand, GRACE, Mover};
 pub(crate) use link::{Gone, Link, Reply};
 pub(crate) use model::Fault;
 pub(crate) use process::Process;
 pub(crate) use stand::{DURABLE, IMPATIENT, Stand};
-pub(crate) use workload::{Counts, Plan, Sample, USUAL, Workload};
+pub(crate) use workload::{Counts, Homes, Plan, Sample, USUAL, Workload};

@@ -3,6 +3,10 @@
 //! Promises: who is told `+OK` finds it again; who is told `nothing was sent` does not; who is told `the command may have run`,
 //! or nothing, finds it or not, and at any later time, since a network may deliver it late, but once. A shard that was
 //! restarted empty has a new generation: its keys may then be gone, since that is its own doing.
+//!
+//! A shard whose primary fails is in *doubt* from then on until its replica has taken over: Redis may undo what it acknowledges
+//! meanwhile, and promises the rest. So a key that was written or read in such a spell may be found as it was at any moment
+//! of it, until it is asked for after it; from then on nothing of that is forgiven any more.
 
 use std::collections::BTreeSet;
 
@@ -36,9 +40,27 @@ pub(crate) struct Register {
     known: u64,
     may: Vec<u64>,
     generation: u64,
+    /// What it held at moments of a spell of doubt, and may hold again.
+    doubtful: Vec<u64>,
+    /// How often it did.
+    pub(crate) undone: u64,
 }
 
 impl Register {
+    /// What is told next was asked or is answered in a spell of doubt, or was not.
+    pub(crate) fn doubt(&mut self, is_in_doubt: bool) {
+        if is_in_doubt && !self.doubtful.contains(&self.known) {
+            self.doubtful.push(self.known);
+        }
+    }
+
+    /// What was told was told of after a spell of doubt, or was not: it is over.
+    pub(crate) fn settle(&mut self, is_in_doubt: bool) {
+        if !is_in_doubt {
+            self.doubtful.clear();
+        }
+    }
+
     pub(crate) fn wrote(&mut self, number: u64, fate: Fate, generation: u64) {
         match fate {
             Fate::Done => (self.known, self.generation) = (number, generation),
@@ -53,6 +75,8 @@ impl Register {
         if number != self.known {
             if let Some(at) = self.may.iter().position(|&may| may == number) {
                 self.may.remove(at);
+            } else if self.doubtful.contains(&number) {
+                self.undone += 1;
             } else if number != 0 || self.generation == answered {
                 judged = Err(if number > self.known { Fault::Wrong } else { Fault::Lost });
             }
@@ -70,9 +94,27 @@ pub(crate) struct Counter {
     /// How often more it may have been, or may still be.
     may: u64,
     generation: u64,
+    /// The least and the most that it was known to be at in a spell of doubt.
+    doubtful: Option<(u64, u64)>,
+    pub(crate) undone: u64,
 }
 
 impl Counter {
+    /// As a register's.
+    pub(crate) fn doubt(&mut self, is_in_doubt: bool) {
+        if is_in_doubt {
+            let (least, most) = self.doubtful.unwrap_or((self.known, self.known));
+            self.doubtful = Some((least.min(self.known), most.max(self.known)));
+        }
+    }
+
+    /// As a register's.
+    pub(crate) fn settle(&mut self, is_in_doubt: bool) {
+        if !is_in_doubt {
+            self.doubtful = None;
+        }
+    }
+
     /// An INCR was answered.
     pub(crate) fn counted(&mut self, value: u64, generations: (u64, u64)) -> Result<(), Fault> {
         self.is_at(value, 1, generations)
@@ -92,6 +134,8 @@ impl Counter {
         let mut judged = Ok(());
         if (least..=least + self.may).contains(&value) {
             self.may -= value - least;
+        } else if self.doubtful.is_some_and(|(least, most)| (least + mine..=most + mine + self.may).contains(&value)) {
+            self.undone += 1;
         } else if self.generation == answered || !(mine..=mine + self.may).contains(&value) {
             judged = Err(if value < least { Fault::Lost } else { Fault::Twice });
         }
@@ -108,6 +152,9 @@ pub(crate) struct Queue {
     there: Vec<(u64, u64)>,
     may: BTreeSet<u64>,
     popped: BTreeSet<u64>,
+    /// Pops that may be undone: their elements may be popped once more.
+    doubtful: BTreeSet<u64>,
+    pub(crate) undone: u64,
     /// Pops that may have taken an element along.
     missed: usize,
     /// Elements that were there and are not, though nobody was told of them.
@@ -132,11 +179,21 @@ impl Queue {
             return Err(Fault::Wrong);
         }
         if !self.popped.insert(number) {
-            return Err(Fault::Twice);
+            if !self.doubtful.remove(&number) {
+                return Err(Fault::Twice);
+            }
+            self.undone += 1;
         }
         self.there.retain(|&(there, _)| there != number);
         self.may.remove(&number);
         Ok(())
+    }
+
+    /// An element was popped in a spell of doubt.
+    pub(crate) fn popped_in_doubt(&mut self, number: u64) -> Result<(), Fault> {
+        let judged = self.popped(number);
+        self.doubtful.insert(number);
+        judged
     }
 
     /// A pop was not answered.
@@ -198,4 +255,36 @@ fn a_queue_knows_who_took_what() {
     assert_eq!(one.is_empty(0), Ok(()), "one pop may have taken it");
     one.pushed(4, Fate::Done, 0);
     assert_eq!(one.is_empty(0), Err(Fault::Lost));
+}
+
+#[test]
+fn what_was_in_doubt_may_be_undone_and_no_more() {
+    let mut one = Register::default();
+    for number in 1..=3 {
+        one.doubt(number > 1);
+        one.wrote(number, Fate::Done, 0);
+    }
+    assert_eq!(one.clone().read(2, (0, 0)), Ok(()));
+    one.doubt(true);
+    assert_eq!(one.read(1, (0, 0)), Ok(()), "it was so before");
+    one.settle(true);
+    assert_eq!(one.clone().read(0, (0, 0)), Err(Fault::Lost), "that was acknowledged earlier");
+    assert_eq!((one.read(1, (0, 0)), one.undone), (Ok(()), 1));
+    one.settle(false);
+    assert_eq!(one.read(3, (0, 0)), Err(Fault::Wrong), "it is over");
+    let mut one = Counter::default();
+    for count in 1..=5 {
+        one.doubt(count > 2);
+        assert_eq!(one.counted(count, (0, 0)), Ok(()));
+    }
+    assert_eq!(one.clone().read(1, (0, 0)), Err(Fault::Lost));
+    assert_eq!(one.clone().counted(7, (0, 0)), Err(Fault::Twice));
+    assert_eq!(one.read(2, (0, 0)), Ok(()));
+    one.settle(false);
+    assert_eq!(one.counted(4, (0, 0)), Err(Fault::Twice));
+    let mut one = Queue { last: 2, ..Queue::default() };
+    one.pushed(1, Fate::Done, 0);
+    assert_eq!(one.popped_in_doubt(1), Ok(()));
+    assert_eq!(one.popped(1), Ok(()));
+    assert_eq!(one.popped(1), Err(Fault::Twice));
 }

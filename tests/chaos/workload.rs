@@ -4,6 +4,7 @@ use super::app::App;
 use super::model::Fault;
 use crate::support::{FOREVER, now};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -31,6 +32,28 @@ pub(crate) struct Plan {
 pub(crate) const USUAL: Plan =
     Plan { apps: 6, seed: 1, rest: Duration::from_micros(300), deep: true, large: true, record: false };
 
+/// Where keys are.
+#[derive(Clone, Debug)]
+pub(crate) enum Homes {
+    /// On so many shards named `s0`, `s1` ...
+    Ring(usize),
+    /// In slots of a cluster, some of each of its primaries.
+    Slots(Vec<Range<u16>>),
+}
+
+impl Homes {
+    fn count(&self) -> usize {
+        match self {
+            Self::Ring(count) => *count,
+            Self::Slots(ranges) => ranges.len(),
+        }
+    }
+
+    pub(crate) fn are_slots(&self) -> bool {
+        matches!(self, Self::Slots(_))
+    }
+}
+
 /// A request about one shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
@@ -50,6 +73,11 @@ pub(crate) struct Counts {
     /// Requests on connections that ended, and connections that were refused.
     pub(crate) closed: u64,
     pub(crate) refused: u64,
+    /// Elements and values that were acknowledged in a spell of doubt and undone.
+    pub(crate) undone: u64,
+    /// Errors about shards that nothing was wrong with as they were asked, and when the last of all errors was told.
+    pub(crate) untimely: BTreeMap<String, u64>,
+    pub(crate) last_error: Duration,
     /// Error texts, and how often each was seen.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: BTreeMap<Fault, u64>,
@@ -60,6 +88,9 @@ pub(crate) struct Shared {
     pub(crate) address: Mutex<String>,
     /// Odd while a shard is being emptied; two more than before when it is.
     pub(crate) generations: Vec<AtomicU64>,
+    /// Odd while a shard is in doubt.
+    pub(crate) doubts: Vec<AtomicU64>,
+    pub(crate) homes: Homes,
     /// Whether who is closed has been told all: what was not answered has not run.
     pub(crate) drains: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -87,12 +118,31 @@ impl Shared {
     }
 
     pub(crate) fn failed(&self, shard: Option<usize>, text: &str) {
+        let told = self.began.elapsed();
         self.count(|counts| {
             counts.requests += 1;
+            counts.last_error = told;
             *counts.errors.entry(text.to_owned()).or_default() += 1;
             if let Some(shard) = shard {
                 counts.failed[shard] += 1;
             }
+        });
+    }
+
+    /// An error that a shard in good health must not give.
+    pub(crate) fn untimely(&self, text: &str) {
+        self.count(|counts| *counts.untimely.entry(text.to_owned()).or_default() += 1);
+    }
+
+    pub(crate) fn undone(&self, count: u64) {
+        self.count(|counts| counts.undone += count);
+    }
+
+    /// An error in Redis' own words that is no failure: the command has to be given anew.
+    pub(crate) fn excused(&self, text: &str) {
+        self.count(|counts| {
+            counts.requests += 1;
+            *counts.errors.entry(text.to_owned()).or_default() += 1;
         });
     }
 
@@ -134,10 +184,18 @@ pub(crate) struct Workload {
 impl Workload {
     /// Over so many shards named `s0`, `s1` ...
     pub(crate) fn start(address: &str, shards: usize, plan: Plan) -> Self {
+        Self::at(address, Homes::Ring(shards), plan)
+    }
+
+    /// Keys are where this says.
+    pub(crate) fn at(address: &str, homes: Homes, plan: Plan) -> Self {
+        let shards = homes.count();
         let counts = Counts { done: vec![0; shards], failed: vec![0; shards], ..Counts::default() };
         let shared = Arc::new(Shared {
             address: Mutex::new(address.to_owned()),
             generations: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            doubts: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            homes,
             drains: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             seed: plan.seed,
@@ -187,6 +245,11 @@ impl Workload {
         self.shared.generations[shard].fetch_add(1, Ordering::AcqRel);
         empty();
         self.shared.generations[shard].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// From now on, Redis may undo what a shard acknowledges; or no longer.
+    pub(crate) fn turn(&self, shard: usize) {
+        self.shared.doubts[shard].fetch_add(1, Ordering::AcqRel);
     }
 
     /// Has all apps read back what they know.
