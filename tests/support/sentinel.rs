@@ -3,7 +3,7 @@
 //! All periods of the sentinels are made short, so that a failover takes a second or two and not half a minute.
 
 use super::redis::Process;
-use super::{Client, Redis, Scratch, eventually, free_port};
+use super::{Client, Fake, Redis, Scratch, eventually, free_port, wire};
 use std::process::Command;
 
 /// What the sentinels of a test are like.
@@ -115,6 +115,29 @@ impl Watch {
     }
 }
 
+/// A sentinel that says of every name that its primary is there, in this epoch, and of itself that it is another one each time.
+pub(crate) fn liar(address: &str, epoch: u64) -> Fake {
+    let (host, port) = address.split_once(':').unwrap();
+    let place = wire(&[host, port]);
+    let page = wire(&["config-epoch", &epoch.to_string()]);
+    let id = wire(&[format!("liar-{address}")])[4..].to_vec();
+    Fake::start(move |visit| {
+        while let Some(request) = visit.request() {
+            let words: Vec<_> = request.iter().map(|word| String::from_utf8_lossy(word).to_uppercase()).collect();
+            let reply = match words.get(1).map(String::as_str) {
+                Some("GET-MASTER-ADDR-BY-NAME") => place.clone(),
+                Some("MASTER") => page.clone(),
+                Some("MYID") => id.clone(),
+                Some("REPLICAS" | "SENTINELS") => b"*0\r\n".to_vec(),
+                _ => wire(&["subscribe", "+switch-master", "1"]),
+            };
+            if !visit.send(&reply) {
+                return;
+            }
+        }
+    })
+}
+
 /// Whether the server at this address says that it is a replica whose link is up.
 pub(crate) fn is_replica(address: &str) -> bool {
     let Ok(mut client) = Client::try_connect(address) else { return false };
@@ -186,9 +209,9 @@ impl Sentinel {
         self.client().expect("the sentinel runs").ask(words)
     }
 
-    /// Its connections, but for the one that asks.
-    pub(crate) fn connections(&self) -> usize {
-        self.ask("CLIENT LIST").lines().filter(|line| line.starts_with("id=")).count() - 1
+    /// How many listen to it, sentinels not counted: they listen to servers.
+    pub(crate) fn listeners(&self) -> usize {
+        self.ask("CLIENT LIST").lines().filter(|line| line.starts_with("id=") && !line.contains(" sub=0 ")).count()
     }
 
     /// A field of what it says of a name.
