@@ -5,6 +5,7 @@
 use super::redis::Process;
 use super::{Client, Fake, Redis, Scratch, eventually, free_port, wire};
 use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// What the sentinels of a test are like.
 #[derive(Clone, Default)]
@@ -19,11 +20,32 @@ pub(crate) struct Manner {
     pub(crate) password: Option<String>,
 }
 
+/// One at a time: servers that get no turn are taken for dead, and then there is a failover that nobody has asked for.
+struct Turn;
+
+static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+impl Turn {
+    fn take() -> Self {
+        let taken = TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *TAKEN.1.wait_while(taken, |taken| *taken).unwrap_or_else(PoisonError::into_inner) = true;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        TAKEN.1.notify_one();
+    }
+}
+
 /// Sentinels, and the servers that they watch over.
 pub(crate) struct Watch {
     pub(crate) sentinels: Vec<Sentinel>,
     /// Each monitored name with its servers; the first one was the primary at the beginning.
     pub(crate) groups: Vec<(String, Vec<Redis>)>,
+    _turn: Turn,
 }
 
 /// One sentinel.
@@ -42,6 +64,7 @@ impl Watch {
 
     /// The same in this manner; returns when all sentinels know of each other and of all replicas.
     pub(crate) fn with(sentinels: usize, names: &[&str], manner: &Manner) -> Self {
+        let turn = Turn::take();
         let mut groups = Vec::new();
         for name in names {
             let arguments = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
@@ -56,7 +79,7 @@ impl Watch {
         }
         let quorum = sentinels / 2 + 1;
         let sentinels: Vec<Sentinel> = (0..sentinels).map(|_| Sentinel::start(&groups, quorum, manner)).collect();
-        let watch = Self { sentinels, groups };
+        let watch = Self { sentinels, groups, _turn: turn };
         let others = watch.sentinels.len() - 1;
         for sentinel in &watch.sentinels {
             for (name, servers) in &watch.groups {
@@ -105,27 +128,45 @@ impl Watch {
     /// Has another primary chosen while the old one is well, and says where it is; the old one follows it then.
     pub(crate) fn failover(&self, name: &str) -> String {
         let old = self.primary(name).expect("the sentinels agree");
+        let new = self.primary_after_failover(name);
+        eventually("the old primary follows the new one", || is_replica(&old));
+        new
+    }
+
+    /// The same without looking after the old one.
+    pub(crate) fn primary_after_failover(&self, name: &str) -> String {
+        let old = self.primary(name).expect("the sentinels agree");
         eventually("a failover is begun", || {
             let mut running = self.sentinels.iter().filter(|sentinel| sentinel.process.is_some());
             running.next().unwrap().ask(&format!("SENTINEL FAILOVER {name}")).starts_with("+OK")
         });
-        let new = self.primary_after(name, &old);
-        eventually("the old primary follows the new one", || is_replica(&old));
-        new
+        self.primary_after(name, &old)
     }
 }
 
 /// A sentinel that says of every name that its primary is there, in this epoch, and of itself that it is another one each time.
 pub(crate) fn liar(address: &str, epoch: u64) -> Fake {
-    let (host, port) = address.split_once(':').unwrap();
-    let place = wire(&[host, port]);
+    telling(Arc::new(Mutex::new(address.to_owned())), epoch)
+}
+
+/// One that says when asked where the primary is, and tells nothing by itself.
+pub(crate) fn quiet(address: Arc<Mutex<String>>) -> Fake {
+    telling(address, 1)
+}
+
+fn telling(address: Arc<Mutex<String>>, epoch: u64) -> Fake {
     let page = wire(&["config-epoch", &epoch.to_string()]);
-    let id = wire(&[format!("liar-{address}")])[4..].to_vec();
+    let address_at_first = address.lock().unwrap().clone();
+    let id = wire(&[format!("fake-{address_at_first}")])[4..].to_vec();
     Fake::start(move |visit| {
         while let Some(request) = visit.request() {
             let words: Vec<_> = request.iter().map(|word| String::from_utf8_lossy(word).to_uppercase()).collect();
             let reply = match words.get(1).map(String::as_str) {
-                Some("GET-MASTER-ADDR-BY-NAME") => place.clone(),
+                Some("GET-MASTER-ADDR-BY-NAME") => {
+                    let address = address.lock().unwrap();
+                    let (host, port) = address.split_once(':').unwrap();
+                    wire(&[host, port])
+                }
                 Some("MASTER") => page.clone(),
                 Some("MYID") => id.clone(),
                 Some("REPLICAS" | "SENTINELS") => b"*0\r\n".to_vec(),
