@@ -9,7 +9,7 @@ use crate::live::{Live, Place};
 use crate::upstream::connection::{self, Target};
 use crate::upstream::dial::{Gate, Names, Resolver, System};
 use crate::upstream::probe::Lobby;
-use crate::upstream::{self, Server, Servers};
+use crate::upstream::{self, Server, Servers, Topology};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -85,11 +85,13 @@ impl Lines {
                 let aim = targets.get_mut(usize::from(number));
                 let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
                 let gate = before.filter(|gate| gate.is_as(&config));
+                let follows = pool.replicas.iter().any(|&(replica, _)| replica == number);
                 let target = Rc::new(Target {
                     pool: pool.pool.name.as_str().into(),
                     name: self.names.of(&server.address),
                     gate: gate.unwrap_or_else(|| Gate::new(&config, self.seed ^ u64::from(number))),
                     server,
+                    master: !follows && matches!(config.topology, Topology::Sentinel { .. }),
                     config: Rc::clone(&config),
                     readonly,
                 });

@@ -13,6 +13,7 @@ use crate::topology::{Answer, Layout, NOBODY, Settings, Source};
 use crate::units::Millis;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -242,19 +243,7 @@ impl Asker {
         // Where nothing is known, or what is known is not as it should be, that is a reason by itself.
         let mut again = self.known.is_none();
         loop {
-            let idle = self.pace.idle(self.interval);
-            let wished = again
-                || tokio::select! {
-                    () = sleep(idle) => false,
-                    () = self.bell.notified() => true,
-                    () = self.source.heard() => true,
-                };
-            if wished {
-                let since = Duration::from_micros(clock.now().saturating_sub(last));
-                sleep(self.pace.wait(since)).await;
-                // Who rang meanwhile is answered by what is asked now.
-                let _ = timeout(Duration::ZERO, self.bell.notified()).await;
-            }
+            let wished = self.rest(again, || Duration::from_micros(clock.now().saturating_sub(last))).await;
             let answer = timeout(self.longest, self.source.ask()).await;
             let answer = answer.unwrap_or_else(|_| Err("nobody has answered in time".into()));
             last = clock.now();
@@ -273,6 +262,35 @@ impl Asker {
                 return;
             }
         }
+    }
+}
+
+impl Asker {
+    /// Waits until it is time to ask; says whether there is a reason. `since` tells how long ago the last answer was.
+    async fn rest(&mut self, again: bool, since: impl Fn() -> Duration) -> bool {
+        let (mut wished, mut hurry) = (again, false);
+        let wait = if again { self.pace.wait(since()) } else { self.pace.idle(self.interval) };
+        let mut wait = pin!(sleep(wait));
+        loop {
+            tokio::select! {
+                () = &mut wait => break,
+                () = self.bell.notified(), if !wished => {
+                    wait.set(sleep(self.pace.wait(since())));
+                    wished = true;
+                }
+                switched = self.source.heard(), if !hurry => {
+                    if switched {
+                        wait.set(sleep(self.pace.soon(since())));
+                    } else if !wished {
+                        wait.set(sleep(self.pace.wait(since())));
+                    }
+                    (wished, hurry) = (true, switched);
+                }
+            }
+        }
+        // Who rang meanwhile is answered by what is asked now.
+        let _ = timeout(Duration::ZERO, self.bell.notified()).await;
+        wished
     }
 }
 

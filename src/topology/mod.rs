@@ -162,8 +162,9 @@ impl Source {
         }
     }
 
-    /// Returns when something was heard that is worth asking for. May be given up at any time, and called again.
-    pub async fn heard(&mut self) {
+    /// Returns when something was heard that is worth asking for; true if that is that there is another primary, and no time
+    /// is to be lost. May be given up at any time, and called again.
+    pub async fn heard(&mut self) -> bool {
         match self {
             // A cluster tells nobody.
             Self::Cluster(_) => pending().await,

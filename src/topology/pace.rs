@@ -11,6 +11,8 @@ const LEAST: Duration = Duration::from_millis(500);
 /// So many answers that change nothing are waited for at that pace: a failover is seen within a second of its end, if it takes
 /// no more than a minute.
 const PATIENCE: u32 = 120;
+/// The least time between two questions where no time is to be lost.
+const URGENT: Duration = Duration::from_millis(100);
 /// The most that it grows to while answers change nothing.
 const MOST: Duration = Duration::from_secs(5);
 /// The most that it grows to while something is known to be missing.
@@ -43,6 +45,11 @@ impl Pace {
     pub fn wait(&mut self, since: Duration) -> Duration {
         let gap = self.gap * 3 / 4 + self.share(self.gap / 2);
         gap.saturating_sub(since).max(self.share(SPREAD))
+    }
+
+    /// The same where it was told that there is another primary: requests fail until it is known which.
+    pub fn soon(&mut self, since: Duration) -> Duration {
+        URGENT.saturating_sub(since).max(self.share(SPREAD))
     }
 
     /// There was an answer, or none. One that changed something may be the first of several.
@@ -86,6 +93,7 @@ mod tests {
         // Still within a second.
         assert!(one.wait(Duration::ZERO) <= LEAST * 5 / 4);
         (0..10).for_each(|_| one.answered(false, true));
+        assert!(one.soon(Duration::ZERO) == URGENT && one.soon(URGENT) <= SPREAD);
         assert!(one.wait(Duration::ZERO) >= MOST * 3 / 4 && one.wait(Duration::ZERO) <= MOST * 5 / 4);
         one.answered(false, false);
         assert!(one.wait(Duration::ZERO) <= UNSETTLED * 5 / 4);

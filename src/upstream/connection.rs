@@ -34,10 +34,23 @@ pub struct Target {
     pub config: Rc<Config>,
     /// Whether connections begin with READONLY.
     pub readonly: bool,
+    /// Whether it is to be a master, and used only if it says so.
+    pub master: bool,
     /// What is known of the server's name, if it has one.
     pub name: Option<Rc<Name>>,
     /// Where its connections wait for their turn to be opened.
     pub gate: Rc<Gate>,
+}
+
+impl Target {
+    /// What its connections begin with besides.
+    pub(super) fn extra(&self) -> Option<&'static [u8]> {
+        match (self.master, self.readonly) {
+            (true, _) => Some(b"ROLE"),
+            (_, true) => Some(b"READONLY"),
+            _ => None,
+        }
+    }
 }
 
 /// What a connection is to be.

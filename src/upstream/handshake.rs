@@ -1,19 +1,22 @@
-//! What is said on a new connection before requests: AUTH, SELECT, READONLY to replicas in a cluster, and a PING that proves that the shard serves.
+//! What is said on a new connection before requests: AUTH, SELECT, READONLY to replicas in a cluster, ROLE where only a master
+//! will do, and a PING that proves that the shard serves.
 
 use super::Config;
 use crate::engine::line::Dialect;
 use crate::error::{NO_DATABASE, NO_HANDSHAKE, NO_RESP3};
+use crate::resp::reply::{Elements, bulk};
 use crate::resp::{ReplyResume, Skim, reply, skim, write};
 
 /// Bytes of a handshake's replies that are read at most.
 pub(super) const LONGEST: usize = 16 * 1024;
 
-/// The requests to send, and how many replies they get.
+/// The requests to send, and how many replies they get. `extra` is one more: READONLY, or ROLE, which asks whether it is a
+/// master, since what sentinels name may have been demoted by the time a connection to it is opened.
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "at most five requests; a database's number is bounded by the config"
 )]
-pub(super) fn requests(config: &Config, dialect: Dialect, readonly: bool) -> (Vec<u8>, usize) {
+pub(super) fn requests(config: &Config, dialect: Dialect, extra: Option<&[u8]>) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 1;
     if let Some(password) = &config.password {
@@ -33,13 +36,16 @@ pub(super) fn requests(config: &Config, dialect: Dialect, readonly: bool) -> (Ve
         write::request(&mut out, &[b"HELLO", b"3"]);
         count += 1;
     }
-    if readonly {
-        write::request(&mut out, &[b"READONLY"]);
+    if let Some(extra) = extra {
+        write::request(&mut out, &[extra]);
         count += 1;
     }
     write::request(&mut out, &[b"PING"]);
     (out, count)
 }
+
+/// What is said of a server that is to be a master and is none.
+const NO_MASTER: &str = "a replica, not the master that sentinels name";
 
 /// What the replies so far mean.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +73,9 @@ pub(super) fn read(replies: &[u8], count: usize) -> Progress {
             if let Some(reason) = refusal(&String::from_utf8_lossy(text), last) {
                 return Progress::Refused(reason);
             }
+        } else if Elements::of(reply).is_some_and(|mut role| role.next().and_then(bulk) != Some(b"master")) {
+            // Nothing but ROLE is answered by an array.
+            return Progress::Refused(NO_MASTER);
         }
         rest = others;
     }
@@ -83,6 +92,8 @@ fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
         "WRONGPASS" => Some("it refused the password"),
         // It answers. An ACL that does not grant PING still serves what it grants; one that is busy with a script or cannot
         // save says so to whoever asks for what it cannot do now.
+        // The sentinels' word has to do.
+        "NOPERM" if text.contains("'role'") => None,
         "NOPERM" | "BUSY" | "MISCONF" | "READONLY" | "OOM" if is_ping => None,
         // To READONLY: it is in no cluster (any more), and needs no leave to be read from.
         _ if text.contains("cluster support disabled") => None,
@@ -104,6 +115,18 @@ mod tests {
         assert_eq!(read(b"+PONG\r\n", 1), Progress::Done);
         assert_eq!(read(b"+OK\r\n+OK\r\n+PONG\r\n", 3), Progress::Done);
         assert_eq!(read(b"+OK\r\n-NOPERM no ping\r\n", 2), Progress::Done);
+    }
+
+    #[test]
+    fn only_a_master_will_do_where_it_is_asked_for() {
+        let config = super::super::connection::tests::config();
+        let (asked, count) = requests(&config, Dialect::default(), Some(b"ROLE"));
+        assert_eq!((asked.as_slice(), count), (&b"*1\r\n$4\r\nROLE\r\n*1\r\n$4\r\nPING\r\n"[..], 2));
+        assert_eq!(read(b"*3\r\n$6\r\nmaster\r\n:151\r\n*0\r\n+PONG\r\n", 2), Progress::Done);
+        let replica = b"*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:7999\r\n$9\r\nconnected\r\n:14\r\n+PONG\r\n";
+        assert_eq!(read(replica, 2), Progress::Refused(NO_MASTER));
+        let forbidden = b"-NOPERM this user has no permissions to run the 'role' command\r\n+PONG\r\n";
+        assert_eq!(read(forbidden, 2), Progress::Done);
     }
 
     #[test]
@@ -131,16 +154,16 @@ mod tests {
     #[test]
     fn says_only_what_is_needed() {
         let mut config = super::super::connection::tests::config();
-        assert_eq!(requests(&config, Dialect::default(), false), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
+        assert_eq!(requests(&config, Dialect::default(), None), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
         config.db = 3;
         config.password = Some(crate::units::Secret::new("pw"));
         assert_eq!(
-            requests(&config, Dialect::default(), false),
+            requests(&config, Dialect::default(), None),
             (b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n".to_vec(), 3)
         );
         config = super::super::connection::tests::config();
         let readonly = b"*1\r\n$8\r\nREADONLY\r\n*1\r\n$4\r\nPING\r\n".to_vec();
-        assert_eq!(requests(&config, Dialect::default(), true), (readonly, 2));
+        assert_eq!(requests(&config, Dialect::default(), Some(b"READONLY")), (readonly, 2));
         assert_eq!(read(b"-ERR This instance has cluster support disabled\r\n+PONG\r\n", 2), Progress::Done);
     }
 }

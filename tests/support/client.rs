@@ -98,6 +98,21 @@ impl Client {
         }
     }
 
+    /// Sends a request of words and returns its reply, if there is one before the connection ends.
+    pub(crate) fn try_ask(&mut self, words: &str) -> io::Result<String> {
+        let args: Vec<&str> = words.split_whitespace().collect();
+        self.try_send(&wire(&args))?;
+        loop {
+            if let Some(length) = reply_length(&self.buffer) {
+                let rest = self.buffer.split_off(length);
+                return Ok(String::from_utf8_lossy(&std::mem::replace(&mut self.buffer, rest)).into_owned());
+            }
+            if self.read()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
     /// The next reply as text.
     pub(crate) fn text(&mut self) -> String {
         String::from_utf8_lossy(&self.reply()).into_owned()

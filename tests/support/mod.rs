@@ -9,6 +9,7 @@ mod fake;
 mod redis;
 mod relay;
 mod scripts;
+pub(crate) mod sentinel;
 
 pub(crate) use client::{Client, wire};
 pub(crate) use cluster::{Cluster, over as over_cluster};
