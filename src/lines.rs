@@ -78,7 +78,18 @@ impl Lines {
                 };
                 servers.into_iter().zip(numbers).map(move |(server, &number)| (Rc::clone(&config), server, number))
             });
-            for (config, server, number) in servers.chain(replicas) {
+            // Those that keys have left, and that are not the pool's in another way.
+            let former = pool.former.iter().flat_map(|former| {
+                let config = Rc::new(former.pool.upstream.clone());
+                let servers = match &config.servers {
+                    Servers::Static(servers) => servers.clone(),
+                    Servers::Embedded { .. } => Vec::new(),
+                };
+                let numbers = servers.into_iter().zip(former.numbers.iter().copied());
+                numbers.map(move |(server, number)| (Rc::clone(&config), server, number))
+            });
+            let former = former.filter(|(.., number)| !pool.order.contains(number));
+            for (config, server, number) in servers.chain(replicas).chain(former) {
                 let aim = targets.get_mut(usize::from(number));
                 let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
                 let gate = before.filter(|gate| gate.is_as(&config));

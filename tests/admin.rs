@@ -45,6 +45,10 @@ impl Source for Fake {
         "alpha:\n  redis_auth: \"***\"\n".to_owned()
     }
 
+    fn warm(&self) -> String {
+        "pool a: from previous\n".to_owned()
+    }
+
     fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation {
         let key = request[1].clone();
         self.asked.lock().unwrap().push(key.clone());

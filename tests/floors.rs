@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["downstream", "upstream", "admin", "embedded"],
     &["config"],
     &["live"],
-    &["reload", "handover"],
+    &["reload", "handover", "plan"],
     &["lines"],
     &["worker"],
     &["proxy"],

@@ -17,6 +17,7 @@ mod problems;
 mod servers;
 mod text;
 mod users;
+mod warm;
 mod warnings;
 mod written;
 mod yaml;

@@ -115,6 +115,13 @@ impl Text {
         if self.all {
             self.key("gutter_ttl", Millis::from(upstream.gutter_ttl));
         }
+        if let Some(from) = &upstream.warm_from {
+            self.line(&format!("    warm_from: {}", quoted(&from.to_string())));
+        }
+        if self.all {
+            self.key("warm_for", Millis::from(upstream.warm_for));
+            self.key("warm_rate", upstream.warm_rate);
+        }
         self.key(
             "probe_interval",
             upstream.probe_interval.map_or("off".to_owned(), |span| Millis::from(span).to_string()),

@@ -124,7 +124,7 @@ impl Pool {
     /// is done here.
     pub(super) fn looks_at_requests(&self) -> bool {
         let config = &self.config;
-        !config.aside.is_empty() || config.misses.jitters() || config.misses.filters()
+        !config.aside.is_empty() || config.misses.jitters() || config.misses.filters() || self.warm.is_some()
     }
 
     /// Keys may come into being: their ids exist.
@@ -247,10 +247,11 @@ impl Engine {
         }
     }
 
-    /// Which budget the misses of GETs of a key are taken from when they come from a shard. None where the key has a lease, in the
-    /// database that has them: then it is known later who is told, and that is counted there.
+    /// Which budget the misses of GETs of a key are taken from when they come from a shard. None where the key has a lease or
+    /// has moved, in the database that counts: then it is known later who is told, and that is counted there.
     pub(super) fn get_budget_of(&self, number: u16, key: &[u8], db: u16) -> Option<u16> {
-        let leased = db == 0 && self.pools.get(usize::from(number))?.config.leases.concerns(key);
+        let pool = self.pools.get(usize::from(number))?;
+        let leased = db == 0 && (pool.config.leases.concerns(key) || pool.moved(key).is_some());
         if leased { None } else { self.miss_budget_of(number, key) }
     }
 

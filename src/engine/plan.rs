@@ -132,6 +132,9 @@ impl Engine {
         if (settled || long_way || session.indirect > 0) && !self.may_begin(id, named.as_ref().copied(), request) {
             return false;
         }
+        if long_way && !self.is_forgotten(id, named.as_ref().copied(), request, port) {
+            return false;
+        }
         self.requests += 1;
         self.next_in_order();
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
@@ -295,7 +298,7 @@ impl Engine {
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.order as u32;
                 pool.counts.requests_pending += 1;
-                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on();
+                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on() || pool.warm.is_some();
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial, 1);

@@ -24,6 +24,9 @@ pub(super) const ADMIN: &str = "admin ";
 /// Connections to the admin listener that the kernel may hold ready.
 const ADMIN_BACKLOG: i32 = 128;
 
+/// What a change means for the first worker: listeners that are new, that are closed, and that are another's.
+pub(super) type Doors = (Vec<Listening>, Vec<u64>, Vec<(u64, Whose)>);
+
 /// A listener of a pool, as the process knows it.
 pub(super) struct Door {
     pub(super) number: u64,
@@ -113,11 +116,7 @@ impl Proxy {
     }
 
     /// Binds what is new, before anything else is changed, and finds what is not wanted any more.
-    #[expect(clippy::type_complexity, reason = "the three parts of an order, named where it is made")]
-    pub(super) fn change_doors(
-        &mut self,
-        next: &Live,
-    ) -> Result<(Vec<Listening>, Vec<u64>, Vec<(u64, Whose)>), String> {
+    pub(super) fn change_doors(&mut self, next: &Live) -> Result<Doors, String> {
         let mut before: Vec<Door> = std::mem::take(&mut self.doors);
         let (mut doors, mut open, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         let mut number = before.iter().map(|door| door.number + 1).max().unwrap_or(0);

@@ -4,6 +4,7 @@ mod doors;
 mod hotkeys;
 mod housekeeping;
 mod source;
+mod warm;
 
 use crate::admin;
 use crate::config::{self, Config, Workers};
@@ -16,7 +17,7 @@ use crate::memory;
 use crate::metrics::Exporter;
 use crate::reload::{Watched, keep_what_needs_a_restart, report, settings};
 use crate::worker::{self, Order, Reload, Seat, Setup, Whose};
-use doors::{ADMIN, AdminDoor, Door, accept_taker, admin_listener, bind_admin, name_of, open_door, take_over};
+use doors::{ADMIN, AdminDoor, Door, Doors, accept_taker, admin_listener, bind_admin, name_of, open_door, take_over};
 use housekeeping::housekeeping;
 use source::Shared;
 use std::fmt;
@@ -304,7 +305,12 @@ impl Proxy {
         // Goes on while others ask for this and that, who could keep it from ever being over.
         let mut look = pin!(tokio::time::sleep(watch.unwrap_or(LONG)));
         loop {
+            let warm = self.warm_left();
             let ask = tokio::select! {
+                () = tokio::time::sleep(warm.unwrap_or(LONG)), if warm.is_some() => {
+                    self.cool_down().await;
+                    continue;
+                }
                 // A worker could not go on.
                 () = self.shutdown.cancelled() => return,
                 signal = signals.next() => match signal {
@@ -393,7 +399,37 @@ impl Proxy {
             return Ok(told);
         }
         tracing::info!("{}", told.trim_end());
-        let (open, close, hand_over) = self.change_doors(&next)?;
+        let doors = self.change_doors(&next)?;
+        self.go_on_with(next, doors).await?;
+        told += "taken\n";
+        Ok(told)
+    }
+
+    /// How long it takes until keys of some pool are not looked for any more where they lived before.
+    #[expect(clippy::disallowed_methods, reason = "minutes of the process' life")]
+    fn warm_left(&self) -> Option<Duration> {
+        self.shared.live().next_cooled(Instant::now())
+    }
+
+    /// Keys of some pool are not looked for any more where they lived before.
+    #[expect(clippy::disallowed_methods, reason = "minutes of the process' life, and the numbers of shards")]
+    async fn cool_down(&self) {
+        let now = self.shared.live();
+        let next = Arc::new(now.next((*now.config).clone(), Instant::now()));
+        for (_, pool) in next.listed() {
+            let over = pool.former.as_ref().filter(|former| former.numbers.is_empty());
+            let was = now.pools.iter().find(|before| before.pool.name == pool.pool.name);
+            if over.is_some() && was.is_some_and(|was| !was.is_same(pool)) {
+                tracing::info!(pool = %pool.pool.name, "`warm_for` is over: keys are not looked for any more where they lived before");
+            }
+        }
+        // A worker that has ended ends the process.
+        let _ = self.go_on_with(next, Default::default()).await;
+    }
+
+    /// Gives all workers what runs from now on, and the first one the doors.
+    async fn go_on_with(&self, next: Arc<Live>, doors: Doors) -> Result<(), String> {
+        let (open, close, hand_over) = doors;
         let (mut open, mut close, mut hand_over) = (Some(open), Some(close), Some(hand_over));
         for desk in &self.shared.desks {
             let (done, is_done) = oneshot::channel();
@@ -410,8 +446,7 @@ impl Proxy {
         }
         next.config.pools.iter().for_each(|pool| pool.misses.settle());
         *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        told += "taken\n";
-        Ok(told)
+        Ok(())
     }
 
     /// Stops in order: not ready first, then no new connections, then the end of what has begun.
