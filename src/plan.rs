@@ -161,11 +161,11 @@ fn covered(before: &LivePool, after: &LivePool) -> String {
     match &upstream.warm_from {
         _ if embedded => "not covered: `warm_from` is for servers, embedded nodes forget what moves".to_owned(),
         Some(WarmFrom::Previous) => format!(
-            "covered by `warm_from: previous` for {span}, for GETs of strings, if the change is taken without a restart; up to {} a second",
+            "covered by `warm_from: previous` for {span}, for GET and MGET of strings, if the change is taken without a restart; up to {} a second",
             upstream.warm_rate
         ),
         Some(WarmFrom::Pool(pool)) => format!(
-            "`warm_from: {pool}` looks for keys in that pool for {span}, for GETs of strings; up to {} a second",
+            "`warm_from: {pool}` looks for keys in that pool for {span}, for GET and MGET of strings; up to {} a second",
             upstream.warm_rate
         ),
         None => "not covered: `warm_from: previous` would look for them where they were".to_owned(),

@@ -102,6 +102,34 @@ fn what_is_not_there_yet_is_asked_for_where_it_was_and_copied() {
 }
 
 #[test]
+fn elements_are_looked_for_too() {
+    for more in [&[][..], &["misses: {lease: local}"], &["misses: {miss_budget: 1}"]] {
+        let grown = Grown::new(8, &[PREVIOUS, more].concat());
+        let mut app = grown.app();
+        let stays =
+            (0..).map(|n| format!("s:{n}")).find(|key| home(2, key.as_bytes()) == home(3, key.as_bytes())).unwrap();
+        app.ask(&format!("SET {stays} here"));
+        let old = |n: usize| bulk(&format!("old:{}", grown.keys[n]));
+        // Over several shards, with one that is nowhere, one twice and one that has not moved.
+        let words = [&["MGET", &stays, "nowhere"][..], &[0, 1, 2, 0].map(|n| grown.keys[n].as_str())].concat();
+        let whole = format!("*6\r\n{}{NIL}{}{}{}{}", bulk("here"), old(0), old(1), old(2), old(0));
+        assert_eq!(String::from_utf8(app.call(&words)).unwrap(), whole, "{more:?}");
+        eventually("they are copied", || grown.metric("copies_total") == 3.0);
+        assert_eq!(app.call(&["MGET", &grown.keys[0]]), format!("*1\r\n{}", old(0)).as_bytes());
+        // In order with what is asked behind it.
+        app.send(
+            &[wire(&["MGET", &grown.keys[3], &grown.keys[4]]), wire(&["PING"]), wire(&["GET", &grown.keys[5]])]
+                .concat(),
+        );
+        let three = [app.text(), app.text(), app.text()];
+        assert_eq!(three, [format!("*2\r\n{}{}", old(3), old(4)), "+PONG\r\n".to_owned(), old(5)]);
+        eventually("all are counted", || grown.metric("hits_total") == 7.0);
+        let (_, told) = grown.site.hotring.page("/warm");
+        assert!(told.contains("of the last 8 reads of keys that have moved 12.5 % found them"), "{told}");
+    }
+}
+
+#[test]
 fn what_is_written_is_forgotten_where_it_was_before_anybody_is_told() {
     let grown = Grown::new(12, &["warm_from: previous", "admin_commands: allow"]);
     let mut app = grown.app();
@@ -120,6 +148,7 @@ fn what_is_written_is_forgotten_where_it_was_before_anybody_is_told() {
     (2..4).for_each(written);
     assert_eq!(app.ask(&format!("UNLINK {} {}", key(2), key(3))), ":2\r\n");
     assert_eq!(app.ask(&format!("MGET {} {}", key(2), key(3))), "*2\r\n$-1\r\n$-1\r\n");
+    assert_eq!(app.ask(&format!("MGET {}", key(11))), format!("*1\r\n{}", bulk(&format!("old:{}", key(11)))));
     assert_eq!(app.ask(&format!("INCR {}", key(4))), ":1\r\n");
     written(4);
     // Within a transaction, by a script, and one that is so long that it is passed on as it comes.

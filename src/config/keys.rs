@@ -227,7 +227,7 @@ pub const KEYS: &[Key] = &[
         Place::Pool,
         "warm_from",
         "off",
-        "where GETs look for keys that are not at their home: `previous`, where they lived before the last change of servers; or the \
+        "where GET and MGET look for keys that are not at their home: `previous`, where they lived before the last change of servers; or the \
          name of another pool. What is found is copied",
     ),
     own(Place::Pool, "warm_for", "1h", "for how long they do, from the change on: at most `168h`"),

@@ -9,7 +9,7 @@ use super::{Config, Pool, hot, misses, servers};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
-use crate::upstream::config::Servers;
+use crate::upstream::config::{Servers, WarmFrom};
 
 /// Every value, defaults too; secrets masked.
 pub(super) fn effective(config: &Config) -> String {
@@ -115,8 +115,11 @@ impl Text {
         if self.all {
             self.key("gutter_ttl", Millis::from(upstream.gutter_ttl));
         }
-        if let Some(from) = &upstream.warm_from {
-            self.line(&format!("    warm_from: {}", quoted(&from.to_string())));
+        match &upstream.warm_from {
+            Some(WarmFrom::Previous) => self.key("warm_from", WarmFrom::Previous),
+            Some(WarmFrom::Pool(pool)) => self.line(&format!("    warm_from: {}", quoted(pool))),
+            None if self.all => self.key("warm_from", "off"),
+            None => {}
         }
         if self.all {
             self.key("warm_for", Millis::from(upstream.warm_for));

@@ -240,6 +240,10 @@ impl Engine {
     /// The same of an element of MGET: which of its flight's.
     #[cold]
     pub(super) fn note_count_of(&mut self, number: u16, key: &[u8], element: u32, (on, serial): (LineId, u64)) {
+        if self.pools.get(usize::from(number)).is_some_and(|pool| pool.moved(key).is_some()) {
+            // It may be where it was.
+            return;
+        }
         if let Some(budget) = self.miss_budget_of(number, key)
             && let Some(line) = self.lines.get_mut(on as usize)
         {

@@ -551,7 +551,8 @@ impl Engine {
             return self.complete(number, ticket, &busy, None);
         }
         let base = self.sessions.get(id as usize).map_or(0, |session| session.base);
-        let leases = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on());
+        let leases =
+            self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on() || pool.warm.is_some());
         let asked = if leases && spec.name == "mget" { self.asks_for(number, base, request) } else { None };
         if let Some(asked) = asked {
             (waiter.part, waiter.link) = (Waiter::LEASED, asked);

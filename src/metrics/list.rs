@@ -226,9 +226,9 @@ declare! {
         absent_bytes: Setting = "hotring_absent_bytes", Bytes;
         /// Of ids that do not exist, the part that is to be expected to be asked for at a server all the same; 1 where so many were written to that no id is known not to exist.
         absent_false: Setting = "hotring_absent_false_ratio", Ratio;
-        /// GETs that found nothing at their key's home and were answered by where it lived before (`warm_from`).
+        /// GETs, and elements of MGET, that found nothing at their key's home and were answered by where it lived before (`warm_from`).
         warm_hits: u64 = "hotring_warm_hits_total", One;
-        /// GETs of keys that have moved that found nothing at their home, and not where they lived before either, if that was asked.
+        /// Those that found nothing at their home, and not where they lived before either, if that was asked.
         warm_misses: u64 = "hotring_warm_misses_total", One;
         /// Keys copied from where they lived before to their home.
         warm_copies: u64 = "hotring_warm_copies_total", One;

@@ -29,11 +29,12 @@
 //! home is never replaced.
 //!
 //! Does not see what is written past hotring, by a process that has another configuration yet, or by a script to keys that it does
-//! not name. Commands other than GET find at the home what is there. A pipelined write overtakes the read before it at the
+//! not name. Commands other than GET and MGET find at the home what is there. A pipelined write overtakes the read before it at the
 //! former home: that read is then told that there is no such key. Between w1 and w2 a reader may be told so, too.
 //!
 //! Bounded: [`MOST`] reads a worker, `warm_rate` a second; a write for each session, which is not read meanwhile.
 
+mod array;
 mod reads;
 mod writes;
 
@@ -82,6 +83,7 @@ pub(super) struct Warm {
     fills: Slab<Fill>,
     /// Those that no former home has been asked for yet, by pool and key: others may join them.
     staging: HashMap<(u16, Vec<u8>), u32>,
+    arrays: Slab<array::Array>,
     writes: Slab<Forgetting>,
     numbers: u64,
 }
@@ -89,7 +91,7 @@ pub(super) struct Warm {
 impl Warm {
     /// Requests that wait.
     pub(super) fn len(&self) -> usize {
-        self.fills.len().saturating_add(self.writes.len())
+        self.fills.len().saturating_add(self.arrays.len()).saturating_add(self.writes.len())
     }
 
     fn number(&mut self) -> u64 {

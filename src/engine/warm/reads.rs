@@ -29,11 +29,12 @@ pub(in crate::engine) enum Step {
     Copy,
 }
 
-/// Who waits for it: on which connection its own reply came, whose it is, and what that reply was.
-struct Asker {
-    on: LineId,
-    waiter: Waiter,
-    nil: Vec<u8>,
+/// Who waits for it.
+pub(super) enum Asker {
+    /// A read: on which connection its own reply came, whose it is, and what that reply was.
+    Read { on: LineId, waiter: Waiter, nil: Vec<u8> },
+    /// An element of an array: which array, and which element.
+    Element(u32, u32),
 }
 
 /// A read at a former home.
@@ -61,31 +62,40 @@ impl Engine {
         (hash, name): (u64, &[u8]),
         nil: &[u8],
     ) -> bool {
+        let session = self.sessions.get(waiter.ticket.session as usize);
+        if session.is_some_and(|s| s.generation == waiter.ticket.generation && s.is_strict()) {
+            return false;
+        }
+        if !self.begin_warm(number, (hash, name), Asker::Read { on, waiter: *waiter, nil: nil.to_vec() }) {
+            return false;
+        }
+        for ticket in self.tickets(waiter) {
+            self.begin_indirect_of(ticket);
+        }
+        true
+    }
+
+    /// Somebody wants to know what the former home of a key has. Returns whether it will be told.
+    pub(super) fn begin_warm(&mut self, number: u16, (hash, name): (u64, &[u8]), asker: Asker) -> bool {
         let now = self.now;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return false };
         if pool.warm.is_none() {
             return false;
         }
         let Some((former, home)) = pool.moved(name) else { return false };
-        let session = self.sessions.get(waiter.ticket.session as usize);
-        if session.is_some_and(|s| s.generation == waiter.ticket.generation && s.is_strict()) {
-            return false;
-        }
-        let Some(here) = &mut pool.warm else { return false };
-        let asker = Asker { on, waiter: *waiter, nil: nil.to_vec() };
         let key = (number, name.to_vec());
         if let Some(fill) = self.warm.staging.get(&key).and_then(|&link| self.warm.fills.get_mut(link as usize)) {
             fill.askers.push(asker);
-            self.begin_waits(waiter);
             return true;
         }
+        let Some(here) = &mut pool.warm else { return false };
         if self.warm.fills.len() >= MOST || !here.warmth.trusts(former) || !here.bucket.take(here.share, now) {
             pool.counts.warm_refused = pool.counts.warm_refused.saturating_add(1);
             self.count_moved(number, Found::Nowhere);
             return false;
         }
+        let seed = pool.config.seed;
         let fill_number = self.warm.number();
-        let seed = self.pools.get(usize::from(number)).map_or(0, |pool| pool.config.seed);
         let token = format!("{seed:x}:{fill_number:x}").into_bytes();
         let fill = Fill {
             number: fill_number,
@@ -110,7 +120,6 @@ impl Engine {
             return false;
         }
         self.warm.staging.insert(key, link);
-        self.begin_waits(waiter);
         true
     }
 
@@ -124,12 +133,11 @@ impl Engine {
         all
     }
 
-    fn begin_waits(&mut self, waiter: &Waiter) {
-        for ticket in self.tickets(waiter) {
-            let session = self.sessions.get(ticket.session as usize);
-            if session.is_some_and(|session| session.generation == ticket.generation) {
-                self.begin_indirect(ticket);
-            }
+    /// A session's read is answered in its own time, if the session is still there.
+    pub(super) fn begin_indirect_of(&mut self, ticket: Ticket) {
+        let session = self.sessions.get(ticket.session as usize);
+        if session.is_some_and(|session| session.generation == ticket.generation) {
+            self.begin_indirect(ticket);
         }
     }
 
@@ -223,24 +231,40 @@ impl Engine {
                 hot.passed(hash, value);
             }
         }
-        for Asker { on, waiter, .. } in askers {
-            for ticket in self.tickets(&waiter) {
-                self.end_indirect(ticket);
-                self.count_moved(pool, Found::Former);
+        for asker in askers {
+            match asker {
+                Asker::Read { on, waiter, .. } => {
+                    for ticket in self.tickets(&waiter) {
+                        self.end_indirect(ticket);
+                        self.count_moved(pool, Found::Former);
+                    }
+                    self.land(on, pool, &waiter, value, port);
+                }
+                Asker::Element(array, index) => {
+                    self.count_moved(pool, Found::Former);
+                    self.element_is_known(array, index, Some(value), port);
+                }
             }
-            self.land(on, pool, &waiter, value, port);
         }
     }
 
     /// Nothing was found, or nobody could be asked: those who wait are told so, as if nobody had been.
     fn end_fill(&mut self, link: u32, port: &mut impl Port) {
         let Some(fill) = self.warm.fills.try_remove(link as usize) else { return };
-        for Asker { on, waiter, nil } in fill.askers {
-            for ticket in self.tickets(&waiter) {
-                self.end_indirect(ticket);
-                self.count_moved(fill.pool, Found::Nowhere);
+        for asker in fill.askers {
+            match asker {
+                Asker::Read { on, waiter, nil } => {
+                    for ticket in self.tickets(&waiter) {
+                        self.end_indirect(ticket);
+                        self.count_moved(fill.pool, Found::Nowhere);
+                    }
+                    self.missed_at_both((on, fill.pool), &waiter, (fill.hash, &fill.name), &nil, port);
+                }
+                Asker::Element(array, index) => {
+                    self.count_moved(fill.pool, Found::Nowhere);
+                    self.element_is_known(array, index, None, port);
+                }
             }
-            self.missed_at_both((on, fill.pool), &waiter, (fill.hash, &fill.name), &nil, port);
         }
     }
 
