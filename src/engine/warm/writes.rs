@@ -28,7 +28,7 @@ pub(in crate::engine) struct Forgetting {
     generation: u32,
     keys: Vec<Moved>,
     /// Shards that have not answered yet, and whether they are asked as former homes.
-    awaited: Vec<(u16, bool)>,
+    pending: Vec<(u16, bool)>,
     /// Former homes that could not be told.
     lost: Vec<u16>,
     /// Homes where no mark could be set.
@@ -94,7 +94,7 @@ impl Engine {
             session: id,
             generation,
             keys,
-            awaited: Vec::new(),
+            pending: Vec::new(),
             lost: Vec::new(),
             unmarked: Vec::new(),
             again: false,
@@ -102,7 +102,7 @@ impl Engine {
         };
         let link = self.warm.writes.insert(write) as u32;
         self.forget(link);
-        if self.warm.writes.get(link as usize).is_some_and(|write| write.awaited.is_empty()) {
+        if self.warm.writes.get(link as usize).is_some_and(|write| write.pending.is_empty()) {
             self.is_told(link, port);
         }
         if !self.warm.writes.contains(link as usize) {
@@ -125,13 +125,13 @@ impl Engine {
             list.sort_unstable();
             list.dedup();
         }
-        let (mut awaited, mut lost, mut unmarked) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pending, mut lost, mut unmarked) = (Vec::new(), Vec::new(), Vec::new());
         for former in formers {
             let names = keys.iter().filter(|key| key.former == former).map(|key| key.name.as_slice());
             let words: Vec<&[u8]> = [&b"UNLINK"[..]].into_iter().chain(names).collect();
             let on = self.line_to_ask(pool, former);
             match on.and_then(|on| self.run_errand_soon(on, &[&words], Errand::Forget(link, number, former, true))) {
-                Some(_) => awaited.push((former, true)),
+                Some(_) => pending.push((former, true)),
                 None => lost.push(former),
             }
         }
@@ -139,13 +139,13 @@ impl Engine {
             let marks = keys.iter().filter(|key| key.home == home).map(|key| mark_of(&key.name));
             let marks: Vec<Vec<u8>> = marks.collect();
             if self.set_marks(link, number, (pool, home), &marks, MARK) {
-                awaited.push((home, false));
+                pending.push((home, false));
             } else {
                 unmarked.push(home);
             }
         }
         if let Some(write) = self.warm.writes.get_mut(link as usize) {
-            (write.awaited, write.lost, write.unmarked) = (awaited, lost, unmarked);
+            (write.pending, write.lost, write.unmarked) = (pending, lost, unmarked);
         }
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
             pool.counts.warm_forgotten = pool.counts.warm_forgotten.saturating_add(keys.len() as u64);
@@ -170,12 +170,12 @@ impl Engine {
         let Some(write) = self.warm.writes.get_mut(link as usize).filter(|write| write.number == number) else {
             return;
         };
-        write.awaited.retain(|&awaited| awaited != (shard, former));
+        write.pending.retain(|&pending| pending != (shard, former));
         if replies.is_empty() || replies.iter().any(|reply| reply.first() == Some(&b'-')) {
             let list = if former { &mut write.lost } else { &mut write.unmarked };
             list.push(shard);
         }
-        if write.awaited.is_empty() {
+        if write.pending.is_empty() {
             self.is_told(link, port);
         }
     }
@@ -201,7 +201,7 @@ impl Engine {
             // A second longer than anybody asks.
             let span =
                 left.map_or(0, |until| until.saturating_sub(now)).div_ceil(1000).saturating_add(1000).to_string();
-            let mut awaited = Vec::new();
+            let mut pending = Vec::new();
             let mut homes: Vec<u16> = keys.iter().map(|key| key.home).collect();
             homes.sort_unstable();
             homes.dedup();
@@ -209,7 +209,7 @@ impl Engine {
                 let to_mark = keys.iter().filter(|key| key.home == home && lost.contains(&key.former));
                 let marks: Vec<Vec<u8>> = to_mark.map(|key| mark_of(&key.name)).collect();
                 if !marks.is_empty() && self.set_marks(link, number, (pool, home), &marks, span.as_bytes()) {
-                    awaited.push((home, false));
+                    pending.push((home, false));
                 } else if marks.is_empty() && unmarked.contains(&home) {
                     // It may be out of memory. The former home has forgotten the key: whoever is about to copy it must not, and nobody
                     // will be from now on.
@@ -220,13 +220,13 @@ impl Engine {
                     let errand = Errand::Forget(link, number, home, false);
                     let on = self.line_to_ask(pool, home);
                     if on.and_then(|on| self.run_errand_soon(on, &[&words], errand)).is_some() {
-                        awaited.push((home, false));
+                        pending.push((home, false));
                     }
                 }
             }
-            if !awaited.is_empty() {
+            if !pending.is_empty() {
                 if let Some(write) = self.warm.writes.get_mut(link as usize) {
-                    (write.awaited, write.since) = (awaited, now);
+                    (write.pending, write.since) = (pending, now);
                 }
                 return;
             }
@@ -247,7 +247,7 @@ impl Engine {
         let late = self.warm.writes.iter().filter(|(_, write)| now.saturating_sub(write.since) >= PATIENCE);
         for link in late.map(|(link, _)| link as u32).collect::<Vec<_>>() {
             if let Some(write) = self.warm.writes.get_mut(link as usize) {
-                for (shard, former) in std::mem::take(&mut write.awaited) {
+                for (shard, former) in std::mem::take(&mut write.pending) {
                     let list = if former { &mut write.lost } else { &mut write.unmarked };
                     list.push(shard);
                 }
