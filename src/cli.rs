@@ -192,10 +192,11 @@ fn check(path: &Path) -> Outcome {
         say(&format!("warning: {warning}\n"));
     }
     let many = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let (mut servers, mut nodes) = (0, 0);
+    let (mut servers, mut nodes, mut asked) = (0, 0, 0);
     for pool in &config.pools {
         let shards = live::shards(pool).len();
         match pool.upstream.servers {
+            Servers::Static(_) if pool.upstream.topology.asked().is_some() => asked += 1,
             Servers::Embedded { .. } => nodes += shards,
             Servers::Static(_) => servers += shards,
         }
@@ -206,6 +207,9 @@ fn check(path: &Path) -> Outcome {
     }
     if servers > 0 {
         told += &format!(", {} (not contacted)", many(servers, "server"));
+    }
+    if asked > 0 {
+        told += &format!(", {} with a topology (not asked)", many(asked, "pool"));
     }
     say(&format!("{} is valid: {told}\n", path.display()));
     Ok(())
@@ -345,6 +349,8 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
             let shards = live::shards(pool).len();
             let over = match pool.upstream.servers {
                 Servers::Embedded { .. } => format!("{shards} embedded nodes (no Redis needed)"),
+                _ if pool.upstream.topology.is_cluster() => "a Redis Cluster".into(),
+                _ if pool.upstream.topology.asked().is_some() => "what its sentinels watch".into(),
                 Servers::Static(_) if shards == 1 => "1 server".into(),
                 Servers::Static(_) => format!("{shards} servers"),
             };

@@ -48,6 +48,14 @@ impl Cause {
                 ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")
             }
             Self::NoShard => ("ERR no shard is left: all are ejected; nothing was sent", "Safe to retry later."),
+            Self::NoSlot => (
+                NO_SLOT,
+                "Redis Cluster's own words: no node serves the key's slot, or none could be asked yet. Safe to retry later.",
+            ),
+            Self::Moving => (
+                MOVING,
+                "The key's slot is moving, and its nodes did not agree within `redirect_wait`; nothing was done. Safe to retry.",
+            ),
             Self::Connect => ("ERR shard … cannot be reached (…); nothing was sent", "Safe to retry later."),
             Self::Timeout => (
                 "ERR shard … timed out (…); the command may have run",
@@ -68,6 +76,13 @@ impl Cause {
 
 /// What Redis Cluster answers, so that clients know it.
 pub const CROSS_SHARD: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+/// What Redis Cluster answers for a slot that no node serves.
+pub const NO_SLOT: &str = "CLUSTERDOWN Hash slot not served";
+/// In place of a redirection that cannot be followed, or not any more.
+pub const MOVING: &str = "TRYAGAIN the slot of this key is moving from one node to another; nothing was done";
+/// In place of a redirection of EXEC.
+pub const MOVED_TRANSACTION: &str =
+    "EXECABORT Transaction discarded because the slot of its keys has moved; nothing of it was carried out";
 /// For a transaction whose connection broke.
 pub const TRANSACTION_LOST: &str =
     "EXECABORT Transaction discarded because the connection to its shard was lost; nothing of it was carried out";
@@ -104,6 +119,10 @@ pub const NO_RESP3: &str = "it does not speak RESP3";
 pub const NO_DATABASE: &str = "it has no such database";
 /// The reason of a shard that refuses anything else of a handshake.
 pub const NO_HANDSHAKE: &str = "it refused the handshake";
+
+/// What is told where only replicas may answer a read, and none of the shard's is fit.
+pub const NO_REPLICA: Failure =
+    Failure { cause: Cause::ShardDown, reason: "none of its replicas is fit to be read from" };
 
 /// The reason of a connection that was not tried, since too many others were.
 pub const NO_TURN: &str = "more connections are wanted than `reconnect_rate` allows";
@@ -143,6 +162,11 @@ pub fn miss_budget(prefix: Option<&[u8]>, out: &mut Vec<u8>) {
         "BUSY the miss budget of {of} is used up: the key is not there, and too many are being loaded; nothing was changed, slow down"
     );
     write::error(out, text.as_bytes());
+}
+
+/// Appends the error reply for [`Cause::NoSlot`].
+pub fn no_slot(out: &mut Vec<u8>) {
+    write::error(out, NO_SLOT.as_bytes());
 }
 
 /// Appends the error reply for [`Cause::NoShard`].

@@ -16,6 +16,8 @@ pub mod worker;
 
 pub mod config;
 
+pub mod topology;
+
 pub mod admin;
 pub mod downstream;
 pub mod embedded;

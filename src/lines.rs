@@ -66,7 +66,7 @@ impl Lines {
                 let shard = pool.shards.get(usize::from(number))?;
                 let Place::Server { address, .. } = &shard.place else { return None };
                 let server = Server { address: address.clone(), weight: 1, alias: None, name: shard.name.clone() };
-                Some((Rc::clone(&config), server, number))
+                Some((Rc::clone(&config), server, number, config.readonly))
             };
             let replicas: Vec<_> = pool.replicas.iter().filter_map(replica).collect();
             let own = (config, &pool.order);
@@ -76,7 +76,10 @@ impl Lines {
                     Servers::Static(servers) => servers.clone(),
                     Servers::Embedded { .. } => Vec::new(),
                 };
-                servers.into_iter().zip(numbers).map(move |(server, &number)| (Rc::clone(&config), server, number))
+                servers
+                    .into_iter()
+                    .zip(numbers)
+                    .map(move |(server, &number)| (Rc::clone(&config), server, number, false))
             });
             // Those that keys have left, and that are not the pool's in another way.
             let former = pool.former.iter().flat_map(|former| {
@@ -86,10 +89,10 @@ impl Lines {
                     Servers::Embedded { .. } => Vec::new(),
                 };
                 let numbers = servers.into_iter().zip(former.numbers.iter().copied());
-                numbers.map(move |(server, number)| (Rc::clone(&config), server, number))
+                numbers.map(move |(server, number)| (Rc::clone(&config), server, number, false))
             });
-            let former = former.filter(|(.., number)| !pool.order.contains(number));
-            for (config, server, number) in servers.chain(replicas).chain(former) {
+            let former = former.filter(|(_, _, number, _)| !pool.order.contains(number));
+            for (config, server, number, readonly) in servers.chain(replicas).chain(former) {
                 let aim = targets.get_mut(usize::from(number));
                 let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
                 let gate = before.filter(|gate| gate.is_as(&config));
@@ -99,6 +102,7 @@ impl Lines {
                     gate: gate.unwrap_or_else(|| Gate::new(&config, self.seed ^ u64::from(number))),
                     server,
                     config: Rc::clone(&config),
+                    readonly,
                 });
                 match aim {
                     Some(Some(aim)) => *aim.borrow_mut() = target,

@@ -9,16 +9,18 @@
 use crate::config::{Config, Pool};
 use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
-use crate::ring::{Ring, Shard};
+use crate::ring::{NOBODY, Ring, SLOTS, Shard, Slots};
 use crate::stages::hot::{Board, Fence};
 use crate::stages::lease::Shared;
 use crate::stages::warm::Warmth;
+use crate::topology::{self, Layout};
 use crate::units::{Address, Secret};
 use crate::upstream::config::WarmFrom;
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How long a number is left unused after its shard has left.
 pub const REST: Duration = Duration::from_micros(2 * DRAIN);
@@ -37,7 +39,8 @@ pub struct Live {
 /// A pool and its numbers.
 #[derive(Clone, Debug)]
 pub struct LivePool {
-    /// As it is configured now; for one that is no longer configured as it was last.
+    /// As it is configured now; for one that is no longer configured as it was last. Its servers and replicas are those that
+    /// it has, whoever said so.
     pub pool: Arc<Pool>,
     /// Whether it is configured.
     pub listed: bool,
@@ -61,6 +64,12 @@ pub struct LivePool {
     pub leases: Arc<Shared>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
+    /// What was answered last to who asked for its topology; `None` where the file says all, or nobody has answered yet.
+    pub layout: Option<Arc<Layout>>,
+    /// Of a cluster: for each slot the number of the shard that serves it, or [`NOBODY`].
+    pub slots: Option<Slots>,
+    /// Rung by workers that want its topology to be asked for.
+    pub wish: Arc<Notify>,
 }
 
 /// Where keys lived before, and until when they are looked for there.
@@ -196,14 +205,31 @@ impl Live {
         Self { config: Arc::new(Config { pools: Vec::new(), ..config.clone() }), pools: Vec::new() }.next(config, now)
     }
 
-    /// What runs after a change of the configuration.
+    /// What runs once it is known what a pool's topology is.
+    #[must_use]
+    pub fn with_layout(&self, pool: &str, layout: Arc<Layout>, now: Instant) -> Self {
+        let mut known = self.clone();
+        known
+            .pools
+            .iter_mut()
+            .filter(|own| own.pool.name == pool)
+            .for_each(|own| own.layout = Some(Arc::clone(&layout)));
+        known.settled(Arc::clone(&self.config), now)
+    }
+
+    /// What runs after a change of the configuration. What is known of a pool's topology stays.
     #[must_use]
     pub fn next(&self, mut config: Config, now: Instant) -> Self {
-        let mut pools = self.pools.clone();
         for pool in &mut config.pools {
-            let before = pools.iter().find(|before| before.pool.name == pool.name);
+            let before = self.pools.iter().find(|before| before.pool.name == pool.name);
             before.into_iter().for_each(|before| pool.misses.follow(&before.pool.misses));
         }
+        self.settled(Arc::new(config), now)
+    }
+
+    /// With the pools of this configuration.
+    fn settled(&self, config: Arc<Config>, now: Instant) -> Self {
+        let mut pools = self.pools.clone();
         for pool in &mut pools {
             if !config.pools.iter().any(|listed| listed.name == pool.pool.name) {
                 pool.listed = false;
@@ -228,12 +254,23 @@ impl Live {
                     board: Arc::default(),
                     leases: Arc::new(Shared::new()),
                     open: Arc::default(),
+                    layout: None,
+                    slots: None,
+                    wish: Arc::default(),
                 });
                 pools.len() - 1
             });
             if let Some(pool) = pools.get_mut(at) {
-                if *pool.pool != *listed {
-                    pool.pool = Arc::new(listed.clone());
+                let kinds = [pool.pool.upstream.topology.kind(), listed.upstream.topology.kind()];
+                if kinds[0] != kinds[1] || listed.upstream.topology.asked().is_none() {
+                    pool.layout = None;
+                }
+                let resolved = match &pool.layout {
+                    Some(layout) => Pool { upstream: topology::resolved(&listed.upstream, layout), ..listed.clone() },
+                    None => listed.clone(),
+                };
+                if *pool.pool != resolved {
+                    pool.pool = Arc::new(resolved);
                 }
                 pool.listed = true;
             }
@@ -247,13 +284,13 @@ impl Live {
                 _ => None,
             };
             let Some(pool) = pools.iter_mut().find(|pool| pool.pool.name == listed.name) else { continue };
-            let mut all = places(listed);
+            let mut all = places(&pool.pool);
             if let Some(gutter) = &gutter {
                 // Two servers of the same name are two shards.
                 let named = |(name, place): (String, Place)| (format!("{}/{name}", gutter.name), place);
                 all.extend(places(gutter).into_iter().map(named));
             }
-            all.extend(replicas(listed));
+            all.extend(replicas(&pool.pool));
             if let Some(former) = former.as_ref().filter(|former| !former.left(now).is_zero()) {
                 let named = |(name, place): (String, Place)| match &former.from {
                     WarmFrom::Previous => (name, place),
@@ -264,13 +301,14 @@ impl Live {
             (pool.gutter, pool.former) = (gutter, former);
             pool.settle(&all, now);
         }
-        Self { config: Arc::new(config), pools }
+        Self { config, pools }
     }
 
     /// Where the keys of a pool that is about to be configured so lived before, if they are to be looked for there.
     fn former_of(&self, listed: &Pool, pools: &[Pool], now: Instant) -> Option<Former> {
         let upstream = &listed.upstream;
-        let from = upstream.warm_from.clone()?;
+        // Where servers are found otherwise than in the file, keys are moved by others.
+        let from = upstream.warm_from.clone().filter(|_| upstream.topology.asked().is_none())?;
         let span = upstream.warm_for;
         let before = self.pools.iter().find(|before| before.listed && before.pool.name == listed.name);
         let going_on = before.and_then(|before| before.former.clone()).filter(|former| former.from == from);
@@ -279,7 +317,9 @@ impl Live {
         match &from {
             WarmFrom::Previous => {
                 let before = &before?.pool;
-                let begins = matches!(before.upstream.servers, Servers::Static(_)) && spread(before) != spread(listed);
+                let listed_before = before.upstream.topology.asked().is_none();
+                let servers = matches!(before.upstream.servers, Servers::Static(_));
+                let begins = listed_before && servers && spread(before) != spread(listed);
                 if begins { Some(begin(Arc::clone(before))) } else { going_on.map(|former| Former { span, ..former }) }
             }
             WarmFrom::Pool(name) => {
@@ -354,7 +394,30 @@ impl LivePool {
             (None, None) => true,
             _ => false,
         };
-        former && (&self.pool, &self.gutter, all(self)) == (&other.pool, &other.gutter, all(other))
+        former
+            && (&self.pool, &self.gutter, all(self), &self.layout)
+                == (&other.pool, &other.gutter, all(other), &other.layout)
+    }
+
+    /// Whether it is configured as the other is, but for who serves which slots.
+    #[must_use]
+    pub fn differs_by_slots(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (&self.layout, &other.layout) else { return false };
+        let as_others = Self { layout: other.layout.clone(), ..self.clone() };
+        own.has_nodes_of(others) && self.slots.is_some() && own != others && as_others.is_same(other)
+    }
+
+    /// How its nodes may be spelled in redirections, with their numbers.
+    pub fn spellings(&self) -> impl Iterator<Item = (&str, u16)> {
+        let nodes = self.layout.iter().filter(|layout| layout.slots.is_some()).flat_map(|layout| &layout.nodes);
+        let numbered = nodes.zip(&self.order);
+        numbered.flat_map(|(node, &number)| node.announced.iter().map(move |spelling| (spelling.as_str(), number)))
+    }
+
+    /// Whether its servers are not known yet, since nobody has answered.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.listed && self.layout.is_none() && self.pool.upstream.topology.asked().is_some()
     }
 
     /// All its numbers that are in use: those of its servers, of its gutter, of its replicas, and of servers that its keys have
@@ -431,6 +494,13 @@ impl LivePool {
             before.numbers = former;
         }
         self.replicas = replicas.into_iter().zip(followed).filter_map(|(own, of)| Some((own, of?))).collect();
+        let table = self.layout.as_ref().and_then(|layout| layout.slots.as_ref());
+        let of_slot = |&at: &u16| self.order.get(usize::from(at)).copied().unwrap_or(NOBODY);
+        self.slots = match table {
+            Some(table) => Some(Arc::new(table.iter().map(of_slot).collect())),
+            // Until somebody has answered no node serves any.
+            None => self.pool.upstream.topology.is_cluster().then(|| Arc::new(vec![NOBODY; SLOTS])),
+        };
         let used: Vec<u16> = self.numbers().collect();
         for (number, shard) in self.shards.iter_mut().enumerate() {
             if !used.contains(&(number as u16)) {
@@ -470,7 +540,13 @@ fn replicas(pool: &Pool) -> Vec<(String, Place)> {
     let upstream = &pool.upstream;
     let auth = (upstream.user.clone(), upstream.password.clone());
     let all = upstream.replicas.iter().flat_map(|(server, list)| {
-        list.iter().zip(1..).map(move |(address, n)| (format!("{server}/replica-{n}"), address))
+        // Those of a topology come and go: none is called otherwise for that.
+        let told = upstream.topology.asked().is_some();
+        let name = move |address: &Address, n: usize| match told {
+            true => format!("{address}/replica"),
+            false => format!("{server}/replica-{n}"),
+        };
+        list.iter().zip(1..).map(move |(address, n)| (name(address, n), address))
     });
     let place = |address: &Address| Place::Server { address: address.clone(), auth: auth.clone(), db: upstream.db };
     all.map(|(name, address)| (name, place(address))).collect()
@@ -479,6 +555,9 @@ fn replicas(pool: &Pool) -> Vec<(String, Place)> {
 /// The share of the keyspace whose home is another shard. Of many keys, since hashes need not use all positions; pins are
 /// left out of it.
 fn moved(old: &LivePool, new: &LivePool) -> f64 {
+    if let (Some(before), Some(after)) = (&old.slots, &new.slots) {
+        return before.iter().zip(&**after).filter(|(one, other)| one != other).count() as f64 / before.len() as f64;
+    }
     let (before, after) = (old.ring(), new.ring());
     let number = |pool: &LivePool, place: Option<u16>| pool.order.get(usize::from(place?)).copied();
     let moves = |draw: &u32| {

@@ -119,6 +119,10 @@ fn pool(sides: &Sides<'_>, given: bool, told: &mut String) {
         let _ = writeln!(told, "pool {name}: not known; with `distribution: random` keys have no home");
         return;
     }
+    if [before, after].iter().any(|pool| pool.pool.upstream.topology.asked().is_some()) {
+        let _ = writeln!(told, "pool {name}: not known; where its keys live is asked of its servers, see `topology`");
+        return;
+    }
     let moved = sides.moved();
     let what = if given {
         format!("of {} keys {moved} move ({:.1} %)", sides.keys, sides.share(moved))

@@ -49,6 +49,10 @@ impl Source for Fake {
         "pool a: from previous\n".to_owned()
     }
 
+    fn topology(&self) -> String {
+        "pool alpha: static, 1 in the file\n".to_owned()
+    }
+
     fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation {
         let key = request[1].clone();
         self.asked.lock().unwrap().push(key.clone());

@@ -11,6 +11,7 @@ use hotring::ring::{Distribution, KeyHash};
 use hotring::stages::hot::{self, Reads, Rule};
 use hotring::stages::lease::{self, Lease, Wanted};
 use hotring::units::{Address, MASK};
+use hotring::upstream::Topology;
 use hotring::upstream::config::{Eviction, Server, Servers};
 
 fn root() -> &'static Path {
@@ -140,7 +141,8 @@ fn the_least_file_has_the_defaults() {
 fn the_defaults_in_the_list_are_true() {
     let text = "pools: {main: {listen: '127.0.0.1:6380', servers: ['10.0.0.1:6379:1']}}";
     let embedded = "pools: {main: {listen: '127.0.0.1:6380', servers: 'embedded:1'}}";
-    let effective = format!("{}{}", parse(text).masked_yaml(), parse(embedded).masked_yaml());
+    let cluster = text.replace("]}}", "], topology: cluster}}");
+    let effective: String = [text, embedded, &cluster].map(|text| parse(text).masked_yaml()).concat();
     let lines: Vec<&str> = effective.lines().map(str::trim).collect();
     for key in KEYS.iter().filter(|key| {
         matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool | Place::HotKeys | Place::Misses)
@@ -211,10 +213,13 @@ fn misses_are_written_as_they_are_read() {
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("ids.txt"), "1\n2\n").unwrap();
     let misses = r#"{lease: local, lease_wait: 60ms, lease_term: 1500ms, same_connection: wait, cache_aside: true, ttl_jitter: 0.125,
-        miss_budget: 7, absent_reply: "{}",
+        stale: 1500ms, guard_stale_set: true, miss_budget: 7, absent_reply: "{}",
         prefixes: [{prefix: "b:", lease: off, ttl_jitter: 0, absent_ids: ids.txt}, {prefix: "a: \"b", miss_budget: off, absent_reply: nil}]}"#;
-    let text =
-        |misses: &str| format!("pools: {{main: {{listen: '127.0.0.1:1', servers: ['a:1:1'], misses: {misses}}}}}");
+    let text = |misses: &str| {
+        format!(
+            "pools: {{main: {{listen: '127.0.0.1:1', servers: ['a:1:1'], hot_keys: {{reads: near}}, misses: {misses}}}}}"
+        )
+    };
     let file = dir.join("proxy.yaml");
     let config = config::parse(&text(misses), &file).unwrap_or_else(|problems| panic!("{problems}"));
     let read = &config.pools[0].misses;
@@ -224,6 +229,8 @@ fn misses_are_written_as_they_are_read() {
         longest_term: 1_500_000,
         same_connection_waits: true,
         cache_aside: true,
+        stale: 1_500_000,
+        guards: true,
         ttl_jitter: 125,
         miss_budget: Some(7),
         absent_ids: None,
@@ -235,7 +242,7 @@ fn misses_are_written_as_they_are_read() {
     assert_eq!(ids.as_ref().map(|ids| (ids.file(), ids.listed())), Some(("ids.txt", 2)));
     assert_eq!(read.wanted(b"b:1"), &Wanted { lease: Lease::Off, ttl_jitter: 0, absent_ids: ids, ..all });
     assert_eq!(config.source.files, [dir.join("ids.txt")], "it is looked at for changes");
-    assert_eq!(config.warnings(), [""; 0]);
+    assert_eq!(config.warnings().len(), 1, "that the guard does nothing for threads that share a connection");
     let again = config::parse(&config.masked_yaml(), &file).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(&again.pools[0].misses, read);
     fs::write(dir.join("ids.txt"), "1\n3\n").unwrap();
@@ -319,7 +326,10 @@ fn the_example_uncommented_loads() {
     }
     let all = parse(&uncommented);
     let mut least = parse(&text);
-    assert_eq!(all.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["main", "sessions", "private"]);
+    assert_eq!(
+        all.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(),
+        ["main", "sessions", "private", "cluster", "watched"]
+    );
     let private = &all.pools[2];
     assert_eq!(private.upstream.user.as_deref(), Some("hotring"));
     assert_eq!(private.downstream.password.as_ref().map(|p| p.expose()), Some("change-me-too"));
@@ -328,10 +338,11 @@ fn the_example_uncommented_loads() {
     assert_eq!(users, ["app", "reader"]);
     assert_eq!(servers(&all, 2)[1].name, "private-b");
     assert_eq!(all.warnings(), [""; 0]);
-    // The keys of `sessions` are defaults too, but for the hash tag, what is pinned and the replicas.
+    // The keys of `sessions` are defaults too, but for the hash tag, what is pinned, and the replicas with what belongs to them.
     let sessions = all.pools[1].clone();
     let servers = r#"["10.0.0.11:6379:1 sessions-1", "10.0.0.12:6379:1 sessions-2", "10.0.0.13:6379:2 sessions-3"]"#;
-    let more = r#"pin: {"celery:": sessions-1}, replicas: {sessions-1: ["10.0.0.21:6379", "10.0.0.22:6379"]}"#;
+    let more = r#"pin: {"celery:": sessions-1}, replicas: {sessions-1: ["10.0.0.21:6379", "10.0.0.22:6379"]},
+        read_from_prefixes: {"lock:": primary}, zone: eu-west-1a, zones: {"10.0.0.21:6379": eu-west-1a}"#;
     let plain = parse(&format!(
         r#"pools: {{sessions: {{listen: "127.0.0.1:6381", servers: {servers}, hash_tag: "{{}}", {more}}}}}"#
     ));
@@ -372,6 +383,11 @@ pools:
     timeout: off
     hash_tag: "$$"
     replicas: {r: [/tmp/redis-2, "[::1]:6380"], "10.0.0.1:6379": "10.0.0.2:6379"}
+    read_from: az_affinity
+    read_from_prefixes: {"a:": any, "a: b": nearest}
+    read_staleness: 1500ms
+    zone: eu-1
+    zones: {/tmp/redis-2: eu-1, "[::1]:6380": eu-2}
     redis_db: 2
   b:
     listen: 127.0.0.1:2
@@ -490,6 +506,19 @@ fn warnings_are_told() {
             "\"a:\": `cache_aside` does nothing without `lease: local` or `lease: fleet`",
         ),
         (
+            "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', guard_stale_set: true}]}",
+            "\"a:\": `guard_stale_set` does nothing without `lease: local` or `lease: fleet`",
+        ),
+        (
+            "servers: ['a:1:1'], misses: {lease: local, guard_stale_set: true, same_connection: wait}",
+            "`guard_stale_set` does nothing with `same_connection: wait`",
+        ),
+        ("servers: ['a:1:1'], misses: {lease: local, stale: 1s}", "`stale` does nothing without `hot_keys`"),
+        (
+            "servers: ['a:1:1'], hot_keys: {reads: near}, misses: {stale: 1s}",
+            "`stale` does nothing without `lease: local`",
+        ),
+        (
             "servers: ['a:1:1'], misses: {prefixes: [{prefix: 'a:', absent_reply: x}]}",
             "does nothing without `absent_ids`",
         ),
@@ -549,4 +578,45 @@ fn broken_examples_do_not_panic() {
             }
         }
     }
+}
+
+/// What is said of a topology is what is meant, and told again without its secrets.
+#[test]
+fn topologies() {
+    let config = parse(
+        r#"
+pools:
+  cluster:
+    listen: 127.0.0.1:1
+    servers: [a:7001, "[::1]:7002"]
+    topology: cluster
+    announce: {"10.0.0.5:7001": "127.0.0.1:7001", "10.0.0.6": b}
+  sentinel:
+    listen: 127.0.0.1:2
+    servers: [c:26379]
+    topology: sentinel
+    topology_interval: 5s
+    masters: [one, "two:3"]
+    sentinel_auth: {user: u, password: geheim}
+    pin: {"x:": two}
+"#,
+    );
+    let Topology::Cluster { asked, redirect_wait } = &config.pools[0].upstream.topology else { panic!("no cluster") };
+    assert_eq!(asked.at.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:7001", "[::1]:7002"]);
+    assert_eq!(asked.reached("10.0.0.5", 7001), Some("127.0.0.1:7001".parse().unwrap()));
+    assert_eq!(asked.reached("10.0.0.6", 7), Some("b:7".parse().unwrap()));
+    assert_eq!((asked.interval, *redirect_wait), (Duration::from_secs(30), Duration::from_secs(2)));
+    assert_eq!(servers(&config, 0), []);
+    assert_eq!(config.pools[0].upstream.databases, 1);
+    let Topology::Sentinel { asked, masters, user, password } = &config.pools[1].upstream.topology else {
+        panic!("no sentinels")
+    };
+    assert_eq!(masters.iter().map(|m| (m.name.as_str(), m.weight)).collect::<Vec<_>>(), [("one", 1), ("two", 3)]);
+    assert_eq!((user.as_deref(), password.as_ref().unwrap().expose()), (Some("u"), "geheim"));
+    assert_eq!(asked.interval, Duration::from_secs(5));
+    let told = config.masked_yaml();
+    assert!(!told.contains("geheim"), "{told}");
+    let mut again = parse(&told.replace(MASK, "geheim"));
+    again.source.clone_from(&config.source);
+    assert_eq!(again, config, "{told}");
 }

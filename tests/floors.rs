@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["engine"],
     &["hub", "contain", "memory"],
     &["downstream", "upstream", "admin", "embedded"],
+    &["topology"],
     &["config"],
     &["live"],
     &["reload", "handover", "plan"],
@@ -166,6 +167,7 @@ const MEETS_THE_NETWORK: &[&str] = &[
     "src/hub.rs",
     "src/downstream/mod.rs",
     "src/upstream/mod.rs",
+    "src/topology/mod.rs",
 ];
 
 #[test]

@@ -15,10 +15,12 @@ mod support;
 use chaos::Process;
 use histories::{Clock, History, Monitors, Naive, Plan, Report, Rule, Rules, Scope, check, run};
 use std::time::Duration;
-use support::{Redis, Scratch, home, keys_on, pool};
+use support::{Redis, Relay, Scratch, Way, home, keys_on, pool};
 
 const SHARDS: usize = 4;
 const KEYS_OF_A_SHARD: usize = 2;
+/// Where replicas are read from: a key that is written all the time never is.
+const MANY_KEYS: usize = 60;
 const STALENESS: Duration = Duration::from_secs(1);
 /// How much later a read may begin than it is served, and what else comes between two clocks.
 const SLACK: Duration = Duration::from_millis(50);
@@ -29,11 +31,36 @@ fn number(name: &str, usual: u64) -> u64 {
 
 /// Works, with the pool's `hot_keys`, and gives what was found, and the part of all reads that the shards answered.
 fn history(hot_keys: &[&str], rules: &Rules, naive: Option<(Duration, bool)>) -> (Report, f64) {
-    let redis: Vec<Redis> = (0..SHARDS).map(|_| Redis::tcp(&[])).collect();
+    history_of(hot_keys, rules, naive, (KEYS_OF_A_SHARD, &[]))
+}
+
+/// The same with so many keys of each shard, and replicas that lag by so much.
+fn history_of(
+    hot_keys: &[&str],
+    rules: &Rules,
+    naive: Option<(Duration, bool)>,
+    (keys_of_a_shard, lags): (usize, &[Duration]),
+) -> (Report, f64) {
+    let redis: Vec<Redis> = (0..SHARDS).map(|_| Redis::tcp(&["--repl-diskless-sync-delay", "0"])).collect();
     let at: Vec<String> = redis.iter().map(|redis| redis.address().to_owned()).collect();
-    let keys: Vec<String> = (0..SHARDS).flat_map(|shard| keys_on(shard, SHARDS, KEYS_OF_A_SHARD)).collect();
+    let keys: Vec<String> = (0..SHARDS).flat_map(|shard| keys_on(shard, SHARDS, keys_of_a_shard)).collect();
     let dir = Scratch::new();
-    let lines = [&["^workers: 2", "^log: {level: off}"], hot_keys].concat();
+    let (mut replicas, mut listed) = (Vec::new(), Vec::new());
+    for (shard, redis) in redis.iter().enumerate().filter(|_| !lags.is_empty()) {
+        let mut own = Vec::new();
+        for &lag in lags {
+            let link = Relay::to(redis.address());
+            link.delay(Way::ToProxy, lag);
+            let (host, port) = link.address().rsplit_once(':').unwrap();
+            let replica = Redis::start(&["--replicaof", host, port]);
+            own.push(replica.address().to_owned());
+            replicas.push((link, replica));
+        }
+        listed.push(format!("s{shard}: [{}]", own.join(", ")));
+    }
+    let listed = format!("replicas: {{{}}}", listed.join(", "));
+    let mut lines = [&["^workers: 2", "^log: {level: off}"], hot_keys].concat();
+    lines.extend((!lags.is_empty()).then_some(listed.as_str()));
     let config = dir.write("proxy.yaml", &pool(&at, &lines));
     let binary = std::env::var("HOTRING_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_hotring").to_owned());
     let processes: Vec<Process> = (0..number("HOTRING_PROCESSES", 2)).map(|_| Process::of(&binary, &config)).collect();
@@ -128,6 +155,17 @@ fn from_copies_nobody_misses_a_write_of_his_hotring_or_reads_what_is_too_old() {
 fn by_whatever_is_best_nobody_misses_a_write_of_his_hotring_or_reads_what_is_too_old() {
     // What that is depends on how fast the machine is: keys that change too often for memory are copied, which are shards, too.
     clean(&history(&["hot_keys: {reads: auto}"], &COPIES, None).0);
+}
+
+/// Replicas that lag by 5 and by 100 ms.
+#[test]
+fn from_replicas_nobody_misses_a_write_of_his_hotring_or_reads_what_is_too_old() {
+    let lags = [5, 100].map(Duration::from_millis);
+    for word in ["prefer_replica", "any", "replica"] {
+        let (report, answered) = history_of(&[&format!("read_from: {word}")], &COPIES, None, (MANY_KEYS, &lags));
+        clean(&report);
+        assert!(answered < 0.97, "hardly anything was answered by replicas: the shards answered {answered}");
+    }
 }
 
 /// A cache that knows of no writes, before hotring: all of it is found out.

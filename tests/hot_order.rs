@@ -2,40 +2,47 @@
 //! what is told on one connection can be as late as one likes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "support/engine.rs"]
-#[allow(unreachable_pub, dead_code, reason = "shared with benchmarks")]
-mod support;
+#[path = "support/stand.rs"]
+mod stand;
 
-use hotring::engine::{Engine, LineId, SessionId};
+use hotring::engine::{LineId, SessionId};
 use hotring::stages::Hot;
 use hotring::stages::hot::{Config, Means, Reads};
-use support::{Wires, engine, pool, request};
+use stand::{Stand, pool, request};
+use std::ops::{Deref, DerefMut};
 
 const OLD: &str = "$1\r\n1\r\n";
 const NEW: &str = "$1\r\n2\r\n";
 
-struct Stand {
-    engine: Engine,
-    wires: Wires,
-    now: u64,
+struct World {
+    stand: Stand,
     tracker: LineId,
 }
 
-impl Stand {
+impl Deref for World {
+    type Target = Stand;
+
+    fn deref(&self) -> &Stand {
+        &self.stand
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Stand {
+        &mut self.stand
+    }
+}
+
+impl World {
     /// One shard that tells of changes, and a hot key `k`. Connection 0 is the one that requests take.
     fn new() -> Self {
         let mut pool = pool(1, 1, false);
         pool.path.hot = Hot::new(Config { reads: Reads::Near, ..Config::default() }, 7, Default::default());
-        let (engine, wires) = engine(pool, 3);
-        let mut s = Self { engine, wires, now: 1_000, tracker: 0 };
+        let mut s = Self { stand: Stand::of(pool, 3), tracker: 0 };
         s.engine.path_mut(0).unwrap().hot.enter(b"k", 0, Means::Near, 0);
         s.ask(2, "GET k");
-        s.answer(0, OLD);
-        s.tracker = s.wires.wanted.pop().unwrap();
-        s.engine.connected(s.tracker, s.now);
-        s.engine.flush(&mut s.wires);
-        assert!(s.sent(s.tracker).contains("TRACKING"));
-        s.answer(s.tracker, "+OK\r\n");
+        s.answer_on(0, OLD);
+        s.tracker = s.tracked();
         s.forget();
         s
     }
@@ -56,54 +63,27 @@ impl Stand {
         self.wires.apps.iter_mut().for_each(Vec::clear);
     }
 
-    fn ask(&mut self, session: SessionId, line: &str) {
-        self.send(session, &request(line));
-    }
-
-    fn send(&mut self, session: SessionId, bytes: &[u8]) {
-        self.now += 10;
-        let submitted = self.engine.submit(session, bytes, self.now, &mut self.wires);
-        assert_eq!(submitted.consumed, bytes.len());
-        self.engine.flush(&mut self.wires);
-    }
-
-    fn answer(&mut self, line: LineId, reply: &str) {
-        self.now += 10;
-        let used = self.engine.receive(line, reply.as_bytes(), self.now, &mut self.wires).unwrap();
-        assert_eq!(used.0, reply.len());
-        self.engine.flush(&mut self.wires);
-    }
-
     /// What was read to be kept, before the change.
     fn keeps(&mut self) {
-        assert!(self.sent(self.tracker).contains("PTTL"));
-        self.answer(self.tracker, &format!("+OK\r\n{OLD}:-1\r\n"));
-    }
-
-    fn app(&mut self, session: SessionId) -> String {
-        String::from_utf8(std::mem::take(&mut self.wires.apps[session as usize])).unwrap()
-    }
-
-    fn sent(&mut self, line: LineId) -> String {
-        self.wires
-            .shards
-            .get_mut(line as usize)
-            .map_or(String::new(), |sent| String::from_utf8(std::mem::take(sent)).unwrap())
+        let tracker = self.tracker;
+        assert!(self.sent_on(tracker).contains("PTTL"));
+        self.answer_on(tracker, &format!("+OK\r\n{OLD}:-1\r\n"));
     }
 
     /// What `GET k` of a session is answered with from memory; nothing where the shard is asked anew, which says `2`.
     fn near(&mut self, session: SessionId) -> Option<String> {
-        self.sent(0);
-        self.sent(self.tracker);
+        self.sent_on(0);
+        let tracker = self.tracker;
+        self.sent_on(tracker);
         self.ask(session, "GET k");
-        let (home, again) = (self.sent(0), self.sent(self.tracker));
+        let (home, again) = (self.sent_on(0), self.sent_on(tracker));
         if home.is_empty() && again.is_empty() {
             return Some(self.app(session));
         }
         if home.is_empty() {
-            self.answer(self.tracker, &format!("+OK\r\n{NEW}:-1\r\n"));
+            self.answer_on(tracker, &format!("+OK\r\n{NEW}:-1\r\n"));
         } else {
-            self.answer(0, NEW);
+            self.answer_on(0, NEW);
         }
         assert_eq!(self.app(session), NEW);
         None
@@ -112,9 +92,9 @@ impl Stand {
 
 #[test]
 fn an_element_that_was_read_later_comes_before_what_is_to_be_kept() {
-    let mut s = Stand::new();
+    let mut s = World::new();
     s.ask(0, "MGET k j");
-    s.answer(0, &format!("*2\r\n{NEW}$-1\r\n"));
+    s.answer_on(0, &format!("*2\r\n{NEW}$-1\r\n"));
     assert_eq!(s.app(0), format!("*2\r\n{NEW}$-1\r\n"));
     s.keeps();
     assert_eq!(s.near(0), None, "it has seen 2 already, the news is on its way");
@@ -123,11 +103,11 @@ fn an_element_that_was_read_later_comes_before_what_is_to_be_kept() {
 #[test]
 fn what_is_read_to_be_kept_is_not_joined_by_who_has_seen_what_is_newer() {
     for line in ["STRLEN k", "MGET k"] {
-        let mut s = Stand::new();
+        let mut s = World::new();
         // Carried out before the change.
         s.ask(2, "GET k");
         s.ask(0, line);
-        s.answer(0, if line == "MGET k" { "*1\r\n$1\r\n2\r\n" } else { NEW });
+        s.answer_on(0, if line == "MGET k" { "*1\r\n$1\r\n2\r\n" } else { NEW });
         assert!(s.app(0).ends_with(NEW), "{line}");
         s.ask(0, "GET k");
         s.keeps();
@@ -140,43 +120,41 @@ fn what_is_read_to_be_kept_is_not_joined_by_who_has_seen_what_is_newer() {
 fn other_commands_show_what_is_newer_too() {
     let script = "return(redis.call('get',KEYS[1]))";
     for line in ["STRLEN k", "GETRANGE k 0 -1", "SUBSTR k 0 -1", "EXISTS k", "TTL k", "GETBIT k 0", "LCS k k"] {
-        let mut s = Stand::kept();
+        let mut s = World::kept();
         s.ask(0, line);
-        s.answer(0, NEW);
+        s.answer_on(0, NEW);
         assert_eq!(s.app(0), NEW, "{line}");
         assert_eq!(s.near(0), None, "{line} may have told of what is newer, the news is on its way");
     }
-    let mut s = Stand::kept();
+    let mut s = World::kept();
     s.ask(0, &format!("EVAL_RO {script} 1 k"));
-    s.answer(0, NEW);
+    s.answer_on(0, NEW);
     assert_eq!(s.app(0), NEW);
     assert_eq!(s.near(0), None, "a script may have told of what is newer");
 }
 
 #[test]
 fn a_read_behind_another_command_of_the_same_key_keeps_its_place() {
-    let mut s = Stand::kept();
+    let mut s = World::kept();
     s.send(0, &[request("GETRANGE k 0 -1"), request("GET k")].concat());
-    let asked = s.sent(0).matches("\r\nk\r\n").count();
-    s.answer(0, &NEW.repeat(asked));
+    let asked = s.sent_on(0).split("; ").count();
+    s.answer_on(0, &NEW.repeat(asked));
     assert_eq!(s.app(0), NEW.repeat(2));
 }
 
 #[test]
 fn what_a_transaction_has_read_is_not_followed_by_what_is_older() {
-    let mut s = Stand::kept();
+    let mut s = World::kept();
     s.ask(0, "MULTI");
     s.ask(0, "GET k");
-    let own = s.wires.wanted.pop().unwrap();
-    s.engine.connected(own, s.now);
-    s.engine.flush(&mut s.wires);
-    let queued = s.sent(own).contains("GET");
-    s.answer(own, if queued { "+OK\r\n+QUEUED\r\n" } else { "+OK\r\n" });
+    let own = s.opened();
+    let queued = s.sent_on(own).contains("GET");
+    s.answer_on(own, if queued { "+OK\r\n+QUEUED\r\n" } else { "+OK\r\n" });
     s.ask(0, "EXEC");
     if !queued {
-        s.answer(own, "+QUEUED\r\n");
+        s.answer_on(own, "+QUEUED\r\n");
     }
-    s.answer(own, &format!("*1\r\n{NEW}"));
+    s.answer_on(own, &format!("*1\r\n{NEW}"));
     let told = s.app(0);
     assert!(told.ends_with(&format!("*1\r\n{NEW}")), "{told}");
     assert_eq!(s.near(0), None, "it has seen 2 already");
@@ -186,20 +164,18 @@ fn what_a_transaction_has_read_is_not_followed_by_what_is_older() {
 fn what_is_read_under_watch_is_read_where_it_is_watched() {
     for (line, reply) in [("GET k", NEW.to_owned()), ("MGET k", format!("*1\r\n{NEW}")), ("STRLEN k", ":1\r\n".into())]
     {
-        let mut s = Stand::kept();
+        let mut s = World::kept();
         s.ask(0, "WATCH k");
-        let own = s.wires.wanted.pop().unwrap();
-        s.engine.connected(own, s.now);
-        s.engine.flush(&mut s.wires);
+        let own = s.opened();
         // It was changed before it was watched, and EXEC will see nothing of that.
-        s.answer(own, "+OK\r\n");
+        s.answer_on(own, "+OK\r\n");
         assert_eq!(s.app(0), "+OK\r\n");
-        s.sent(own);
-        s.sent(0);
+        s.sent_on(own);
+        s.sent_on(0);
         s.ask(0, line);
-        let (at_own, at_any) = (s.sent(own), s.sent(0));
+        let (at_own, at_any) = (s.sent_on(own), s.sent_on(0));
         assert!(!(at_own.is_empty() && at_any.is_empty()), "{line}: answered from memory with {:?}", s.app(0));
-        s.answer(if at_own.is_empty() { 0 } else { own }, &reply);
+        s.answer_on(if at_own.is_empty() { 0 } else { own }, &reply);
         assert_eq!(s.app(0), reply);
     }
 }

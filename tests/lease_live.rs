@@ -3,6 +3,7 @@
 
 mod support;
 
+use hotring::proxy::Signal;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -225,4 +226,24 @@ fn several_keys_and_transactions() {
     let told: Vec<String> = (0..4).map(|_| String::from_utf8(b.reply()).unwrap()).collect();
     assert_eq!(told, ["+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n", "*2\r\n$-1\r\n+OK\r\n"]);
     assert_eq!(c.reply(), b"$1\r\nv\r\n");
+}
+
+#[test]
+fn nobody_waits_when_the_process_is_to_end() {
+    let (_redis, at) = shards(1);
+    let hotring = Hotring::with_admin(&pool(&at, &["misses: {lease: local, lease_wait: 60s, lease_term: 60s}"]));
+    let (mut holder, mut waiting) = (hotring.app(), hotring.app());
+    // So that a wait is long: twice what a load has taken.
+    assert_eq!(holder.ask("GET k"), "$-1\r\n");
+    let done = now() + Duration::from_millis(1500);
+    eventually("it is loaded", || now() >= done);
+    assert_eq!((holder.ask("SET k v"), holder.ask("DEL k")), ("+OK\r\n".to_owned(), ":1\r\n".to_owned()));
+    assert_eq!(holder.ask("GET k"), "$-1\r\n");
+    waiting.send(&wire(&["GET", "k"]));
+    eventually("it waits", || hotring.metric("hotring_lease_waiting{pool=\"main\"}") == 1.0);
+    let before = now();
+    hotring.tell(Signal::Stop);
+    assert_eq!(waiting.text(), "$-1\r\n");
+    assert!(before.elapsed() < Duration::from_millis(1500), "{:?}", before.elapsed());
+    assert!(waiting.rest().is_empty());
 }

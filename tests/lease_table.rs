@@ -220,6 +220,7 @@ impl World {
                 Order::Read { hash, .. } => self.soon(FAR, Event::Read { process, worker, key: hash }),
                 Order::Claim { hash, term, .. } => self.soon(FAR, Event::Claims { process, worker, key: hash, term }),
                 Order::Release { name } => self.soon(FAR, Event::Gives { key: key_of(&name) }),
+                Order::Expired { .. } => unreachable!("nothing is kept of what has expired"),
             }
         }
     }
@@ -460,7 +461,7 @@ impl World {
         }
         let (name, wanted) = (Self::name(key), self.wanted.clone());
         let link = app as u32;
-        let reader = Reader { conn, link, asked, may_wait: true };
+        let reader = Reader { conn, link, asked, may_wait: true, takes_expired: false };
         let ask = |table: &mut hotring::stages::lease::Table| {
             table.miss(Key { hash: key, name: &name, wanted: &wanted, rule: 0 }, reader, now)
         };

@@ -3,22 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "support/engine.rs"]
-#[allow(unreachable_pub, dead_code, reason = "other tests use the rest")]
+#[path = "support/stand.rs"]
 mod stand;
 mod support;
 
-use hotring::acl::{Account, Users};
-use hotring::engine::{Engine, LineId, SessionId};
-use hotring::stages::lease::{Config, Lease, Leases, Shared, Wanted};
-use hotring::units::Secret;
-use stand::{Wires, engine, pool, request};
-use std::sync::Arc;
+use hotring::engine::{LineId, SessionId};
+use hotring::stages::lease::{Lease, Wanted};
+use stand::{MS, NIL, Stand, leases, pool, push, request, users};
 use std::time::Duration;
 use support::{Hotring, eventually, now, shards};
 
-const MS: u64 = 1_000;
-const NIL: &str = "$-1\r\n";
 const VALUE: &str = "$1\r\nv\r\n";
 /// How long a load takes, and the value lives.
 const LOAD: u64 = 100 * MS;
@@ -29,22 +23,15 @@ fn wanted(lease: Lease) -> Wanted {
 }
 
 /// One worker over one shard.
-struct World {
-    engine: Engine,
-    wires: Wires,
-    now: u64,
-}
-
-impl World {
+impl Stand {
     fn new(wanted: Wanted) -> Self {
         Self::with(wanted, false)
     }
 
     fn with(wanted: Wanted, coalesce: bool) -> Self {
         let mut pool = pool(1, 1, coalesce);
-        pool.leases = Leases::new(Arc::new(Config::new(wanted, Vec::new())), Arc::new(Shared::new()), 0);
-        let (engine, wires) = engine(pool, 8);
-        Self { engine, wires, now: 1_000_000 }
+        pool.leases = leases("", wanted);
+        Self::of(pool, 8)
     }
 
     /// The key was loaded once, and is about to expire.
@@ -53,45 +40,6 @@ impl World {
         w.loads("SET k v PX 1000");
         w.tick(LIFE - MS);
         w
-    }
-
-    fn ask(&mut self, session: SessionId, line: &str) {
-        self.now += 1;
-        let bytes = request(line);
-        assert_eq!(self.engine.submit(session, &bytes, self.now, &mut self.wires).consumed, bytes.len());
-        self.engine.flush(&mut self.wires);
-    }
-
-    fn answer(&mut self, reply: &str) {
-        self.answer_on(0, reply);
-    }
-
-    fn answer_on(&mut self, line: LineId, reply: &str) {
-        self.now += 1;
-        let used = self.engine.receive(line, reply.as_bytes(), self.now, &mut self.wires).unwrap();
-        assert_eq!(used.0, reply.len());
-        self.engine.flush(&mut self.wires);
-    }
-
-    fn app(&mut self, session: SessionId) -> String {
-        String::from_utf8(std::mem::take(&mut self.wires.apps[session as usize])).unwrap()
-    }
-
-    fn sent(&mut self) -> String {
-        self.sent_on(0)
-    }
-
-    fn sent_on(&mut self, line: LineId) -> String {
-        let text = String::from_utf8(std::mem::take(&mut self.wires.shards[line as usize])).unwrap();
-        let words = text.split("\r\n").filter(|line| !line.starts_with('$') && !line.is_empty());
-        let words: Vec<_> = words.map(|line| if line.starts_with('*') { "|" } else { line }).collect();
-        words.join(" ").trim_start_matches("| ").replace(" | ", "; ")
-    }
-
-    fn tick(&mut self, span: u64) {
-        self.now += span;
-        assert!(self.engine.tick(self.now, &mut self.wires).is_empty());
-        self.engine.flush(&mut self.wires);
     }
 
     /// Session 0 finds `k` missing, and writes it so when it has loaded it.
@@ -131,19 +79,11 @@ impl World {
         let counts = self.engine.pool_counts(0).unwrap();
         (counts.early_refreshes, counts.misses_leased, counts.lease_waits)
     }
-
-    fn is_at_rest(&mut self) {
-        let held = self.engine.holdings();
-        assert_eq!((held.waits, held.errands, self.engine.in_flight()), (0, 0, 0));
-        let counts = self.engine.pool_counts(0).unwrap();
-        assert_eq!((counts.lease_waiting.get(), counts.requests_pending.get()), (0, 0));
-        assert_eq!(counts.client_output_bytes.get(), 0);
-    }
 }
 
 #[test]
 fn one_loads_while_the_others_read() {
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     assert!(w.fires(1));
     assert_eq!(w.sent(), "GET k; PTTL k");
     w.answer(":1\r\n");
@@ -173,7 +113,7 @@ fn one_loads_while_the_others_read() {
 
 #[test]
 fn nothing_fires_long_before() {
-    let mut w = World::new(wanted(Lease::Local));
+    let mut w = Stand::new(wanted(Lease::Local));
     w.loads("SET k v PX 10000");
     for _ in 0..500 {
         assert_eq!(w.gets(1, VALUE), VALUE);
@@ -195,7 +135,7 @@ fn keys_of_which_that_is_not_known_or_wanted_are_left_alone() {
         ["SETNX k v", "PEXPIRE k 1000"],
         ["SET k v PX 1000", "DEL k"],
     ] {
-        let mut w = World::new(wanted(Lease::Local));
+        let mut w = Stand::new(wanted(Lease::Local));
         w.loads(writes[0]);
         w.writes(writes[1]);
         w.tick(LIFE - MS);
@@ -203,20 +143,20 @@ fn keys_of_which_that_is_not_known_or_wanted_are_left_alone() {
     }
     for writes in [["SET k v", "PEXPIRE k 1000"], ["SET k v PX 9000", "PEXPIRE k 1000"], ["SET k v", "PSETEX k 1000 v"]]
     {
-        let mut w = World::new(wanted(Lease::Local));
+        let mut w = Stand::new(wanted(Lease::Local));
         w.loads(writes[0]);
         w.writes(writes[1]);
         w.tick(LIFE - MS);
         assert!(w.fires(1), "{writes:?}");
     }
     // Not wanted; or nobody knows how long a load takes.
-    assert!(!World::aged(Wanted { lease: Lease::Local, ..Wanted::default() }).fires(1));
-    let mut w = World::new(wanted(Lease::Local));
+    assert!(!Stand::aged(Wanted { lease: Lease::Local, ..Wanted::default() }).fires(1));
+    let mut w = Stand::new(wanted(Lease::Local));
     w.writes("SET k v PX 1000");
     w.tick(LIFE - MS);
     assert!(!w.fires(1));
     // In a transaction its key may be written in any way.
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     w.ask(2, "MULTI");
     w.ask(2, "SET k v");
     assert!(!w.fires(1));
@@ -224,23 +164,14 @@ fn keys_of_which_that_is_not_known_or_wanted_are_left_alone() {
 
 #[test]
 fn sessions_that_must_not_load_are_not_told() {
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     let strict = w.engine.open_strict(0);
     w.wires.apps.push(Vec::new());
     assert!(!w.fires(strict) && w.fires(2));
-    let user = |name: &str, rules: &str| Account {
-        name: name.into(),
-        passwords: vec![Secret::new("pass")],
-        nopass: false,
-        rules: format!("on {rules}"),
-        read_only: false,
-    };
     let mut pool = pool(1, 1, false);
-    let config = Config::new(wanted(Lease::Local), Vec::new());
-    pool.leases = Leases::new(Arc::new(config), Arc::new(Shared::new()), 0);
-    pool.users = Arc::new(Users::new(&[user("r", "~* +@read"), user("w", "~* +@all")], None).unwrap());
-    let (engine, wires) = engine(pool, 3);
-    let mut w = World { engine, wires, now: 1_000_000 };
+    pool.leases = leases("", wanted(Lease::Local));
+    pool.users = users(&[("r", "~* +@read"), ("w", "~* +@all")]);
+    let mut w = Stand::of(pool, 3);
     for (session, name) in [(0, "w"), (1, "r"), (2, "w")] {
         w.ask(session, &format!("AUTH {name} pass"));
         assert_eq!(w.app(session), "+OK\r\n");
@@ -253,7 +184,7 @@ fn sessions_that_must_not_load_are_not_told() {
 #[test]
 fn what_the_shard_says_counts() {
     // It was written by somebody else, and lives on.
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     assert!(w.fires(1));
     w.answer(":1000\r\n");
     assert_eq!(w.app(1), VALUE);
@@ -262,7 +193,7 @@ fn what_the_shard_says_counts() {
     assert!(w.fires(2));
     // So that it never expires; it is another one's; nothing is there any more.
     for said in [":-1\r\n", ":-2\r\n", "-NOPERM x\r\n"] {
-        let mut w = World::aged(wanted(Lease::Local));
+        let mut w = Stand::aged(wanted(Lease::Local));
         assert!(w.fires(1));
         w.answer(said);
         assert_eq!((w.app(1).as_str(), w.counts().0), (VALUE, 0), "{said}");
@@ -270,7 +201,7 @@ fn what_the_shard_says_counts() {
         w.is_at_rest();
     }
     // A moment says nothing here; the shard is asked once.
-    let mut w = World::new(wanted(Lease::Local));
+    let mut w = Stand::new(wanted(Lease::Local));
     w.loads("SET k v PXAT 2000000000000");
     assert!(w.fires(1));
     w.answer(":2500\r\n");
@@ -284,7 +215,7 @@ fn what_the_shard_says_counts() {
 
 #[test]
 fn nobody_is_kept_back_for_long() {
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     assert!(w.fires(1));
     w.tick(40 * MS);
     assert_eq!(w.app(1), "");
@@ -294,7 +225,7 @@ fn nobody_is_kept_back_for_long() {
     assert_eq!((w.app(1).as_str(), w.counts().0), ("", 0));
     w.is_at_rest();
     // Nor does anything stay of a session that is gone.
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     assert!(w.fires(1));
     w.engine.close(1, false, &mut w.wires);
     w.answer(":1\r\n");
@@ -305,7 +236,7 @@ fn nobody_is_kept_back_for_long() {
 #[test]
 fn a_read_is_told_of_what_was_there_before_its_session_wrote() {
     for same_connection_waits in [false, true] {
-        let mut w = World::aged(Wanted { same_connection_waits, ..wanted(Lease::Local) });
+        let mut w = Stand::aged(Wanted { same_connection_waits, ..wanted(Lease::Local) });
         assert!(w.fires(1));
         w.ask(1, "SET k w");
         w.ask(1, "GET k");
@@ -319,7 +250,7 @@ fn a_read_is_told_of_what_was_there_before_its_session_wrote() {
 
 #[test]
 fn what_is_written_meanwhile_is_not_loaded_again() {
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     assert!(w.fires(1));
     w.ask(2, "SET k w PX 1000");
     w.answer(":1\r\n+OK\r\n");
@@ -332,7 +263,7 @@ fn what_is_written_meanwhile_is_not_loaded_again() {
 
 #[test]
 fn who_loads_and_is_gone_or_does_not_write_is_waited_for_no_longer() {
-    let mut w = World::aged(wanted(Lease::Local));
+    let mut w = Stand::aged(wanted(Lease::Local));
     assert!(w.fires(1));
     w.answer(":1\r\n");
     assert_eq!(w.app(1), NIL);
@@ -344,7 +275,7 @@ fn who_loads_and_is_gone_or_does_not_write_is_waited_for_no_longer() {
     w.tick(LOAD);
     w.writes("SET k v PX 1000");
     // Twice in a row nobody writes: the key is left alone for a while.
-    let mut w = World::new(wanted(Lease::Local));
+    let mut w = Stand::new(wanted(Lease::Local));
     w.loads("SET k v PX 3000");
     w.tick(2_990 * MS - 1_100 * MS);
     for _ in 0..2 {
@@ -366,7 +297,7 @@ fn who_loads_and_is_gone_or_does_not_write_is_waited_for_no_longer() {
 
 #[test]
 fn of_those_who_share_a_flight_one_loads() {
-    let mut w = World::with(wanted(Lease::Local), true);
+    let mut w = Stand::with(wanted(Lease::Local), true);
     w.loads("SET k v PX 1000");
     w.tick(LIFE - MS);
     w.sent();
@@ -385,7 +316,7 @@ fn of_those_who_share_a_flight_one_loads() {
 
 #[test]
 fn what_is_only_observed_is_told_to_nobody() {
-    let mut w = World::aged(wanted(Lease::Observe));
+    let mut w = Stand::aged(wanted(Lease::Observe));
     assert!(!w.fires(1));
     let counts = w.engine.pool_counts(0).unwrap();
     assert_eq!((counts.early_observed, counts.early_refreshes), (1, 0), "once for each time it is written");
@@ -394,11 +325,9 @@ fn what_is_only_observed_is_told_to_nobody() {
 #[test]
 fn a_budget_of_misses_that_is_used_up_refuses_nobody_early() {
     let mut pool = pool(1, 1, false);
-    let config = Arc::new(Config::new(Wanted { miss_budget: Some(1), ..wanted(Lease::Local) }, Vec::new()));
-    pool.misses = Config::clone(&config);
-    pool.leases = Leases::new(config, Arc::new(Shared::new()), 0);
-    let (engine, wires) = engine(pool, 8);
-    let mut w = World { engine, wires, now: 1_000_000 };
+    pool.leases = leases("", Wanted { miss_budget: Some(1), ..wanted(Lease::Local) });
+    pool.misses = pool.leases.config().clone();
+    let mut w = Stand::of(pool, 8);
     w.loads("SET k v PX 120");
     w.tick(119 * MS);
     assert!(w.fires(1));
@@ -409,7 +338,7 @@ fn a_budget_of_misses_that_is_used_up_refuses_nobody_early() {
 
 /// The same with a shard that tells of changes.
 struct Fleet {
-    w: World,
+    w: Stand,
     tracker: LineId,
 }
 
@@ -417,14 +346,10 @@ const TURN: &str = "SET hotring:lease:k 0 NX PX 500; CLIENT CACHING YES; MGET k 
 const WON: &str = "+OK\r\n+OK\r\n*2\r\n$1\r\nv\r\n$1\r\n0\r\n:1\r\n";
 const LOST: &str = "_\r\n+OK\r\n*2\r\n$1\r\nv\r\n$1\r\n9\r\n:1\r\n";
 
-fn push(key: &str) -> String {
-    format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n${}\r\n{key}\r\n", key.len())
-}
-
 impl Fleet {
     /// Its turn is being asked for by session 1.
     fn asks() -> Self {
-        let mut w = World::new(wanted(Lease::Fleet));
+        let mut w = Stand::new(wanted(Lease::Fleet));
         w.tick(MS);
         let tracker = w.wires.wanted.pop().unwrap();
         w.engine.connected(tracker, w.now);

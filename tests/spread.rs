@@ -160,6 +160,7 @@ impl Stand {
 fn placement() -> hotring::stages::Placement {
     hotring::stages::Placement {
         pins: Vec::new(),
+        slots: None,
         numbers: vec![0],
         shards: vec![hotring::ring::Shard { name: "s0".into(), weight: 1 }],
         hash: hotring::ring::KeyHash::Fnv1a_64,

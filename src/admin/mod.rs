@@ -39,6 +39,8 @@ pub trait Source: Send + Sync {
     fn ready(&self) -> Readiness;
     /// The running config as YAML, secrets masked.
     fn config(&self) -> String;
+    /// Which servers each pool has, as its topology says; some lines a pool.
+    fn topology(&self) -> String;
     /// The hot keys of all pools, as JSON.
     fn hot_keys(&self) -> String;
     /// How far the pools are that look for keys where they lived before, for people.
@@ -111,6 +113,7 @@ pub async fn serve_within(
         .route("/readyz", get(ready))
         .route("/config", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.config())))
         .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
+        .route("/topology", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.topology())))
         .route("/hotkeys", get(hot_keys))
         .route("/warm", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.warm())))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
@@ -141,6 +144,7 @@ const INDEX: &str = concat!(
 /readyz     200 when it should get traffic, else 503 and the reasons
 /config     the running config, secrets masked
 /backends   the backends and how they are
+/topology   which servers the pools have, and who says so
 /hotkeys    which keys are hot and what serves them, as JSON
 /warm       how far the pools are that look for keys where they lived before
 /explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request

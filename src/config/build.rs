@@ -11,8 +11,8 @@ use std::path::Path;
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
-    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, servers,
-    warm,
+    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, reading,
+    servers, topology, warm,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -72,7 +72,9 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     check_pins(&written, report);
     hot::check(&written, report);
     misses::check(&written, report);
+    topology::check(&written, report);
     check_replicas(&written, report);
+    reading::check(&written, report);
     let password = written.redis_auth.map(|auth| {
         let other = [("server_auth", &written.server_auth), ("client_auth", &written.client_auth)];
         for (name, other) in other {
@@ -103,12 +105,17 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
     let timeout = value(written.timeout, timeout);
     let server_connections = value(written.server_connections, upstream::SERVER_CONNECTIONS);
     let dedicated_connections = value(written.dedicated_connections, upstream::DEDICATED_CONNECTIONS);
+    let (kind, mut asked) = (written.topology.kind(), Vec::new());
     let servers = match written.servers {
         Some(ServersWritten::Embedded(count)) => Servers::Embedded {
             count,
             maxmemory: value(written.maxmemory, upstream::MAXMEMORY),
             eviction: written.eviction.map(|written| written.value).unwrap_or_default(),
         },
+        Some(ServersWritten::List(list)) if kind != topology::Kind::Static => {
+            asked.extend(list.into_iter().map(|server| server.value.address));
+            Servers::Static(Vec::new())
+        }
         Some(ServersWritten::List(list)) => Servers::Static(list.into_iter().map(|server| server.value).collect()),
         None => Servers::Static(Vec::new()),
     };
@@ -136,6 +143,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         },
         upstream: upstream::Config {
             servers,
+            topology: topology::build(written.topology, asked),
             timeout,
             connect_timeout: value(written.connect_timeout, upstream::CONNECT_TIMEOUT),
             dns_refresh: value(written.dns_refresh, Some(upstream::DNS_REFRESH)),
@@ -162,7 +170,11 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             slow_commands: written.slow_commands.into_iter().map(|name| name.value).collect(),
             dedicated_connections,
             // Apps of a pool that has a database of its own are on that one, as with twemproxy.
-            databases: if db == 0 { value(written.databases, u32::from(upstream::DATABASES)) as u16 } else { 1 },
+            databases: if db == 0 && kind != topology::Kind::Cluster {
+                value(written.databases, u32::from(upstream::DATABASES)) as u16
+            } else {
+                1
+            },
             resp3: value(written.resp3, true),
             max_outbox: value(written.max_outbox, upstream::MAX_OUTBOX),
             replicas: written
@@ -170,6 +182,8 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
                 .into_iter()
                 .map(|(server, list)| (server.value, list.into_iter().map(|address| address.value).collect()))
                 .collect(),
+            zones: written.reading.zones,
+            readonly: false,
         },
         ring: RingConfig {
             hash: value(written.hash, KeyHash::Fnv1a_64),
@@ -179,6 +193,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         },
         hot: written.hot.map(|hot| hot.config).unwrap_or_default(),
         misses: written.misses.map(|misses| misses.config).unwrap_or_default(),
+        reading: written.reading.reading,
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),
             max_len: value(written.slowlog_max_len, slow::MAX_LEN),
@@ -255,6 +270,9 @@ fn check_gutters(pools: &[PoolWritten], report: &mut Report) {
             Some(other) if matches!(other.servers, Some(ServersWritten::Embedded(_))) => {
                 format!("pool {} has no servers, expected one that has", quoted(&name))
             }
+            Some(other) if other.topology.kind() == topology::Kind::Cluster => {
+                format!("pool {} is a cluster, expected one whose servers have a ring", quoted(&name))
+            }
             Some(other) if gutter(other).is_some() => {
                 format!("pool {} has a gutter itself, expected one that has none", quoted(&name))
             }
@@ -316,10 +334,15 @@ fn check_servers(pool: &PoolWritten, report: &mut Report) {
 /// What is pinned is pinned to a server of the pool.
 fn check_pins(pool: &PoolWritten, report: &mut Report) {
     let names: Vec<String> = match &pool.servers {
+        _ if pool.topology.kind() == topology::Kind::Cluster => return,
+        _ if pool.topology.kind() == topology::Kind::Sentinel => pool.topology.masters().map(str::to_owned).collect(),
         Some(ServersWritten::List(servers)) => servers.iter().map(|server| server.value.name.clone()).collect(),
         Some(ServersWritten::Embedded(count)) => (1..=*count).map(|n| format!("embedded-{n}")).collect(),
         None => return,
     };
+    if names.is_empty() {
+        return;
+    }
     for (start, server) in pool.pins.iter().filter(|(_, server)| !names.contains(&server.value)) {
         let at = if start.is_empty() { String::new() } else { format!(".{start}") };
         let said = format!("`{}` is no server of this pool, expected one of `{}`", server.value, names.join("`, `"));
@@ -329,6 +352,9 @@ fn check_pins(pool: &PoolWritten, report: &mut Report) {
 
 /// A replica is one of a server of the pool, and stands once in it.
 fn check_replicas(pool: &PoolWritten, report: &mut Report) {
+    if pool.topology.kind() != topology::Kind::Static {
+        return;
+    }
     let servers = match &pool.servers {
         Some(ServersWritten::List(servers)) => servers,
         Some(ServersWritten::Embedded(_)) => {

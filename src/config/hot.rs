@@ -161,7 +161,7 @@ pub(super) fn from_thousandths(number: u32) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn staleness(text: &str) -> Result<Duration, Expected> {
+pub(super) fn staleness(text: &str) -> Result<Duration, Expected> {
     let span = text.parse::<Millis>().ok().map(Duration::from).filter(|span| (FRESHEST..=STALEST).contains(span));
     span.ok_or_else(|| Expected::new("a duration from `200ms` to `60s` such as `1s`"))
 }
@@ -192,6 +192,12 @@ pub(super) fn check(pool: &PoolWritten, report: &mut Report) {
             report.add(*at, key, said);
         }
     }
+}
+
+/// Whether what is read of any key may be kept in memory.
+pub(super) fn keeps(hot: &Config) -> bool {
+    let mut all = std::iter::once(hot.reads).chain(hot.rules.iter().map(|rule| rule.reads));
+    all.any(|reads| matches!(reads, Reads::Near | Reads::Auto))
 }
 
 /// What is allowed but seldom meant.

@@ -34,7 +34,7 @@ pub enum Place {
     Pool,
     /// In an entry of `servers` that is a map.
     Server,
-    /// Under `server_auth` or, but for `user`, under `client_auth`.
+    /// Under `server_auth`, `sentinel_auth` or, but for `user`, under `client_auth`.
     Auth,
     /// Under `users`, in a user.
     User,
@@ -60,7 +60,7 @@ impl Place {
             Self::Command => "in a command under `commands`",
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
-            Self::Auth => "under `server_auth` or `client_auth`",
+            Self::Auth => "under `server_auth`, `client_auth` or `sentinel_auth`",
             Self::User => "in a user under `users`",
             Self::Limit => "in an entry of `rate_limits`",
             Self::HotKeys => "under `hot_keys`",
@@ -145,7 +145,43 @@ pub const KEYS: &[Key] = &[
         "servers",
         "required",
         "`embedded:N` for N cache nodes in this process, or a list of `host:port:weight [name]`, `/path:weight [name]` or \
-         `{address, weight, name}`",
+         `{address, weight, name}`; with a `topology`, where to ask it for: the seeds of a cluster, or the sentinels, each \
+         `host:port`",
+    ),
+    own(
+        Place::Pool,
+        "topology",
+        "static",
+        "who says which servers there are: `static`, this file; `cluster`, the nodes of a Redis Cluster; `sentinel`, Redis \
+         Sentinels",
+    ),
+    own(
+        Place::Pool,
+        "topology_interval",
+        "30s",
+        "how often the topology is asked for without a reason; whatever tells of a change has it asked for at once",
+    ),
+    own(
+        Place::Pool,
+        "announce",
+        "",
+        "where nodes are reached from here that call themselves otherwise, such as `{\"10.0.0.5:7001\": \"127.0.0.1:7001\"}` or, \
+         for all ports of a host, `{10.0.0.5: 127.0.0.1}`",
+    ),
+    own(
+        Place::Pool,
+        "masters",
+        "",
+        "with `topology: sentinel`, the names that the sentinels watch: the pool's servers, on the ring under these names, \
+         `NAME:WEIGHT` where they are not alike",
+    ),
+    own(Place::Pool, "sentinel_auth", "", "user and password sent to the sentinels"),
+    own(
+        Place::Pool,
+        "redirect_wait",
+        "2s",
+        "with `topology: cluster`, how long a request may wait until its slot is served again, while the cluster moves it or \
+         has lost a node",
     ),
     own(Place::Pool, "maxmemory", "64mb", "memory of each embedded node"),
     own(
@@ -376,7 +412,37 @@ pub const KEYS: &[Key] = &[
         "replicas",
         "",
         "where replicas of the servers are, by the servers' names, such as `{s1: [10.0.0.21:6379, 10.0.0.22:6379]}`: reads of hot \
-         keys may be served by them",
+         keys may be served by them, and of others by `read_from`",
+    ),
+    own(
+        Place::Pool,
+        "read_from",
+        "primary",
+        "who answers reads of one key: `primary`, its server; `prefer_replica`, a replica, else the server; `replica`, replicas only; \
+         `any`, all of them in turn; `nearest`, whoever answers soonest; `az_affinity`, a replica in `zone`, else any, else the \
+         server; `az_affinity_replicas_and_primary`, the server in `zone` before replicas elsewhere. Of a replica an answer may be \
+         up to `read_staleness` old",
+    ),
+    own(
+        Place::Pool,
+        "read_from_prefixes",
+        "",
+        "the same by how keys begin, such as `{\"product:\": any, \"lock:\": primary}`; the longest beginning counts",
+    ),
+    own(
+        Place::Pool,
+        "read_staleness",
+        "1s",
+        "what a replica answers by `read_from` is never older than this: `200ms` to `60s`. A session sees what was written through \
+         this hotring before it asked, however long this is",
+    ),
+    own(Place::Pool, "zone", "", "the availability zone in which this hotring runs, such as `eu-west-1a`"),
+    own(
+        Place::Pool,
+        "zones",
+        "",
+        "in which zones servers and replicas are, by address, such as `{\"10.0.0.21:6379\": eu-west-1a}`; of the others Valkey is \
+         asked for its `availability-zone`",
     ),
     twemproxy("redis_db", "0", "database that is selected at the servers"),
     own(Place::Pool, "db", "0", "the same as `redis_db`"),
@@ -537,6 +603,20 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Misses,
+        "stale",
+        "0s",
+        "for how long after a key has expired, `0s` to `60s`, those who would wait for it are told at once what it had, while one loads \
+         it; of keys that `hot_keys` keeps in memory and that nobody has written or deleted",
+    ),
+    own(
+        Place::Misses,
+        "guard_stale_set",
+        "false",
+        "answer OK to the SET of one who was told to load a key, and do nothing, if somebody else has written or deleted the key \
+         since; for keys that are only SET by who has found them missing, on the same connection",
+    ),
+    own(
+        Place::Misses,
         "ttl_jitter",
         "0",
         "the part by which times to live of 10s and more are shortened at most, each by chance, so that what is written together does \
@@ -567,6 +647,8 @@ pub const KEYS: &[Key] = &[
     own(Place::MissPrefix, "lease_term", "", "as under `misses`"),
     own(Place::MissPrefix, "same_connection", "", "as under `misses`"),
     own(Place::MissPrefix, "cache_aside", "", "as under `misses`"),
+    own(Place::MissPrefix, "stale", "", "as under `misses`"),
+    own(Place::MissPrefix, "guard_stale_set", "", "as under `misses`"),
     own(Place::MissPrefix, "ttl_jitter", "", "as under `misses`"),
     own(Place::MissPrefix, "miss_budget", "", "as under `misses`; the prefix has it for itself"),
     own(

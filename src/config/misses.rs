@@ -99,11 +99,14 @@ impl<'n> Fields<'n, '_> {
         };
         let wait = span("lease_wait", SECOND / 20..=60 * SECOND, "a duration from `50ms` to `60s` such as `1s`");
         let term = span("lease_term", SECOND / 2..=60 * SECOND, "a duration from `500ms` to `60s` such as `10s`");
+        let stale = span("stale", 0..=60 * SECOND, "a duration from `0s` to `60s` such as `1s`");
+        to.stale = stale.unwrap_or(to.stale);
         to.longest_wait = wait.unwrap_or(to.longest_wait);
         to.longest_term = term.unwrap_or(to.longest_term);
         let waits = self.value("same_connection", two_words(NIL, "wait"));
         to.same_connection_waits = waits.map_or(to.same_connection_waits, |written| written.value);
         to.cache_aside = self.value("cache_aside", flag).map_or(to.cache_aside, |written| written.value);
+        to.guards = self.value("guard_stale_set", flag).map_or(to.guards, |written| written.value);
         to.ttl_jitter = self.value("ttl_jitter", jitter).map_or(to.ttl_jitter, |written| written.value);
         to.miss_budget = self.value("miss_budget", budget).map_or(to.miss_budget, |written| written.value);
         if let Some(reply) = self.value("absent_reply", absent_reply) {
@@ -197,8 +200,8 @@ pub(super) fn check(pool: &PoolWritten, report: &mut Report) {
     }
 }
 
-/// What is allowed but seldom meant.
-pub(super) fn warnings(misses: &Config) -> Vec<String> {
+/// What is allowed but seldom meant, of a pool that `keeps` what it reads in memory, or does not.
+pub(super) fn warnings(misses: &Config, keeps: bool) -> Vec<String> {
     let mut out = Vec::new();
     let each = misses.rules().iter().map(|rule| (Some(rule), &rule.wanted));
     for (rule, wanted) in [(None, misses.all())].into_iter().chain(each) {
@@ -207,6 +210,24 @@ pub(super) fn warnings(misses: &Config) -> Vec<String> {
         let meant = if rule.is_some() { !misses.all().cache_aside } else { !misses.refreshes() };
         if wanted.cache_aside && wanted.lease == Lease::Off && meant {
             out.push(format!("`misses`: {of}`cache_aside` does nothing without `lease: local` or `lease: fleet`"));
+        }
+        let own = |is: fn(&Wanted) -> bool| is(wanted) && (rule.is_none() || !is(misses.all()));
+        for (key, is, on) in [
+            ("stale", (|wanted| wanted.stale > 0) as fn(&Wanted) -> bool, misses.tells_stale()),
+            ("guard_stale_set", |wanted| wanted.guards, misses.guards()),
+        ] {
+            let elsewhere = rule.is_none() && on;
+            if own(is) && !(wanted.lease.holds() || elsewhere || (wanted.lease == Lease::Observe && on)) {
+                out.push(format!("`misses`: {of}`{key}` does nothing without `lease: local` or `lease: fleet`"));
+            }
+        }
+        if own(|wanted| wanted.guards) && wanted.same_connection_waits {
+            out.push(format!("`misses`: {of}`guard_stale_set` does nothing with `same_connection: wait`"));
+        }
+        if own(|wanted| wanted.stale > 0) && !keeps {
+            out.push(format!(
+                "`misses`: {of}`stale` does nothing without `hot_keys`, whose `reads` is `near` or `auto`: it is told from memory"
+            ));
         }
         let Some(rule) = rule else { continue };
         if wanted.absent_reply.is_some() && wanted.absent_ids.is_none() && misses.all().absent_reply.is_none() {
@@ -250,6 +271,8 @@ fn keys_of(wanted: &Wanted) -> Vec<String> {
         format!("lease_term: {}", span(wanted.longest_term)),
         format!("same_connection: {}", if wanted.same_connection_waits { "wait" } else { NIL }),
         format!("cache_aside: {}", wanted.cache_aside),
+        format!("stale: {}", span(wanted.stale)),
+        format!("guard_stale_set: {}", wanted.guards),
         format!("ttl_jitter: {}", from_thousandths(wanted.ttl_jitter.into())),
         format!("miss_budget: {}", wanted.miss_budget.map_or("off".to_owned(), |count| count.to_string())),
         format!("absent_reply: {}", wanted.absent_reply.as_deref().map_or(NIL.to_owned(), quoted)),

@@ -14,8 +14,10 @@ mod limits;
 mod misses;
 mod nutcracker;
 mod problems;
+mod reading;
 mod servers;
 mod text;
+mod topology;
 mod users;
 mod warm;
 mod warnings;
@@ -219,6 +221,8 @@ pub struct Pool {
     pub hot: stages::hot::Config,
     /// What is done when its keys are not there.
     pub misses: stages::lease::Config,
+    /// Who answers its reads.
+    pub reading: stages::hot::Reading,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
     /// How much may be asked for; names unique.

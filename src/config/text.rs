@@ -5,10 +5,11 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, hot, misses, servers};
+use super::{Config, Pool, hot, misses, reading, servers, topology};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
+use crate::upstream::Topology;
 use crate::upstream::config::{Servers, WarmFrom};
 
 /// Every value, defaults too; secrets masked.
@@ -83,11 +84,19 @@ impl Text {
                 self.key("maxmemory", Size::from(*maxmemory));
                 self.key("eviction", eviction);
             }
-            Servers::Static(list) => self.list("servers", list.iter().map(servers::written)),
+            Servers::Static(list) => match upstream.topology.asked() {
+                Some(asked) => self.list("servers", asked.at.iter().map(ToString::to_string)),
+                None => self.list("servers", list.iter().map(servers::written)),
+            },
+        }
+        if self.all {
+            topology::lines(&upstream.topology).iter().for_each(|line| self.line(&format!("    {line}")));
         }
         // Placement is worth a line even where it is the default.
-        self.line(&format!("    hash: {}", ring.hash));
-        self.line(&format!("    distribution: {}", ring.distribution));
+        if !upstream.topology.is_cluster() {
+            self.line(&format!("    hash: {}", ring.hash));
+            self.line(&format!("    distribution: {}", ring.distribution));
+        }
         if let Some(tag) = ring.hash_tag {
             self.line(&format!("    hash_tag: {}", quoted(&String::from_utf8_lossy(&tag))));
         }
@@ -184,10 +193,25 @@ impl Text {
             let addresses: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
             self.line(&format!("      {}: [{}]", quoted(server), addresses.join(", ")));
         }
+        for line in reading::lines(&pool.reading, &upstream.zones) {
+            if let Some((name, value)) = line.split_once(": ").filter(|(name, _)| !name.starts_with(' ')) {
+                self.key(name, value);
+            } else {
+                self.line(&format!("    {line}"));
+            }
+        }
         self.key("redis_db", upstream.db);
     }
 
     fn auth(&mut self, pool: &Pool) {
+        if let Topology::Sentinel { user, password: Some(secret), .. } = &pool.upstream.topology {
+            let secret = self.secret(secret);
+            self.line("    sentinel_auth:");
+            if let Some(user) = user {
+                self.line(&format!("      user: {}", quoted(user)));
+            }
+            self.line(&format!("      password: {secret}"));
+        }
         let (client, server, user) = (&pool.downstream.password, &pool.upstream.password, &pool.upstream.user);
         if let (Some(secret), None, true) = (client, user, client == server) {
             let secret = self.secret(secret);

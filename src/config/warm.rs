@@ -7,6 +7,7 @@ use super::written::{PoolWritten, ServersWritten, Written};
 use crate::ring::Distribution;
 use crate::units::{Expected, Millis};
 use crate::upstream::config::WarmFrom;
+use crate::upstream::topology::Kind;
 use std::time::Duration;
 
 /// The longest `warm_for`.
@@ -30,6 +31,7 @@ pub(super) fn check(pools: &[PoolWritten], report: &mut Report) {
     let embedded = |pool: &PoolWritten| matches!(pool.servers, Some(ServersWritten::Embedded(_)));
     let random =
         |pool: &PoolWritten| pool.distribution.as_ref().is_some_and(|written| written.value == Distribution::Random);
+    let asked = |pool: &PoolWritten| pool.topology.kind() != Kind::Static;
     for pool in pools {
         let Some(Written { value: Some(from), at }) = &pool.warm_from else { continue };
         let key = format!("{}.warm_from", pool.key);
@@ -40,6 +42,8 @@ pub(super) fn check(pools: &[PoolWritten], report: &mut Report) {
         let said = match other {
             _ if embedded(pool) => "is for pools of servers: embedded nodes are in this process".to_owned(),
             _ if random(pool) => "is for keys that have a home; with `distribution: random` they have none".to_owned(),
+            _ if asked(pool) => "is for `topology: static`: elsewhere keys are moved by others".to_owned(),
+            Some((_, Some(other))) if asked(other) => "names a pool whose `topology` is not `static`".to_owned(),
             Some((name, None)) => format!("there is no pool {}", quoted(name)),
             Some((_, Some(other))) if other.name.value == pool.name.value => {
                 "a pool cannot be its own past; `previous` is where its keys lived before".to_owned()

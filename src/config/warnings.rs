@@ -3,7 +3,7 @@
 //! Promises: one sentence each, starting with the pool it is about; nothing here stops a start. What a ring makes of names
 //! and weights is not told here but by the ring.
 
-use super::{Config, Kind, Pool, hot, misses};
+use super::{Config, Kind, Pool, hot, misses, reading};
 use crate::acl;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::Address;
@@ -65,7 +65,8 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
         }
     }
     out.extend(hot::warnings(&pool.hot, &upstream.servers));
-    out.extend(misses::warnings(&pool.misses));
+    out.extend(reading::warnings(&pool.reading, upstream, pool.hot.near_all));
+    out.extend(misses::warnings(&pool.misses, hot::keeps(&pool.hot)));
     if ring.distribution == Distribution::Random {
         out.push(
             "`distribution: random`: a key has no home, so reads find what writes stored only by chance".to_owned(),

@@ -12,6 +12,8 @@ use super::hot::HotWritten;
 use super::keys::{self, Place};
 use super::misses::MissesWritten;
 use super::problems::{Report, quoted};
+use super::reading::ReadingWritten;
+use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, warm};
 use crate::acl::Account;
@@ -59,6 +61,7 @@ pub(super) struct PoolWritten {
     pub(super) listen: Vec<Written<Address>>,
     pub(super) listen_strict: Vec<Written<Address>>,
     pub(super) servers: Option<ServersWritten>,
+    pub(super) topology: TopologyWritten,
     pub(super) maxmemory: Option<Written<u64>>,
     pub(super) eviction: Option<Written<Eviction>>,
     pub(super) hash: Option<Written<KeyHash>>,
@@ -128,6 +131,8 @@ pub(super) struct PoolWritten {
     pub(super) pins: Vec<(String, Written<String>)>,
     /// Servers' names with where their replicas are.
     pub(super) replicas: Vec<(Written<String>, Vec<Written<Address>>)>,
+    /// Who answers reads.
+    pub(super) reading: ReadingWritten,
     pub(super) redis_db: Option<Written<u32>>,
     pub(super) db: Option<Written<u32>>,
 }
@@ -147,7 +152,7 @@ pub(super) enum ServersWritten {
     List(Vec<Written<Server>>),
 }
 
-/// The value of `server_auth` or `client_auth`.
+/// The value of `server_auth`, `client_auth` or `sentinel_auth`.
 #[derive(Debug)]
 pub(super) struct Auth {
     pub(super) user: Option<String>,
@@ -264,6 +269,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         listen,
         listen_strict,
         servers,
+        topology: pool.topology(dir),
         maxmemory: pool.value("maxmemory", |text| size(text, 1 << 20)),
         eviction: pool.value("eviction", |text| text.parse().map_err(|()| Expected::new("`lru` or `lfu`"))),
         hash: pool.value("hash", hash),
@@ -329,6 +335,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         rate_limits: pool.rate_limits(),
         pins: pool.pins(),
         replicas: pool.replicas(),
+        reading: pool.reading(),
         redis_db: pool.value("redis_db", |text| number(text, 0, INTEGER)),
         db: pool.value("db", |text| number(text, 0, INTEGER)),
     })
@@ -527,7 +534,7 @@ impl<'n, 'r> Fields<'n, 'r> {
         secret(node, &join(&self.key, name), self.report)
     }
 
-    fn auth(&mut self, name: &str, dir: &Path) -> Option<Written<Auth>> {
+    pub(super) fn auth(&mut self, name: &str, dir: &Path) -> Option<Written<Auth>> {
         let node = self.get(name)?;
         let key = join(&self.key, name);
         if node.text().is_some() {
@@ -535,9 +542,9 @@ impl<'n, 'r> Fields<'n, 'r> {
             return None;
         }
         let mut known = keys::names(Place::Auth);
-        known.retain(|known| *known != "user" || name == "server_auth");
+        known.retain(|known| *known != "user" || name != "client_auth");
         let mut auth = Fields::open(node, key, &known, self.report)?;
-        let user = auth.value("user", user).filter(|_| name == "server_auth").map(|user| user.value);
+        let user = auth.value("user", user).filter(|_| name != "client_auth").map(|user| user.value);
         let password = auth.password(dir);
         Some(Written { value: Auth { user, password }, at: node.id })
     }
@@ -583,7 +590,7 @@ pub(super) fn refuse_twice(entries: &[(Node, Node)], key: &str, report: &mut Rep
     }
 }
 
-fn scalar<T>(
+pub(super) fn scalar<T>(
     node: &Node,
     key: &str,
     report: &mut Report,

@@ -34,6 +34,8 @@ pub struct Wait {
     pub whole: Duration,
     /// From the write to the answer.
     pub behind: Duration,
+    /// For the load of which expiry, counted from 1.
+    pub expiry: usize,
 }
 
 /// What became of it.
@@ -88,6 +90,8 @@ impl Tally {
     pub fn first(&self, expiries: usize) -> Self {
         let mut tally = self.clone();
         tally.expiries.truncate(expiries);
+        tally.waits.retain(|wait| wait.expiry <= expiries);
+        tally.late_nils.retain(|wait| wait.expiry <= expiries);
         tally
     }
 
@@ -95,7 +99,8 @@ impl Tally {
     pub fn told(&mut self, asked: Instant, now: Instant) {
         self.answers += 1;
         if let Some(written) = self.written.filter(|&written| asked < written) {
-            self.waits.push(Wait { whole: now - asked, behind: now - written });
+            let expiry = self.expiries.len();
+            self.waits.push(Wait { whole: now - asked, behind: now - written, expiry });
         }
     }
 
@@ -109,7 +114,8 @@ impl Tally {
             self.written = None;
         } else {
             let behind = self.written.map_or(Duration::ZERO, |written| now - written);
-            self.late_nils.extend(Some(Wait { whole: now - asked, behind }).filter(|wait| wait.whole >= plan.load / 2));
+            let wait = Wait { whole: now - asked, behind, expiry: self.expiries.len() };
+            self.late_nils.extend(Some(wait).filter(|wait| wait.whole >= plan.load / 2));
         }
         self.began = Some(now);
         if let Some(last) = self.expiries.last_mut() {
@@ -259,12 +265,15 @@ mod tests {
         tally.wrote(&plan(), at(111));
         tally.told(at(12), at(113));
         tally.told(at(112), at(113));
-        let wait = Wait { whole: Duration::from_millis(101), behind: Duration::from_millis(2) };
+        let wait = Wait { whole: Duration::from_millis(101), behind: Duration::from_millis(2), expiry: 1 };
         assert_eq!((tally.waits.as_slice(), tally.late_nils.len()), (&[wait][..], 1));
         // The next expiry has a write of its own, and this one was early.
         assert_eq!(tally.early, 0);
         tally.begin(&plan(), at(2100), at(2101));
         assert_eq!((tally.written, tally.early), (None, 1));
+        tally.write(at(2201));
+        tally.told(at(2150), at(2202));
+        assert_eq!(tally.waits.iter().map(|wait| wait.expiry).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Engine {
                 let mut waiter = self.waiter(ticket, spec);
                 if spec.class == Class::Script {
                     self.note_script(spec, request);
-                    self.attempt(spec, request, (pin.line, shard), &mut waiter);
+                    self.attempt(spec, request, &mut waiter);
                 }
                 self.send(pin.line, waiter, request.wire(), port);
                 true
@@ -95,7 +95,9 @@ impl Engine {
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return true };
         let room = pool.config.bounds.output;
         let shards: Vec<u16> = pool.config.path.route.shards().to_vec();
-        if shards.iter().any(|&shard| self.line_to(id, shard).is_err() || !self.can_acquire(id, shard)) {
+        if shards.is_empty()
+            || shards.iter().any(|&shard| self.line_to(id, shard).is_err() || !self.can_acquire(id, shard))
+        {
             return false;
         }
         self.note_script(spec, request);

@@ -15,13 +15,20 @@ use super::line::{Ticket, Waiter};
 use super::merge::Gather;
 use super::plan::Apart;
 use super::port::Port;
-use super::{Engine, SessionId};
+use super::{Engine, Pool, SessionId};
 use crate::chance::splitmix;
 use crate::command::{Merge, Spec};
 use crate::resp::reply::{Elements, integer};
 use crate::resp::{Request, write};
 use crate::stages::{Leg, Line, Refusal};
 use std::collections::BTreeSet;
+
+impl Pool {
+    /// Why nobody can be asked where there is no shard at all, since nobody has told yet which there are.
+    fn nobody(&self) -> Refusal {
+        if self.config.path.route.slots().is_some() { Refusal::NoSlot } else { Refusal::NoShard }
+    }
+}
 
 impl Engine {
     /// A command for all shards.
@@ -60,6 +67,9 @@ impl Engine {
             return self.unsupported(id, "ERR hotring does not carry this command over so many shards");
         };
         let mut lines = Vec::with_capacity(shards.len());
+        if shards.is_empty() {
+            return self.refused(id, pool.nobody(), 0);
+        }
         for &shard in shards {
             match self.line_to(id, shard) {
                 Ok(line) => lines.push((shard, line)),
@@ -87,6 +97,9 @@ impl Engine {
     pub(super) fn line_to(&self, id: SessionId, shard: u16) -> Result<Line, Refusal> {
         let session = self.sessions.get(id as usize).ok_or(Refusal::NoShard)?;
         let pool = self.pools.get(usize::from(session.pool)).ok_or(Refusal::NoShard)?;
+        if pool.config.path.route.shards().is_empty() {
+            return Err(pool.nobody());
+        }
         let line = session.base + u32::from(shard) * u32::from(pool.config.lanes) + u32::from(session.lane());
         pool.config.path.health.against(shard, line).map_or(Ok(line), Err)
     }

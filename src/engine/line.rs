@@ -3,6 +3,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and positions within the outbox")]
 
 use super::hot::{Note, Notes};
+use super::redirect::Asked;
 use super::{LineId, SessionId};
 use crate::command::Tag;
 use crate::error::Failure;
@@ -166,6 +167,8 @@ pub struct Line {
     pub(super) queued_writes: Vec<Place>,
     /// The same of keys that have leases.
     pub(super) queued_leased: Vec<Note>,
+    /// What is on its way, where a node of a cluster may redirect it.
+    pub(super) asked: Option<Box<Asked>>,
     /// What happened on it since it was last folded.
     pub counts: BackendCounts,
 }
@@ -206,6 +209,7 @@ impl Line {
             notes: Notes::default(),
             queued_writes: Vec::new(),
             queued_leased: Vec::new(),
+            asked: None,
             counts: BackendCounts::default(),
         }
     }
@@ -320,6 +324,9 @@ impl Line {
         self.passing = 0;
         self.moving = false;
         self.resume = ReplyResume::default();
+        if let Some(asked) = &mut self.asked {
+            asked.clear();
+        }
         all
     }
 }

@@ -124,7 +124,11 @@ impl Pool {
     /// is done here.
     pub(super) fn looks_at_requests(&self) -> bool {
         let config = &self.config;
-        !config.aside.is_empty() || config.misses.jitters() || config.misses.filters() || self.warm.is_some()
+        !config.aside.is_empty()
+            || config.misses.jitters()
+            || config.misses.filters()
+            || config.misses.guards()
+            || self.warm.is_some()
     }
 
     /// Keys may come into being: their ids exist.
@@ -177,6 +181,11 @@ impl Engine {
             // One whose keys cannot be told is refused for that.
             let _ = command::keys(spec, request, &mut |index| pool.born(request.arg(index).into_iter()));
         }
+        if spec.access == Access::Write && pool.config.misses.guards() && self.keeps_from_writing(id, spec, request) {
+            return true;
+        }
+        let Some(session) = self.sessions.get(id as usize) else { return false };
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return false };
         let config = &pool.config.misses;
         let key = request.arg(1).unwrap_or_default();
         // In another database the same name is another key.

@@ -46,6 +46,7 @@ mod own;
 mod pass;
 mod plan;
 pub mod port;
+mod redirect;
 pub mod reload;
 mod relocate;
 mod retry;
@@ -138,6 +139,12 @@ pub struct PoolConfig {
     pub leases: stages::lease::Leases,
     /// The stages.
     pub path: Path,
+    /// Its servers are told by others than the configuration, and may be others at any time.
+    pub follows: bool,
+    /// What the nodes of its cluster call themselves, and which shards they are.
+    pub nodes: Vec<(Box<[u8]>, u16)>,
+    /// How long a request waits for its slot to have settled, in microseconds since it was first redirected.
+    pub redirect_wait: Micros,
 }
 
 impl PoolConfig {
@@ -175,6 +182,10 @@ struct Pool {
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
+    /// What it takes to follow a cluster's redirections.
+    cluster: Option<Box<redirect::Cluster>>,
+    /// See [`Engine::take_wish`].
+    wish: bool,
     counts: PoolCounts,
 }
 
@@ -276,6 +287,8 @@ pub struct Engine {
     /// See [`Engine::changes`].
     changes: u32,
     in_flight: u32,
+    /// Troubles of all pools' slots; see `redirect`.
+    troubles: usize,
     /// Commands that may wait as long as they like.
     blocked: u32,
     now: Micros,
@@ -322,6 +335,7 @@ impl Engine {
             answered: 0,
             changes: 0,
             in_flight: 0,
+            troubles: 0,
             blocked: 0,
             now: 0,
             about: About::default(),
@@ -352,8 +366,11 @@ impl Engine {
             channels: channels::Channels::default(),
             trackers: Vec::new(),
             unaudited: 0,
+            cluster: None,
+            wish: false,
             counts: PoolCounts::default(),
         };
+        pool.meet_cluster();
         pool.fill(number, &mut self.lines);
         pool.tell_of_ids();
         self.pools.push(pool);
@@ -365,7 +382,8 @@ impl Engine {
     /// Requests that were sent to shards, or wait to be, and have no reply yet; and those whose reply is held back.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.saturating_add(self.waits.requests() as u32)
+        let waiting = self.waits.requests().saturating_add(self.waiting_for_slots());
+        self.in_flight.saturating_add(waiting as u32)
     }
 
     /// Requests without a reply.
@@ -416,6 +434,7 @@ impl Engine {
             session.finish();
             port.wake(id as SessionId);
         }
+        self.end_waits(None);
     }
 
     /// What the engine holds on to now; all but `spare` comes back to nothing when all requests are answered.
@@ -482,6 +501,8 @@ impl Engine {
 fn refuse(refusal: Refusal, shard: &str, out: &mut Vec<u8>) {
     match refusal {
         Refusal::NoShard => error::no_shard(out),
+        Refusal::NoSlot => error::no_slot(out),
+        Refusal::NoReplica => error::NO_REPLICA.write(shard, false, out),
         Refusal::Down(failure) | Refusal::Missing(failure) => failure.write(shard, false, out),
     }
 }

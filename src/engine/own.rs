@@ -78,17 +78,20 @@ impl Engine {
                 let (other, _) = shelf.free.remove(at);
                 self.dismiss(other, port);
             }
-            let shelf = self.pools.get_mut(usize::from(number))?.own.get_mut(usize::from(shard))?;
+            let pool = self.pools.get_mut(usize::from(number))?;
+            let asked = pool.cluster.is_some().then(Box::default);
+            let shelf = pool.own.get_mut(usize::from(shard))?;
             shelf.live += 1;
             shelf.ended.pop().unwrap_or_else(|| {
                 // No stage knows it by a number: health is told by the shared ones, and nobody joins what goes on it.
-                self.lines.push(Line::new(number, shard, u32::MAX, dialect));
+                self.lines.push(Line { asked, ..Line::new(number, shard, u32::MAX, dialect) });
                 self.lines.len() as LineId - 1
             })
         };
         let place = self.lines.get_mut(line as usize)?;
         place.dialect = dialect;
         place.owner = owner;
+        place.arriving = false;
         Some(Pin { line, shard })
     }
 
@@ -281,6 +284,28 @@ impl Engine {
         let waiter =
             Waiter { ticket, at: self.now as u32, link: Waiter::NOBODY, part, tag: Tag::nameless(Class::Local) };
         self.send(line, waiter, wire, port);
+    }
+
+    /// Carries what a session's own connection was asked, and was not answered there, on one to another shard. Returns that; none, and
+    /// nothing is changed, if the session needs this one for more than that, or there is none to be had.
+    pub(super) fn move_own(&mut self, id: LineId, shard: u16, port: &mut impl Port) -> Option<LineId> {
+        let line = self.lines.get(id as usize).filter(|line| line.waiters.is_empty())?;
+        let Owner::Session(owner, generation) = line.owner else { return None };
+        let session = self.sessions.get_mut(owner as usize).filter(|session| session.generation == generation)?;
+        let special = session.special.as_ref()?;
+        if special.multi || special.watching || special.leaving || special.pin.is_none_or(|pin| pin.line != id) {
+            return None;
+        }
+        let pin = self.acquire(owner, shard, port)?;
+        let line = self.lines.get_mut(id as usize)?;
+        let patience = (std::mem::take(&mut line.patient), line.waits);
+        self.give_back(id);
+        self.follow(owner, pin.line, port);
+        if let Some(line) = self.lines.get_mut(pin.line as usize) {
+            (line.patient, line.waits) = patience;
+        }
+        self.sessions.get_mut(owner as usize)?.special().pin = Some(pin);
+        Some(pin.line)
     }
 
     /// A session that has a connection of its own leaves it: as it ends, or resets itself.

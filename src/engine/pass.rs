@@ -61,6 +61,9 @@ impl Engine {
         let serial = line.base;
         if over {
             line.waiters.pop_front();
+            if let Some(asked) = &mut line.asked {
+                asked.forget(line.base);
+            }
             line.base += 1;
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += total;

@@ -30,7 +30,7 @@ pub(super) struct Scratch {
     parts: Vec<Part>,
     /// For each leg its part.
     order: Vec<u16>,
-    /// For each of the pool's connections its part, if it has one already.
+    /// For each of the pool's connections, or of its cluster's slots, its part, if it has one already.
     part_of: Vec<u16>,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn keys_of<'a>(request: &Request<'a>, keys: &[u32]) -> impl Iterator<
 impl Scratch {
     fn reset(&mut self) {
         for part in &self.parts {
-            if let Some(place) = self.part_of.get_mut(part.line as usize) {
+            if let Some(place) = self.part_of.get_mut(part.place as usize) {
                 *place = NONE;
             }
         }
@@ -86,6 +86,8 @@ struct Piece {
 
 pub(super) struct Part {
     line: u32,
+    /// Its place in `part_of`: its connection, or in a cluster its slot.
+    place: u32,
     /// The same, as the engine counts them.
     pub(super) on: LineId,
     shard: u16,
@@ -129,7 +131,9 @@ impl Engine {
         let named = command::identify(request);
         let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
         let long_way = session.mode & mode::LONG_WAY != 0 || self.share.full;
-        if (settled || long_way || session.indirect > 0) && !self.may_begin(id, named.as_ref().copied(), request) {
+        if (settled || long_way || session.indirect > 0 || self.troubles > 0)
+            && !self.may_begin(id, named.as_ref().copied(), request)
+        {
             return false;
         }
         if long_way && !self.is_forgotten(id, named.as_ref().copied(), request, port) {
@@ -277,9 +281,16 @@ impl Engine {
             if !matches!(verdict, Verdict::Refuse(_)) {
                 return self.spread(id, &leg, port);
             }
-            // What is against a replica is no reason to refuse what its shard may answer.
-            leg = Leg { free: false, ..leg_of(session, spec, key, request.wire(), self.order) };
+            // What is against a replica is no reason to refuse what its shard may answer, or another replica.
+            if pool.config.path.route.is_replica(leg.shard) {
+                pool.config.path.hot.replicas_mut().leave_out(leg.shard, self.now);
+            }
+            let free = leg.only && leg.free;
+            leg = Leg { free, ..leg_of(session, spec, key, request.wire(), self.order) };
             verdict = pool.config.path.decide(&mut leg, self.now);
+            if leg.spread && !matches!(verdict, Verdict::Refuse(_)) {
+                return self.spread(id, &leg, port);
+            }
         }
         if leg.copy > 0 {
             if verdict == Verdict::Next {
@@ -298,7 +309,7 @@ impl Engine {
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.order as u32;
                 pool.counts.requests_pending += 1;
-                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on() || pool.warm.is_some();
+                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on() || leg.kept || pool.warm.is_some();
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial, 1);
@@ -306,6 +317,7 @@ impl Engine {
                     self.read_at_home(ticket, &leg, (line, serial), port);
                 }
                 if more {
+                    self.count_kept(number, &leg);
                     self.note_miss(spec, key, waiter.at, (line, serial));
                     if self.stands_in(id, leg.shard) {
                         self.shorten(id, spec, (line, leg.shard), key, port);
@@ -390,7 +402,7 @@ impl Engine {
         let mut waiter = self.waiter(ticket, spec);
         if spec.class == Class::Script {
             self.note_script(spec, request);
-            self.attempt(spec, request, (on, shard), &mut waiter);
+            self.attempt(spec, request, &mut waiter);
         }
         if spec.class == Class::Read
             && self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.path.hot.keeps())
@@ -426,11 +438,12 @@ impl Engine {
             if let Some(reason) = refusal(pool.config.path.decide(&mut leg, self.now)) {
                 return Err(Apart::Refused(reason, leg.shard));
             }
-            if *chosen.get_or_insert((leg.line, leg.shard)) != (leg.line, leg.shard) {
+            let home = (leg.line, leg.shard, pool.config.path.route.slot(key));
+            if *chosen.get_or_insert(home) != home {
                 return Err(Apart::SeveralShards);
             }
         }
-        chosen.ok_or(Apart::Refused(Refusal::NoShard, 0))
+        chosen.map(|(line, shard, _)| (line, shard)).ok_or(Apart::Refused(Refusal::NoShard, 0))
     }
 
     /// A command whose keys may live on several shards, and whose reply can be put together exactly.
@@ -489,7 +502,12 @@ impl Engine {
             };
             // What is answered from memory has a place behind all connections.
             let number = if kept.is_some() { pool.table.len() as u32 } else { leg.line };
-            let line = number as usize;
+            // A node of a cluster refuses what names keys of several slots, though they be all its own.
+            let place = match pool.config.path.route.slot(key) {
+                Some(slot) if kept.is_none() => pool.table.len() as u32 + 1 + u32::from(slot),
+                _ => number,
+            };
+            let line = place as usize;
             if plan.part_of.len() <= line {
                 plan.part_of.resize(line + 1, NONE);
             }
@@ -498,6 +516,7 @@ impl Engine {
                 *part = plan.parts.len() as u16;
                 plan.parts.push(Part {
                     line: number,
+                    place,
                     on: 0,
                     shard: leg.shard,
                     legs: 0,
@@ -672,6 +691,11 @@ impl Engine {
 
     #[cold]
     pub(super) fn refused(&mut self, id: SessionId, reason: Refusal, shard: u16) {
+        if reason == Refusal::NoSlot
+            && let Some(number) = self.sessions.get(id as usize).map(|session| session.pool)
+        {
+            self.wish(number);
+        }
         let name = self
             .sessions
             .get(id as usize)
@@ -718,6 +742,11 @@ impl Engine {
         let Some(line) = self.lines.get_mut(id as usize) else { return 0 };
         self.in_flight += 1;
         let serial = line.expect(waiter);
+        if let Some(asked) = &mut line.asked
+            && !line.arriving
+        {
+            asked.keep(serial, bytes);
+        }
         self.append(id, waiter.ticket.session, bytes, port);
         serial
     }

@@ -42,7 +42,8 @@ impl Pool {
             let was = (shard < shards && lane < lanes).then_some(set * shards * lanes + shard * lanes + lane);
             let line = was.and_then(|was| table.get(was as usize)).copied().unwrap_or_else(|| {
                 let retired = !self.config.path.route.numbers().any(|own| u32::from(own) == shard);
-                lines.push(Line { retired, ..Line::new(number, shard as u16, place, self.dialect(place)) });
+                let asked = self.cluster.is_some().then(Box::default);
+                lines.push(Line { retired, asked, ..Line::new(number, shard as u16, place, self.dialect(place)) });
                 lines.len() as LineId - 1
             });
             if let Some(line) = lines.get_mut(line as usize) {
@@ -101,6 +102,7 @@ impl Engine {
         path.route.inherit(&old.path.route, &out);
         path.hot.inherit(old.path.hot, now);
         pool.slow_from = pool.config.slowlog.bound();
+        pool.meet_cluster();
         pool.own.resize_with(pool.config.shards.len().max(pool.own.len()), Default::default);
         pool.widen(number, before, &mut self.lines);
         let wider = pool.stride();
@@ -121,6 +123,9 @@ impl Engine {
         for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
             self.mark_aside(id);
         }
+        if let Some(before) = old.path.route.slots() {
+            self.slots_changed(number, before, port);
+        }
         self.meet_users(number, port);
         self.renew_limits(number);
         self.hear_others(number);
@@ -134,6 +139,7 @@ impl Engine {
             session.finish();
             port.wake(id as SessionId);
         }
+        self.end_waits(Some(number));
     }
 
     /// Takes a shard back, or one that now has its number.

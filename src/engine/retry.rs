@@ -49,7 +49,7 @@ impl Engine {
     pub(super) fn keep_reads(&mut self, id: LineId, unsent: &Unsent, lost: Vec<(Waiter, bool)>) -> Vec<(Waiter, bool)> {
         let Some(once) = self.lines.get(id as usize).map(|line| line.retried) else { return lost };
         let mut barred: HashSet<(SessionId, u32)> = HashSet::new();
-        let (mut kept, mut outbox, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kept, mut outbox, mut told, mut flights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut notes, mut misses) = (Vec::new(), Vec::new());
         let (mut rest, mut serial) = (unsent.bytes.as_slice(), unsent.serial);
         for (waiter, sent) in lost {
@@ -67,6 +67,7 @@ impl Engine {
             let free = tickets.iter().all(|ticket| !barred.contains(&(ticket.session, ticket.generation)));
             if !flight.is_empty() && read && serial > once && free && tickets.iter().any(|&t| self.waits(t)) {
                 outbox.extend_from_slice(flight);
+                flights.push(flight);
                 notes.extend(self.note_again(id, flight).map(|note| (kept.len() as u64, note)));
                 misses.push(self.leased_read(id, flight));
                 notes.extend(self.note_count_again(id, flight).map(|note| (kept.len() as u64, note)));
@@ -88,6 +89,12 @@ impl Engine {
             }
             if let Some((hash, key)) = miss {
                 line.notes.push_miss(serial, *hash, waiter.at, key);
+            }
+        }
+        let first = line.next_serial();
+        if let Some(asked) = &mut line.asked {
+            for (serial, flight) in (first..).zip(flights) {
+                asked.keep(serial, flight);
             }
         }
         line.waiters.extend(kept);

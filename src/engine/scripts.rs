@@ -112,8 +112,6 @@ pub(super) struct Attempt {
     script: Arc<[u8]>,
     /// The request's bytes.
     wire: Vec<u8>,
-    line: LineId,
-    shard: u16,
 }
 
 impl Attempt {
@@ -152,20 +150,14 @@ impl Engine {
     }
 
     /// Prepares a second try for an EVALSHA whose script is known here: `waiter` is then the one of its first try.
-    pub(super) fn attempt(
-        &mut self,
-        spec: &'static Spec,
-        request: &Request<'_>,
-        (line, shard): (LineId, u16),
-        waiter: &mut Waiter,
-    ) {
+    pub(super) fn attempt(&mut self, spec: &'static Spec, request: &Request<'_>, waiter: &mut Waiter) {
         if !matches!(spec.name, "evalsha" | "evalsha_ro") || request.wire().len() > LONGEST {
             return;
         }
         let Some(script) = request.arg(1).and_then(|name| self.scripts.named(name)) else { return };
         let mut wire = self.spare.take();
         wire.extend_from_slice(request.wire());
-        waiter.link = self.attempts.insert(Attempt { spec, script, wire, line, shard }) as u32;
+        waiter.link = self.attempts.insert(Attempt { spec, script, wire }) as u32;
         waiter.part = Waiter::ATTEMPT;
     }
 
@@ -174,17 +166,17 @@ impl Engine {
     pub(super) fn attempted(&mut self, id: LineId, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         let Some(attempt) = self.attempts.try_remove(waiter.link as usize) else { return };
         let last = Waiter { part: Waiter::WHOLE, link: Waiter::NOBODY, ..*waiter };
-        if is_unknown(reply) && self.may_try_again(&attempt, waiter.ticket) {
+        if is_unknown(reply) && self.may_try_again(id, waiter.ticket) {
             let mut wire = self.spare.take();
             attempt.write(&mut wire);
-            let serial = self.send(attempt.line, last, &wire, port);
+            // On the connection that it came back on: a node of a cluster may have sent it on to another.
+            let serial = self.send(id, last, &wire, port);
             // On a connection of the session's own it concerns no stage.
-            let line = self.lines.get(attempt.line as usize).filter(|line| line.owner == Owner::Shared);
-            let number = line.map(|line| line.number);
+            let line = self.lines.get(id as usize).filter(|line| line.owner == Owner::Shared);
+            let number = line.map(|line| (line.number, line.shard));
             // No key is told: nobody who asks from now on may share a read that was made before this.
-            if let Some(number) = number {
-                let leg =
-                    Leg { line: number, shard: attempt.shard, alone: false, ..Leg::new(attempt.spec, b"", &wire) };
+            if let Some((number, shard)) = number {
+                let leg = Leg { line: number, shard, alone: false, ..Leg::new(attempt.spec, b"", &wire) };
                 self.sent(pool, &leg, serial, 1);
             }
             self.spare.put(wire);
@@ -195,8 +187,8 @@ impl Engine {
     }
 
     /// Whether the session still waits, and has asked for nothing behind it that the shard would do first.
-    fn may_try_again(&self, attempt: &Attempt, ticket: Ticket) -> bool {
-        let Some(line) = self.lines.get(attempt.line as usize) else { return false };
+    fn may_try_again(&self, id: LineId, ticket: Ticket) -> bool {
+        let Some(line) = self.lines.get(id as usize) else { return false };
         let waits = self.sessions.get(ticket.session as usize).is_some_and(|s| s.generation == ticket.generation);
         let is_ours = |other: &Ticket| (other.session, other.generation) == (ticket.session, ticket.generation);
         let asked_more = line.waiters.iter().any(|waiter| {
@@ -254,7 +246,7 @@ mod tests {
         let mut wire = Vec::new();
         write::request(&mut wire, &[b"evalSHA", b"name", b"1", b"k", b"v"]);
         let spec = crate::command::lookup(b"evalsha").unwrap();
-        let attempt = Attempt { spec, script: (*b"return 1").into(), wire, line: 0, shard: 0 };
+        let attempt = Attempt { spec, script: (*b"return 1").into(), wire };
         let (mut out, mut expected) = (Vec::new(), Vec::new());
         attempt.write(&mut out);
         write::request(&mut expected, &[b"EVAL", b"return 1", b"1", b"k", b"v"]);

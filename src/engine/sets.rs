@@ -35,7 +35,8 @@ impl Pool {
         for number in self.table.len() as u32..self.sets.len() as u32 * stride {
             let dialect = self.dialect(number);
             self.table.push(lines.len() as LineId);
-            lines.push(Line::new(pool, (number % stride / lanes) as u16, number, dialect));
+            let asked = self.cluster.is_some().then(Box::default);
+            lines.push(Line { asked, ..Line::new(pool, (number % stride / lanes) as u16, number, dialect) });
         }
     }
 }

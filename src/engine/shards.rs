@@ -9,12 +9,13 @@ use super::hot::Becomes;
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
 use super::port::Port;
+use super::redirect::Reply;
 use super::retry::Unsent;
 use super::slow::{Late, ReplySeen};
 use super::{Engine, LineId, SessionId};
 use crate::command::Tag;
 use crate::error::{Cause, Failure};
-use crate::resp::{ReplyError, Skim, skim};
+use crate::resp::{ReplyError, Skim, skim, write};
 use crate::stages::{Event, Micros};
 
 impl Engine {
@@ -81,6 +82,29 @@ impl Engine {
             let noted = line.notes.is_due(serial);
             let parts = line.retired && shared && line.waiters.is_empty();
             let shard = line.shard;
+            let mut instead = Vec::new();
+            let failed = reply.first() == Some(&b'-');
+            if let Some(asked) = &mut line.asked
+                && !failed
+            {
+                asked.forget(serial);
+            } else if failed && self.follows(pool) {
+                match self.redirected((id, serial), &waiter, reply, port) {
+                    Reply::Stays => {}
+                    Reply::Becomes(text) => write::error(&mut instead, text.as_bytes()),
+                    Reply::Taken => {
+                        self.tell(pool, &Event::Replied(number));
+                        if !self.landed.is_empty() {
+                            self.send_next(port);
+                        }
+                        if parts {
+                            self.part(id, port);
+                        }
+                        continue;
+                    }
+                }
+            }
+            let reply = if instead.is_empty() { reply } else { instead.as_slice() };
             if waiter.part == Waiter::SHARED {
                 waiter = self.lead_of(&waiter);
             }
@@ -353,6 +377,7 @@ impl Engine {
         let (pool, number, shard, owner) = (line.pool, line.number, line.shard, line.owner);
         self.in_flight = self.in_flight.saturating_sub(lost.len() as u32);
         self.drop_notes(id);
+        self.wish(pool);
         match owner {
             Owner::Shared if retired => {}
             Owner::Shared => self.tell(pool, &Event::Failed(number, failure)),
@@ -407,6 +432,11 @@ impl Engine {
         self.spare.put(reply);
         self.resume(&paused, port);
         self.follow_homes(port);
+    }
+
+    /// Whether the pool's servers are told by others than its configuration.
+    fn follows(&self, pool: u16) -> bool {
+        self.pools.get(usize::from(pool)).is_some_and(|pool| pool.config.follows)
     }
 
     pub(super) fn tell(&mut self, pool: u16, event: &Event<'_>) {

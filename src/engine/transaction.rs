@@ -47,6 +47,8 @@ impl Engine {
                 spec.access != Access::Read
                     || self.reads_hot(session.pool, spec, request, (session.hot_reads == 0, session.writes == 0))
             });
+        let overtakes =
+            overtakes || (self.troubles > 0 && named.is_ok_and(|spec| self.is_in_trouble(session.pool, spec, request)));
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         // Within a transaction everything goes the same way.
         let within = session.special.as_ref().is_some_and(|s| s.multi && !s.leaving && !s.blocked);

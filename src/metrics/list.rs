@@ -138,6 +138,12 @@ declare! {
         merge_waiting: Level = "hotring_merge_waiting", One;
         /// Reads none of whose bytes had left when their connection was lost, and that were sent on the next one.
         retried_reads: u64 = "hotring_retried_reads_total", One;
+        /// Requests that a node of a cluster did not carry out and that were sent again, by what it said.
+        redirects: Per<Redirected, u64, { Redirected::COUNT }> = "hotring_redirects_total", One;
+        /// Requests that wait for their slot to have settled.
+        redirects_waiting: Level = "hotring_redirects_waiting", One;
+        /// Bytes of them.
+        redirects_waiting_bytes: Level = "hotring_redirects_waiting_bytes", Bytes;
         /// Reads answered as if their keys did not exist, since their backend is ejected; parts of split ones count each.
         missed: u64 = "hotring_missed_total", One;
         /// Keys that are hot or warm on any worker, as HOTRING HOTKEYS tells.
@@ -180,9 +186,11 @@ declare! {
         copy_fill_lost: u64 = "hotring_copy_fills_lost_total", One;
         /// Copies of hot keys that this process has taken away since their keys changed or are hot no more.
         copy_unlinks: u64 = "hotring_copy_unlinks_total", One;
-        /// Reads of hot keys sent to replicas.
+        /// Reads sent to replicas, of hot keys or by `read_from`.
         replica_reads: u64 = "hotring_replica_reads_total", One;
-        /// Of those the ones that were sent to their key's own backend after all, since the replica was lost, did not answer in time or answered with an error.
+        /// Reads that `read_from` has a replica answer and that went to their key's own backend: no replica was fit, or the key was written here a moment ago.
+        reads_kept: u64 = "hotring_replica_reads_kept_total", One;
+        /// Reads sent to replicas that were sent on to their key's own backend, or to another replica, since the replica was lost, did not answer in time or answered with an error.
         replica_second_tries: u64 = "hotring_replica_second_tries_total", One;
         /// Replicas that reads are not sent to though there are such reads, since they are not known to be up to date; each worker counts.
         replicas_behind: Level = "hotring_replicas_behind", One;
@@ -208,6 +216,12 @@ declare! {
         early_refreshes: u64 = "hotring_early_refreshes_total", One;
         /// Times one would have been where that is only observed.
         early_observed: u64 = "hotring_early_observed_total", One;
+        /// Reads that were told what the key had before it expired, in place of waiting (`stale`).
+        lease_stale: u64 = "hotring_lease_stale_total", One;
+        /// Reads that would have been where that is only observed.
+        lease_stale_observed: u64 = "hotring_lease_stale_observed_total", One;
+        /// Values that were loaded before their key was written or deleted by somebody else, and not written (`guard_stale_set`).
+        stale_sets: u64 = "hotring_stale_sets_total", One;
         /// Reads made for those that waited.
         lease_reads: u64 = "hotring_lease_reads_total", One;
         /// Backends where leases are this process' own though they are to be the fleet's, since they do not tell of changes; each worker counts.
@@ -290,6 +304,20 @@ declare! {
     LimitCounts LimitMetrics ["pool", "limit"] {
         /// Requests refused because the limit was reached.
         refused: u64 = "hotring_rate_limited_total", One;
+    }
+
+    /// What is known of a pool's topology, where that is not the file's.
+    TopologyCounts TopologyMetrics ["pool"] {
+        /// Answers to the question which servers the pool has.
+        refreshes: u64 = "hotring_topology_refreshes_total", One;
+        /// Times that nobody answered it.
+        errors: u64 = "hotring_topology_errors_total", One;
+        /// Answers that were other than the one before.
+        changes: u64 = "hotring_topology_changes_total", One;
+        /// How old the last answer is; 0 if there was none.
+        age: Setting = "hotring_topology_age_seconds", Seconds;
+        /// 1 while nobody has answered yet, so that requests are refused.
+        unknown: Setting = "hotring_topology_unknown", One;
     }
 
     /// What an embedded node holds and did.
@@ -406,6 +434,10 @@ label! {
         ShardDown = "shard_down",
         /// No shard is left in the ring: all are ejected. Nothing was sent.
         NoShard = "no_shard",
+        /// No node of the cluster serves the key's slot, as far as is known. Nothing was sent.
+        NoSlot = "no_slot",
+        /// The key's slot moved from one node to another, and they did not agree in time. Nothing was done.
+        Moving = "moving",
         /// The connection to the shard could not be opened while the request waited for it. Nothing was sent.
         Connect = "connect",
         /// The shard did not answer within `timeout`.
@@ -446,6 +478,20 @@ label! {
         Within1s = "1s",
         /// Longer.
         Longer = "longer",
+    }
+}
+
+label! {
+    /// Why a node of a cluster did not carry out a request.
+    Redirected "why" {
+        /// Its key's slot is another node's.
+        Moved = "moved",
+        /// Its key's slot is moving, and the key is not at the old node any more.
+        Ask = "ask",
+        /// Its keys' slot is moving, and some of them are there and some here.
+        TryAgain = "tryagain",
+        /// The cluster does not serve its key's slot at the moment.
+        ClusterDown = "clusterdown",
     }
 }
 

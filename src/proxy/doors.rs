@@ -1,6 +1,6 @@
 //! The listeners: opened, changed, and handed to a process that replaces this one.
 
-use super::{Proxy, Signals, StartError};
+use super::{DoorChanges, Proxy, Signals, StartError};
 use crate::admin;
 use crate::config::{Config, Pool};
 use crate::downstream::listener::{Bound, SocketFile, bind_unix};
@@ -23,9 +23,6 @@ use tokio_util::sync::CancellationToken;
 pub(super) const ADMIN: &str = "admin ";
 /// Connections to the admin listener that the kernel may hold ready.
 const ADMIN_BACKLOG: i32 = 128;
-
-/// What a change means for the first worker: listeners that are new, that are closed, and that are another's.
-pub(super) type Doors = (Vec<Listening>, Vec<u64>, Vec<(u64, Whose)>);
 
 /// A listener of a pool, as the process knows it.
 pub(super) struct Door {
@@ -116,7 +113,7 @@ impl Proxy {
     }
 
     /// Binds what is new, before anything else is changed, and finds what is not wanted any more.
-    pub(super) fn change_doors(&mut self, next: &Live) -> Result<Doors, String> {
+    pub(super) fn change_doors(&mut self, next: &Live) -> Result<DoorChanges, String> {
         let mut before: Vec<Door> = std::mem::take(&mut self.doors);
         let (mut doors, mut open, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         let mut number = before.iter().map(|door| door.number + 1).max().unwrap_or(0);

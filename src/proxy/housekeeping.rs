@@ -1,10 +1,13 @@
 //! What the process does on the side.
 
 use super::source::Shared;
+use super::topologies::Told;
 use crate::embedded::{self, Node};
-use crate::live::Place;
+use crate::live::{Live, Place};
 use crate::memory;
-use crate::metrics::{BuildCounts, EmbeddedCounts, EmbeddedMetrics, ProcessCounts, Reloaded};
+use crate::metrics::{
+    BuildCounts, EmbeddedCounts, EmbeddedMetrics, ProcessCounts, Reloaded, TopologyCounts, TopologyMetrics,
+};
 use crate::ring::KeyHash;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,11 +33,16 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
     build.fold(&mut build_counts);
     let mut live = None;
     let mut books: Vec<(Arc<Node>, EmbeddedMetrics, EmbeddedCounts, embedded::Stats)> = Vec::new();
+    let mut topologies: Vec<(String, TopologyMetrics, TopologyCounts, Told)> = Vec::new();
     let mut rounds: u32 = 0;
     loop {
         let now = shared.live();
         if !live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &now)) {
-            counts.config_loaded.0 = unix_micros();
+            // A topology that changes is no other configuration.
+            let same = live.as_ref().is_some_and(|live: &Arc<Live>| Arc::ptr_eq(&live.config, &now.config));
+            if !same {
+                counts.config_loaded.0 = unix_micros();
+            }
             shared.budget.set(now.config.max_memory.bytes(memory::limit));
             counts.memory_limit.0 = shared.budget.most().unwrap_or(0);
             counts.config_hash.0 = u64::from(KeyHash::Fnv1a_64.hash(now.config.masked_yaml().as_bytes()));
@@ -49,6 +57,14 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
                     }));
                 }
             }
+            let mut before = std::mem::take(&mut topologies);
+            for (_, pool) in now.listed().filter(|(_, pool)| pool.pool.upstream.topology.asked().is_some()) {
+                let name = &pool.pool.name;
+                let known = before.iter().position(|(other, ..)| other == name);
+                topologies.push(known.map(|at| before.swap_remove(at)).unwrap_or_else(|| {
+                    (name.clone(), exporter.topology(name), TopologyCounts::default(), Told::default())
+                }));
+            }
             live = Some(now);
         }
         for (node, metrics, counts, told) in &mut books {
@@ -60,6 +76,16 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
             counts.misses += now.misses - told.misses;
             counts.evictions += now.evictions - told.evictions;
             counts.expired += now.expired - told.expired;
+            *told = now;
+            metrics.fold(counts);
+        }
+        for (pool, metrics, counts, told) in &mut topologies {
+            let now = shared.topologies.of(pool);
+            counts.refreshes += now.refreshes - told.refreshes;
+            counts.errors += now.errors - told.errors;
+            counts.changes += now.changes - told.changes;
+            counts.age.0 = shared.topologies.age(&now).unwrap_or(0);
+            counts.unknown.0 = u64::from(now.at.is_none());
             *told = now;
             metrics.fold(counts);
         }

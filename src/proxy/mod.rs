@@ -4,9 +4,11 @@ mod doors;
 mod hotkeys;
 mod housekeeping;
 mod source;
+mod topologies;
 mod warm;
 
 use crate::admin;
+use crate::chance::splitmix;
 use crate::config::{self, Config, Workers};
 use crate::downstream::listener::SocketFile;
 use crate::engine::budget::Budget;
@@ -16,8 +18,8 @@ use crate::live::Live;
 use crate::memory;
 use crate::metrics::Exporter;
 use crate::reload::{Watched, keep_what_needs_a_restart, report, settings};
-use crate::worker::{self, Order, Reload, Seat, Setup, Whose};
-use doors::{ADMIN, AdminDoor, Door, Doors, accept_taker, admin_listener, bind_admin, name_of, open_door, take_over};
+use crate::worker::{self, Listening, Order, Reload, Seat, Setup, Whose};
+use doors::{ADMIN, AdminDoor, Door, accept_taker, admin_listener, bind_admin, name_of, open_door, take_over};
 use housekeeping::housekeeping;
 use source::Shared;
 use std::fmt;
@@ -33,6 +35,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use topologies::{News, Notes, Topologies, ask_first};
 
 /// Connections on their way to a worker, at most.
 const DEALT: usize = 1024;
@@ -46,6 +49,10 @@ const SIGNALS: usize = 4;
 const LONG: Duration = Duration::from_secs(3600);
 const ENDED: &str = "the worker has ended";
 const STOPPING: &str = "hotring is stopping";
+
+/// Listeners that are opened, closed (by number), and given to another pool.
+type DoorChanges = (Vec<Listening>, Vec<u64>, Vec<(u64, Whose)>);
+
 /// Why the process cannot start, or go on.
 #[derive(Debug)]
 pub enum StartError {
@@ -88,6 +95,9 @@ pub struct Proxy {
     /// What the process that this one replaces has given.
     taken: Option<Taken>,
     watched: Watched,
+    topologies: Topologies,
+    /// The tasks of [`Proxy::run`].
+    tasks: TaskTracker,
 }
 
 /// What a process is told while it runs.
@@ -113,7 +123,23 @@ impl Proxy {
         // Before anything that takes its time: what is changed meanwhile is a change.
         let watched = Watched::new(&config);
         let mut taken = config.handover.as_deref().and_then(take_over);
-        let live = Arc::new(Live::first(config, Instant::now()));
+        // The one draw of the process: everything that needs chance is seeded from it.
+        let seed = RandomState::new().hash_one(std::process::id());
+        let (mut topologies, notes) = (Topologies::new(splitmix(seed)), Notes::default());
+        let mut fresh = topologies.prepare(&config);
+        let mut live = Live::first(config, Instant::now());
+        if !fresh.is_empty() {
+            let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
+            for (pool, answer) in runtime.block_on(ask_first(&mut fresh)) {
+                if let Some(layout) = notes.take_first(&pool, answer) {
+                    live = live.with_layout(&pool, layout, Instant::now());
+                }
+            }
+            // A name that its server does not answer must not hold the start.
+            runtime.shutdown_background();
+            topologies.adopt(fresh, &live.config);
+        }
+        let live = Arc::new(live);
         let (mut doors, mut listeners) = (Vec::new(), Vec::new());
         for (pool, place) in live.listed() {
             for (address, strict) in place.pool.downstream.listeners() {
@@ -135,8 +161,6 @@ impl Proxy {
             seats.push(Seat { sender, load: Arc::new(AtomicUsize::new(0)) });
             receivers.push(receiver);
         }
-        // The one draw of the process: everything that needs chance is seeded from it.
-        let seed = RandomState::new().hash_one(std::process::id());
         let clock = Clock::start();
         let scripts = Arc::default();
         let budget = Arc::new(Budget::new(live.config.max_memory.bytes(memory::limit), workers));
@@ -194,8 +218,10 @@ impl Proxy {
             asks,
             asked: Mutex::new(Some(asked)),
             reloads: Mutex::default(),
+            topologies: notes,
         });
-        Ok(Self { shared, threads, shutdown, halt, ended, doors, taken, watched })
+        let tasks = TaskTracker::new();
+        Ok(Self { shared, threads, shutdown, halt, ended, doors, taken, watched, topologies, tasks })
     }
 
     /// Where it listens: pool and address, in the order of the config file. Port 0 has become a real one.
@@ -232,7 +258,8 @@ impl Proxy {
     ) -> Result<(), StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::System)?;
         let ended = runtime.block_on(async {
-            let (tasks, quit) = (TaskTracker::new(), CancellationToken::new());
+            let (tasks, quit) = (self.tasks.clone(), CancellationToken::new());
+            self.topologies.run(&self.shared.live(), &tasks);
             let config = Arc::clone(&self.shared.live().config);
             let mut admin = AdminDoor::default();
             let admin_bound = match &config.admin {
@@ -282,6 +309,7 @@ impl Proxy {
             self.drain(&mut signals).await;
             admin.quit.cancel();
             quit.cancel();
+            self.topologies.quit();
             tasks.close();
             tasks.wait().await;
             Ok(())
@@ -325,6 +353,12 @@ impl Proxy {
                     continue;
                 }
                 Some(ask) = asked.recv() => Some(ask),
+                Some(news) = self.topologies.news.recv() => {
+                    if let Err(error) = self.take_news(news).await {
+                        tracing::error!(error, "the topology cannot be taken");
+                    }
+                    continue;
+                }
                 () = &mut look, if watch.is_some() => {
                     look.set(tokio::time::sleep(watch.unwrap_or(LONG)));
                     if !self.watched.has_settled() {
@@ -393,14 +427,31 @@ impl Proxy {
             self.watched.follow(&config);
         }
         let restart = keep_what_needs_a_restart(&now.config, &mut config);
-        let next = Arc::new(now.next(config, Instant::now()));
+        let mut fresh = if dry { Vec::new() } else { self.topologies.prepare(&config) };
+        let mut known = now.next(config, Instant::now());
+        if !fresh.is_empty() {
+            let answers = tokio::select! {
+                answers = ask_first(&mut fresh) => answers,
+                () = signals.told_to_stop() => return Err(STOPPING.into()),
+            };
+            for (pool, answer) in answers {
+                if let Some(layout) = self.shared.topologies.take_first(&pool, answer) {
+                    known = known.with_layout(&pool, layout, Instant::now());
+                }
+            }
+        }
+        let next = Arc::new(known);
         let mut told = report(&settings(&now.config, &next.config), &now.changes(&next), &restart);
         if dry {
             return Ok(told);
         }
         tracing::info!("{}", told.trim_end());
-        let doors = self.change_doors(&next)?;
-        self.go_on_with(next, doors).await?;
+        let (open, close, hand_over) = self.change_doors(&next)?;
+        self.order_reload(&next, (open, close, hand_over)).await?;
+        next.config.pools.iter().for_each(|pool| pool.misses.settle());
+        self.topologies.adopt(fresh, &next.config);
+        self.topologies.run(&next, &self.tasks);
+        *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
         told += "taken\n";
         Ok(told)
     }
@@ -424,27 +475,41 @@ impl Proxy {
             }
         }
         // A worker that has ended ends the process.
-        let _ = self.go_on_with(next, Default::default()).await;
+        if self.order_reload(&next, DoorChanges::default()).await.is_ok() {
+            *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
     }
 
-    /// Gives all workers what runs from now on, and the first one the doors.
-    async fn go_on_with(&self, next: Arc<Live>, doors: Doors) -> Result<(), String> {
-        let (open, close, hand_over) = doors;
-        let (mut open, mut close, mut hand_over) = (Some(open), Some(close), Some(hand_over));
+    /// Has all workers go on with something else; the doors are the first one's.
+    async fn order_reload(&self, next: &Arc<Live>, doors: DoorChanges) -> Result<(), &'static str> {
+        let mut doors = Some(doors);
         for desk in &self.shared.desks {
             let (done, is_done) = oneshot::channel();
-            // The doors are the first worker's.
-            let order = Reload {
-                live: Arc::clone(&next),
-                open: open.take().unwrap_or_default(),
-                close: close.take().unwrap_or_default(),
-                hand_over: hand_over.take().unwrap_or_default(),
-                done,
-            };
+            let (open, close, hand_over) = doors.take().unwrap_or_default();
+            let order = Reload { live: Arc::clone(next), open, close, hand_over, done };
             desk.send(Order::Reload(order)).await.map_err(|_| ENDED)?;
             is_done.await.map_err(|_| ENDED)?;
         }
-        next.config.pools.iter().for_each(|pool| pool.misses.settle());
+        Ok(())
+    }
+
+    /// Goes on with what was told of a pool's topology, if that is something else.
+    #[expect(clippy::disallowed_methods, reason = "whole minutes of the process' life, for the numbers of shards")]
+    async fn take_news(&self, news: News) -> Result<(), &'static str> {
+        let Some(pool) = self.topologies.pool_of(&news) else { return Ok(()) };
+        let Some(layout) = topologies::take(&self.shared, &pool, &news.answer) else { return Ok(()) };
+        let now = self.shared.live();
+        let next = Arc::new(now.with_layout(&pool, layout, Instant::now()));
+        let of = |live: &Live| live.number(&pool).and_then(|number| live.pools.get(usize::from(number)).cloned());
+        let only_slots = of(&now).zip(of(&next)).is_some_and(|(before, after)| before.differs_by_slots(&after));
+        match next.number(&pool).filter(|_| only_slots) {
+            Some(number) => {
+                for desk in &self.shared.desks {
+                    desk.send(Order::Slots(number, Arc::clone(&next))).await.map_err(|_| ENDED)?;
+                }
+            }
+            None => self.order_reload(&next, DoorChanges::default()).await?,
+        }
         *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }

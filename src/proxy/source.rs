@@ -1,5 +1,6 @@
 //! What the admin listener asks of the process, and what its parts share.
 
+use super::topologies::{self, Notes};
 use super::{ENDED, STOPPING};
 use crate::admin::{self, Backend, Explanation, Readiness};
 use crate::engine::budget::Budget;
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) asked: Mutex<Option<mpsc::Receiver<Ask>>>,
     pub(super) reloads: Mutex<ReloadCounts>,
+    /// What is told of the pools' topologies.
+    pub(super) topologies: Notes,
 }
 
 /// A reload that somebody waits for.
@@ -56,6 +59,18 @@ impl admin::Source for Shared {
         if self.stopping.load(Ordering::Relaxed) {
             return Readiness::NotReady(vec!["stopping".into()]);
         }
+        let live = self.live();
+        let unknown = live.listed().filter(|(_, pool)| pool.is_unknown());
+        let unknown: Vec<String> = unknown
+            .map(|(_, pool)| {
+                let (name, kind) = (&pool.pool.name, pool.pool.upstream.topology.kind());
+                let why = self.topologies.of(name).error.map_or(String::new(), |error| format!(": {error}"));
+                format!("pool {name}: the topology is not known yet ({kind}{why})")
+            })
+            .collect();
+        if !unknown.is_empty() {
+            return Readiness::NotReady(unknown);
+        }
         let down = admin::Source::backends(self)
             .into_iter()
             .filter(|b| b.state != "up" && b.state != "idle")
@@ -69,6 +84,10 @@ impl admin::Source for Shared {
 
     fn config(&self) -> String {
         self.live().config.masked_yaml()
+    }
+
+    fn topology(&self) -> String {
+        topologies::page(self)
     }
 
     fn hot_keys(&self) -> String {

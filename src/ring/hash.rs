@@ -184,7 +184,7 @@ fn one_at_a_time(key: &[u8]) -> u32 {
 static CRC16_TABLE: [u32; 256] = crc16_table();
 static CRC32_TABLE: [u32; 256] = crc32_table();
 
-fn crc16(key: &[u8]) -> u32 {
+pub(super) fn crc16(key: &[u8]) -> u32 {
     key.iter().fold(0, |crc, &byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
 }
 

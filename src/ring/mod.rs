@@ -10,12 +10,14 @@
 
 mod hash;
 mod ketama;
+mod slots;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use hash::{KeyHash, UnknownName};
 use ketama::{Circle, even_labels, ketama_labels, points_of, scatter};
+pub use slots::{NOBODY, SLOTS, Slots, slot_of, tag_of};
 
 /// libmemcached's rule: with this port the name of a shard is its host alone.
 const MEMCACHED_PORT: u16 = 11211;

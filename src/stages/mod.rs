@@ -113,6 +113,10 @@ pub struct Leg<'a> {
     pub session: u32,
     /// One of several shards that have its key was chosen for it; set by `hot`.
     pub spread: bool,
+    /// Only replicas are to answer it; set by `hot`.
+    pub only: bool,
+    /// A replica was to answer it, and none is fit; set by `hot`.
+    pub kept: bool,
     /// Where it goes; set by `route`, and by `hot`.
     pub shard: u16,
     /// The connection it takes; set by `route`.
@@ -140,6 +144,8 @@ impl<'a> Leg<'a> {
             copy: 0,
             session: 0,
             spread: false,
+            only: false,
+            kept: false,
             shard: 0,
             line: 0,
         }
@@ -194,6 +200,10 @@ pub enum Verdict {
 pub enum Refusal {
     /// No shard is in the ring.
     NoShard,
+    /// The key's slot is nobody's, as far as the cluster is known.
+    NoSlot,
+    /// Only replicas of the leg's shard may answer it, and none is fit.
+    NoReplica,
     /// The leg's shard is down.
     Down(Failure),
     /// The leg's shard is ejected, and a read of one key may be answered as if that did not exist; all else is refused.
@@ -206,6 +216,8 @@ impl Refusal {
     pub fn cause(self) -> Cause {
         match self {
             Self::NoShard => Cause::NoShard,
+            Self::NoSlot => Cause::NoSlot,
+            Self::NoReplica => Cause::ShardDown,
             Self::Down(failure) | Self::Missing(failure) => failure.cause,
         }
     }
@@ -219,6 +231,10 @@ impl fmt::Display for Verdict {
             Self::Join(_) => f.write_str("join the identical read that is about to leave"),
             Self::Behind(_) => f.write_str("an identical read is out"),
             Self::Refuse(Refusal::NoShard) => f.write_str("refuse: no shard is left in the ring"),
+            Self::Refuse(Refusal::NoSlot) => {
+                f.write_str("refuse: the slot is nobody's, as far as the cluster is known")
+            }
+            Self::Refuse(Refusal::NoReplica) => f.write_str("refuse: no replica is fit to be read from"),
             Self::Refuse(Refusal::Missing(failure)) => {
                 write!(f, "answer a read as if its key did not exist, refuse all else ({})", failure.reason)
             }

@@ -1,7 +1,8 @@
 //! Finds a key's home: the shard that the ring gives it, and the session's connection to that shard.
 
 use super::{Event, Leg, Micros, Notices, Refusal, Stage, Verdict};
-use crate::ring::{Distribution, KeyHash, Ring, Shard};
+use crate::ring::{Distribution, KeyHash, NOBODY, Ring, Shard, Slots, slot_of};
+use std::sync::Arc;
 
 /// What the ring is built from.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Placement {
     /// Keys that begin so live on that shard, whatever the ring says and whether it is ejected or not; of several beginnings
     /// the longest counts.
     pub pins: Vec<(Box<[u8]>, u16)>,
+    /// The numbers of the slots' shards, where the shards are a cluster's: then these decide, and nothing of the above.
+    pub slots: Option<Slots>,
 }
 
 impl Placement {
@@ -31,6 +34,10 @@ impl Placement {
     /// The one shard where all keys live, if it is pinned or there is only one.
     #[must_use]
     pub fn only(&self) -> Option<u16> {
+        if self.slots.is_some() {
+            // However few its nodes are: they refuse what names several slots, and more may come at any time.
+            return None;
+        }
         match (self.numbers.as_slice(), self.pins.as_slice()) {
             (&[only], _) => Some(only),
             (_, [(beginning, shard)]) if beginning.is_empty() => Some(*shard),
@@ -70,6 +77,8 @@ pub struct Route {
     live: Vec<bool>,
     lanes: u16,
     changes: u32,
+    /// By the shards' numbers, a slot of theirs; see [`Route::slot_at`].
+    firsts: Vec<Option<u16>>,
 }
 
 impl Route {
@@ -77,16 +86,8 @@ impl Route {
     #[must_use]
     pub fn new(placement: Placement, lanes: u16) -> Self {
         let ring = placement.ring(&[]);
-        Self {
-            placement,
-            ring,
-            gutter: None,
-            replicas: Vec::new(),
-            former: Vec::new(),
-            live: Vec::new(),
-            lanes,
-            changes: 0,
-        }
+        let (live, replicas, firsts) = (Vec::new(), Vec::new(), firsts(placement.slots.as_ref()));
+        Self { placement, ring, gutter: None, replicas, former: Vec::new(), live, lanes, changes: 0, firsts }
     }
 
     /// The same, with a gutter: shards that have numbers of their own, and take the keys of those that are ejected.
@@ -200,6 +201,51 @@ impl Route {
         self.placement.numbers.get(usize::from(place)).copied()
     }
 
+    /// The slot of a key; `None` where the shards are no cluster's.
+    #[must_use]
+    #[inline]
+    pub fn slot(&self, key: &[u8]) -> Option<u16> {
+        self.placement.slots.as_ref().map(|_| slot_of(key))
+    }
+
+    /// The numbers of the slots' shards, where they are a cluster's.
+    #[must_use]
+    pub fn slots(&self) -> Option<&Slots> {
+        self.placement.slots.as_ref()
+    }
+
+    /// Whose a slot is.
+    #[must_use]
+    pub fn owner(&self, slot: u16) -> Option<u16> {
+        let slots = self.placement.slots.as_ref()?;
+        slots.get(usize::from(slot)).copied().filter(|&shard| shard != NOBODY)
+    }
+
+    /// A slot of a shard's, the same in all processes that see the same cluster.
+    #[must_use]
+    pub fn slot_at(&self, shard: u16) -> Option<u16> {
+        self.firsts.get(usize::from(shard)).copied().flatten()
+    }
+
+    /// One slot is another shard's now.
+    pub fn give(&mut self, slot: u16, shard: u16) {
+        if let Some(slots) = &mut self.placement.slots
+            && let Some(owner) = Arc::make_mut(slots).get_mut(usize::from(slot))
+            && *owner != shard
+        {
+            *owner = shard;
+            self.changes = self.changes.wrapping_add(1);
+            self.firsts = firsts(self.placement.slots.as_ref());
+        }
+    }
+
+    /// All slots are these shards' now.
+    pub fn give_all(&mut self, slots: Slots) {
+        self.placement.slots = Some(slots);
+        self.changes = self.changes.wrapping_add(1);
+        self.firsts = firsts(self.placement.slots.as_ref());
+    }
+
     /// Where a key lives now, stand-ins included.
     #[must_use]
     pub fn home(&self, key: &[u8]) -> Option<u16> {
@@ -212,6 +258,15 @@ impl Route {
     #[must_use]
     pub fn around(&self, key: &[u8], home: u16, count: usize) -> Vec<u16> {
         let mut shards = vec![home];
+        if self.placement.slots.is_some() {
+            // As many processes as there are should choose the same ones: those behind the home in the order of their numbers.
+            let all = self.placement.numbers.iter().copied();
+            let (behind, before): (Vec<u16>, Vec<u16>) =
+                all.filter(|&shard| shard != home).partition(|&shard| shard > home);
+            shards.extend(behind.into_iter().chain(before));
+            shards.truncate(count.max(1));
+            return shards;
+        }
         if self.is_spare(home) || self.placement.distribution == Distribution::Random {
             return shards;
         }
@@ -237,9 +292,35 @@ impl Route {
     }
 }
 
+/// For each shard its first slot.
+fn firsts(slots: Option<&Slots>) -> Vec<Option<u16>> {
+    let mut firsts = Vec::new();
+    for (slot, &shard) in
+        (0..).zip(slots.into_iter().flat_map(|slots| slots.iter())).filter(|(_, shard)| **shard != NOBODY)
+    {
+        if firsts.len() <= usize::from(shard) {
+            firsts.resize(usize::from(shard) + 1, None);
+        }
+        if let Some(first) = firsts.get_mut(usize::from(shard)) {
+            first.get_or_insert(slot);
+        }
+    }
+    firsts
+}
+
 impl Stage for Route {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, _now: Micros) -> Verdict {
+        if let Some(slots) = &self.placement.slots {
+            return match slots.get(usize::from(slot_of(leg.key))) {
+                Some(&shard) if shard != NOBODY => {
+                    leg.shard = shard;
+                    leg.line = leg.base + u32::from(shard) * u32::from(self.lanes) + u32::from(leg.lane);
+                    Verdict::Next
+                }
+                _ => Verdict::Refuse(Refusal::NoSlot),
+            };
+        }
         let home = if self.placement.pins.is_empty() { None } else { self.placement.pinned(leg.key) };
         match home.or_else(|| self.on_ring(leg)) {
             Some(home) => {
@@ -266,6 +347,9 @@ impl Stage for Route {
     fn explain(&self, leg: &Leg<'_>, verdict: Verdict, _now: Micros) -> String {
         if verdict != Verdict::Next {
             return verdict.to_string();
+        }
+        if let Some(slot) = self.slot(leg.key) {
+            return format!("slot {slot}, home is {}", self.placement.name(leg.shard));
         }
         let hashed = self.ring.tagged(leg.key);
         let of = if hashed.len() == leg.key.len() { "the key's hash" } else { "the hash of its hash tag" };

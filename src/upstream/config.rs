@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::topology::Topology;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::{Address, Expected, Secret};
 
@@ -45,8 +46,10 @@ pub const MAXMEMORY: u64 = 64 << 20;
 /// The backend side of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The shards.
+    /// The shards. Where there is a topology they are what it says, none until it is known.
     pub servers: Servers,
+    /// Who says what the servers are.
+    pub topology: Topology,
     /// How long a reply may take from the moment its request was enqueued; `None` waits for ever.
     pub timeout: Option<Duration>,
     /// How long a connection attempt with its handshake may take.
@@ -100,6 +103,10 @@ pub struct Config {
     /// Where replicas of the servers are, by the servers' names: reads of hot keys may be served by them. They are spoken to as
     /// the servers are.
     pub replicas: Vec<(String, Vec<Address>)>,
+    /// In which zones servers and replicas are, by where they are; of others it is asked.
+    pub zones: Vec<(Address, String)>,
+    /// Whether connections to replicas begin with READONLY: nodes of a cluster answer reads as replicas only then.
+    pub readonly: bool,
     /// Where keys are looked for that are not at their home, for a while.
     pub warm_from: Option<WarmFrom>,
     /// For how long, from the change on.

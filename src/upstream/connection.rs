@@ -32,6 +32,8 @@ pub struct Target {
     pub server: Server,
     /// The pool's settings.
     pub config: Rc<Config>,
+    /// Whether connections begin with READONLY.
+    pub readonly: bool,
     /// What is known of the server's name, if it has one.
     pub name: Option<Rc<Name>>,
     /// Where its connections wait for their turn to be opened.
@@ -390,6 +392,7 @@ pub(super) mod tests {
     pub(in crate::upstream) fn config() -> Config {
         Config {
             servers: Servers::Static(Vec::new()),
+            topology: Default::default(),
             timeout: None,
             connect_timeout: crate::upstream::CONNECT_TIMEOUT,
             server_connections: 1,
@@ -418,6 +421,8 @@ pub(super) mod tests {
             slow_commands: Vec::new(),
             max_outbox: crate::upstream::MAX_OUTBOX,
             replicas: Vec::new(),
+            zones: Vec::new(),
+            readonly: false,
         }
     }
 

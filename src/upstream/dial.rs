@@ -294,7 +294,7 @@ async fn attempt(plan: &Plan, target: &Target, address: SocketAddr) -> Result<So
 }
 
 async fn shake_hands(plan: &Plan, target: &Target, mut socket: Socket) -> Result<Socket, &'static str> {
-    let (requests, count) = handshake::requests(&target.config, plan.dialect);
+    let (requests, count) = handshake::requests(&target.config, plan.dialect, target.readonly);
     // A new socket takes these few bytes at once.
     if socket.offer(&requests) != Taken::Some(requests.len()) {
         return Err("the handshake could not be sent");

@@ -1,4 +1,4 @@
-//! What is said on a new connection before requests: AUTH, SELECT, and a PING that proves that the shard serves.
+//! What is said on a new connection before requests: AUTH, SELECT, READONLY to replicas in a cluster, and a PING that proves that the shard serves.
 
 use super::Config;
 use crate::engine::line::Dialect;
@@ -11,9 +11,9 @@ pub(super) const LONGEST: usize = 16 * 1024;
 /// The requests to send, and how many replies they get.
 #[expect(
     clippy::arithmetic_side_effects,
-    reason = "at most four requests; a database's number is bounded by the config"
+    reason = "at most five requests; a database's number is bounded by the config"
 )]
-pub(super) fn requests(config: &Config, dialect: Dialect) -> (Vec<u8>, usize) {
+pub(super) fn requests(config: &Config, dialect: Dialect, readonly: bool) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut count = 1;
     if let Some(password) = &config.password {
@@ -31,6 +31,10 @@ pub(super) fn requests(config: &Config, dialect: Dialect) -> (Vec<u8>, usize) {
     }
     if dialect.resp3 {
         write::request(&mut out, &[b"HELLO", b"3"]);
+        count += 1;
+    }
+    if readonly {
+        write::request(&mut out, &[b"READONLY"]);
         count += 1;
     }
     write::request(&mut out, &[b"PING"]);
@@ -80,6 +84,8 @@ fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
         // It answers. An ACL that does not grant PING still serves what it grants; one that is busy with a script or cannot
         // save says so to whoever asks for what it cannot do now.
         "NOPERM" | "BUSY" | "MISCONF" | "READONLY" | "OOM" if is_ping => None,
+        // To READONLY: it is in no cluster (any more), and needs no leave to be read from.
+        _ if text.contains("cluster support disabled") => None,
         "NOPROTO" => Some(NO_RESP3),
         _ if text.contains("unknown command") => Some(NO_RESP3),
         _ if text.contains("max number of clients") => Some("it has reached its maxclients"),
@@ -125,12 +131,16 @@ mod tests {
     #[test]
     fn says_only_what_is_needed() {
         let mut config = super::super::connection::tests::config();
-        assert_eq!(requests(&config, Dialect::default()), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
+        assert_eq!(requests(&config, Dialect::default(), false), (b"*1\r\n$4\r\nPING\r\n".to_vec(), 1));
         config.db = 3;
         config.password = Some(crate::units::Secret::new("pw"));
         assert_eq!(
-            requests(&config, Dialect::default()),
+            requests(&config, Dialect::default(), false),
             (b"*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n".to_vec(), 3)
         );
+        config = super::super::connection::tests::config();
+        let readonly = b"*1\r\n$8\r\nREADONLY\r\n*1\r\n$4\r\nPING\r\n".to_vec();
+        assert_eq!(requests(&config, Dialect::default(), true), (readonly, 2));
+        assert_eq!(read(b"-ERR This instance has cluster support disabled\r\n+PONG\r\n", 2), Progress::Done);
     }
 }

@@ -27,6 +27,8 @@ mod handshake;
 #[expect(clippy::arithmetic_side_effects, reason = "constant spans of seconds")]
 mod keep;
 pub mod probe;
+pub mod topology;
 
 pub use config::*;
 pub use contained::{node, run, run_own};
+pub use topology::Topology;

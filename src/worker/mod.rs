@@ -145,6 +145,8 @@ pub enum Order {
     Explain(Question),
     /// To go on with another configuration.
     Reload(Reload),
+    /// To go on with other slots of a pool's shards, by its number; nothing else is different.
+    Slots(u16, Arc<Live>),
 }
 
 /// A change of what runs.
@@ -371,6 +373,11 @@ async fn ticker(
             give_up(&hub, line, failure);
         }
         hub.sockets().look_after();
+        for (number, pool) in (0..).zip(&live.borrow().pools) {
+            if pool.pool.upstream.topology.asked().is_some() && hub.engine().take_wish(number) {
+                pool.wish.notify_one();
+            }
+        }
         if now >= folded + FOLD {
             folded = now;
             let total = hub.engine().requests();
@@ -414,6 +421,13 @@ impl Desk {
                     let _ = question.answer.send(told);
                 }
                 Order::Reload(reload) => self.reload(reload).await,
+                Order::Slots(pool, live) => {
+                    let now = self.hub.now();
+                    if let Some(slots) = live.pools.get(usize::from(pool)).and_then(|pool| pool.slots.clone()) {
+                        self.hub.with(|engine, sockets| engine.set_slots(pool, slots, now, sockets));
+                    }
+                    *self.live.borrow_mut() = live;
+                }
             }
         }
     }

@@ -6,13 +6,13 @@ use crate::downstream::config::Unread;
 use crate::engine::deadlines::{Deadlines, Soft};
 use crate::engine::window::Bounds;
 use crate::engine::{Engine, PoolConfig};
-use crate::live::{Live, LivePool, shards};
+use crate::live::{Live, LivePool, Place, shards};
 use crate::resp::Limits;
 use crate::stages::hot::Site;
 use crate::stages::lease::Leases;
 use crate::stages::warm::{Former, Warmth};
 use crate::stages::{Coalesce, Health, HealthConfig, Hot, Merging, Path, Placement, Route, SPAN, Way};
-use crate::upstream::{Servers, WhenEjected};
+use crate::upstream::{Servers, Topology, WhenEjected};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         distribution: pool.ring.distribution,
         hash_tag: pool.ring.hash_tag,
         pins: pins(live),
+        slots: live.slots.clone().filter(|_| live.listed),
     };
     let health = HealthConfig {
         way: match upstream.ejected() {
@@ -76,6 +77,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
             distribution: pool.ring.distribution,
             hash_tag: pool.ring.hash_tag,
             pins: Vec::new(),
+            slots: None,
         }),
         None => route,
     };
@@ -86,6 +88,12 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         None => route,
     };
     PoolConfig {
+        follows: live.listed && upstream.topology.asked().is_some(),
+        nodes: live.spellings().map(|(spelling, shard)| (spelling.as_bytes().into(), shard)).collect(),
+        redirect_wait: match upstream.topology {
+            Topology::Cluster { redirect_wait, .. } => redirect_wait.as_micros() as u64,
+            _ => 0,
+        },
         name: pool.name.clone(),
         shards: live.shards.iter().map(|shard| shard.name.clone()).collect(),
         lanes,
@@ -122,7 +130,9 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
             hot: Hot::new(pool.hot.clone(), seed, Arc::clone(&live.fence))
                 .at(Site { shards: live.order.len() as u16, replicas: !live.replicas.is_empty() })
                 .telling(Arc::clone(&live.board), worker)
-                .with_replicas(&live.replicas, count, lanes),
+                .reading(pool.reading.clone())
+                .with_replicas(&live.replicas, count, lanes)
+                .in_zones(zones(live)),
             merging: Merging::new(pool.merge, seed),
             coalesce: Coalesce::new(pool.coalesce, usize::from(count) * usize::from(lanes), seed),
             health: Health::new(health, count, lanes),
@@ -158,10 +168,21 @@ fn former(live: &LivePool) -> Option<(Former, Arc<Warmth>)> {
         distribution: ring.distribution,
         hash_tag: ring.hash_tag,
         pins,
+        slots: None,
         shards: names.clone(),
     };
     let left = former.left(Instant::now()).as_micros() as u64;
     Some((Former::new(placement, left, live.pool.upstream.warm_rate), Arc::clone(&former.warmth)))
+}
+
+/// In which zones servers are, by their numbers, as far as the configuration says.
+fn zones(live: &LivePool) -> impl Iterator<Item = (u16, &str)> {
+    let zones = &live.pool.upstream.zones;
+    live.numbers().filter_map(move |number| {
+        let Place::Server { address, .. } = &live.shards.get(usize::from(number))?.place else { return None };
+        let (_, zone) = zones.iter().find(|(at, _)| at.is_same_place(address))?;
+        Some((number, zone.as_str()))
+    })
 }
 
 /// What is pinned, by the shards' numbers.

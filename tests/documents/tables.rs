@@ -17,7 +17,7 @@ pub(crate) fn keys() -> String {
         (Place::Command, "Under `commands`, in a command:"),
         (Place::Pool, "In a pool:"),
         (Place::Server, "In an entry of `servers` that is a map:"),
-        (Place::Auth, "Under `server_auth` and, but for `user`, under `client_auth`:"),
+        (Place::Auth, "Under `server_auth`, `sentinel_auth` and, but for `user`, under `client_auth`:"),
         (Place::User, "Under `users`, in a user:"),
         (Place::Limit, "In an entry of `rate_limits`:"),
         (Place::HotKeys, "Under `hot_keys`:"),

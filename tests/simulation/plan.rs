@@ -124,6 +124,7 @@ impl Plan {
         let names: Vec<String> = (0..self.shards).map(|shard| format!("s{shard}")).collect();
         let placement = Placement {
             pins: Vec::new(),
+            slots: None,
             numbers: members.to_vec(),
             shards: members.iter().map(|&n| Shard { name: names[usize::from(n)].clone(), weight: 1 }).collect(),
             hash: KeyHash::Fnv1a_64,
@@ -166,6 +167,9 @@ impl Plan {
             users: Arc::new(
                 Users::new(&[], self.password.then(|| Secret::new("secret")).as_ref()).expect("a password"),
             ),
+            follows: false,
+            nodes: Vec::new(),
+            redirect_wait: 2_000_000,
             path: Path {
                 route: Route::new(placement, lanes),
                 hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),

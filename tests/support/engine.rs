@@ -62,6 +62,7 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
     let names: Vec<String> = (0..shards).map(|shard| format!("s{shard}")).collect();
     let placement = Placement {
         pins: Vec::new(),
+        slots: None,
         numbers: members.to_vec(),
         shards: members.iter().map(|&n| Shard { name: names[usize::from(n)].clone(), weight: 1 }).collect(),
         hash: KeyHash::Fnv1a_64,
@@ -101,6 +102,9 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         slowlog: Default::default(),
         leases: Default::default(),
         users: std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("no users are well formed")),
+        follows: false,
+        nodes: Vec::new(),
+        redirect_wait: 2_000_000,
         path: Path {
             route: Route::new(placement, lanes),
             hot: hotring::stages::Hot::new(Default::default(), 7, Default::default()),

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod client;
+mod cluster;
 mod fake;
 mod redis;
 mod relay;
 mod scripts;
 
 pub(crate) use client::{Client, wire};
+pub(crate) use cluster::{Cluster, over as over_cluster};
 pub(crate) use fake::{Fake, Visit};
 pub(crate) use redis::{Redis, free_port, shards, shards_with};
 pub(crate) use relay::{Cut, Relay, Way};

@@ -3,7 +3,7 @@
 //!
 //! What is published between the move and the new home's word that it is subscribed is lost, as with any reconnect.
 
-use super::{Kind, Name, Topic, tells_of_keys};
+use super::{Name, Topic, is_everywhere};
 use crate::engine::Engine;
 use crate::engine::port::Port;
 use crate::stages::{Leg, Micros, Path, Stage, Verdict};
@@ -32,8 +32,11 @@ impl Engine {
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
         let path = &place.config.path;
         let moved = |(name, topic): (&Name, &Topic)| {
-            let everywhere = name.0 == Kind::Pattern || tells_of_keys(&name.1);
-            let homes = if everywhere { path.route.shards().to_vec() } else { vec![home(path, &name.1, self.now)?] };
+            let homes = if is_everywhere(name.0, &name.1, place.cluster.is_some()) {
+                path.route.shards().to_vec()
+            } else {
+                vec![home(path, &name.1, self.now)?]
+            };
             (topic.shards != homes).then(|| (name.clone(), homes))
         };
         let moved: Vec<(Name, Vec<u16>)> = place.channels.topics.iter().filter_map(moved).collect();

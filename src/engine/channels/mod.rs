@@ -100,6 +100,12 @@ fn tells_of_keys(channel: &[u8]) -> bool {
     channel.starts_with(b"__keyspace@") || channel.starts_with(b"__keyevent@")
 }
 
+/// Whether a name has to be subscribed at all shards. What is published to a node of a cluster is told by all of them.
+fn is_everywhere(kind: Kind, name: &[u8], cluster: bool) -> bool {
+    let of_keys = tells_of_keys(name) || (kind == Kind::Pattern && name.starts_with(b"__key"));
+    of_keys || (kind == Kind::Pattern && !cluster)
+}
+
 /// The count that Redis tells with a subscription: sharded ones are counted by themselves. It counts nothing anew, as it is
 /// told for each of many names.
 fn count(special: &Special, kind: Kind) -> i64 {
@@ -215,7 +221,8 @@ impl Engine {
     /// The shards at which a name is subscribed.
     fn listened_at(&self, pool: u16, (kind, name): &Name) -> Result<Vec<u16>, (Refusal, u16)> {
         let Some(place) = self.pools.get(usize::from(pool)) else { return Err((Refusal::NoShard, 0)) };
-        let shards: Vec<u16> = if *kind == Kind::Pattern || tells_of_keys(name) {
+        let cluster = place.cluster.is_some();
+        let shards: Vec<u16> = if is_everywhere(*kind, name, cluster) {
             place.config.path.route.shards().to_vec()
         } else {
             let Some(spec) = crate::command::lookup(b"publish") else { return Err((Refusal::NoShard, 0)) };
@@ -343,6 +350,11 @@ impl Engine {
         let Some(Some(ear)) = place.channels.ears.get_mut(usize::from(shard)) else { return };
         (ear.heard, ear.pinged) = (self.now, false);
         let Some(mut parts) = Elements::of(frame) else {
+            let cluster = place.cluster.is_some();
+            if cluster && frame.starts_with(b"-MOVED ") {
+                let name = ear.expected.pop_front();
+                return self.is_heard_elsewhere(pool, shard, name, Some(frame));
+            }
             // An error: the oldest subscription that waits is not allowed, say.
             if frame.first() == Some(&b'-')
                 && let Some(name) = ear.expected.pop_front()
@@ -359,6 +371,15 @@ impl Engine {
             b"message" | b"subscribe" => Kind::Channel,
             b"pmessage" | b"psubscribe" => Kind::Pattern,
             b"smessage" | b"ssubscribe" => Kind::Sharded,
+            b"sunsubscribe" if place.cluster.is_some() => {
+                let name: Name = (Kind::Sharded, bulk(name).unwrap_or_default().into());
+                let topic = place.channels.topics.get(&name);
+                // Not asked for: its slot has left.
+                if topic.is_some_and(|topic| topic.confirmed.contains(&shard)) {
+                    self.is_heard_elsewhere(pool, shard, Some(name), None);
+                }
+                return;
+            }
             _ => return,
         };
         let name: Name = (kind, bulk(name).unwrap_or_default().into());
@@ -374,6 +395,21 @@ impl Engine {
             topic.confirmed.push(shard);
         }
         self.confirm(pool, &name);
+    }
+
+    /// A node of a cluster does not tell, or not any more, of what is published to a name: another one does.
+    #[cold]
+    fn is_heard_elsewhere(&mut self, pool: u16, shard: u16, name: Option<Name>, moved: Option<&[u8]>) {
+        if let Some(moved) = moved {
+            self.learn_from(pool, shard, moved);
+        }
+        self.wish(pool);
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
+        let Some(topic) = name.and_then(|name| place.channels.topics.get_mut(&name)) else { return };
+        topic.shards.retain(|&other| other != shard);
+        topic.confirmed.retain(|&other| other != shard);
+        // It is subscribed where it lives at the next look.
+        place.channels.changes = place.config.path.route.changes().wrapping_sub(1);
     }
 
     /// Tells those who wait for a name, if all its shards have said that it is subscribed.

@@ -62,11 +62,12 @@ impl Engine {
         place.config.path.hot.choice.began(leg.shard);
         place.config.path.hot.choice.saw(leg.shard, 1.0);
         let on = place.line(leg.line);
+        let slot = place.config.path.hot.key(hash).and_then(|key| key.copies.as_ref()?.slot(leg.copy));
         self.begin_indirect(ticket);
         let (mut flight, mut wire) = (self.spare.take(), self.spare.take());
         wire.extend_from_slice(request.wire());
         // A read of one key names it.
-        let _ = rewrite(request, leg.copy, &mut flight);
+        let _ = rewrite(request, leg.copy, slot, &mut flight);
         let read = CopyRead { spec: leg.spec, wire, hash, copy: leg.copy, shard: leg.shard, sent: self.now };
         let link = self.copy_reads.insert(read) as u32;
         let waiter = Waiter { link, part: Waiter::COPY, ..self.waiter(ticket, leg.spec) };
@@ -385,6 +386,7 @@ impl Engine {
                 // One that has moved is found to be hot again where it lives now.
                 let at_home = route.home(&key.name) == Some(key.shard);
                 let places = route.around(&key.name, key.shard, if at_home { usize::from(count) } else { 1 });
+                let places = places.into_iter().map(|shard| (shard, route.slot_at(shard))).collect();
                 hot.place(hash, places, place.config.lanes, (changes, count));
             }
             let mut shards: Vec<u16> =

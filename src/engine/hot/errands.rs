@@ -6,6 +6,7 @@ use super::{Audit, State};
 use crate::command::{Class, Tag};
 use crate::engine::lease::Asking;
 use crate::engine::line::{Ticket, Waiter};
+use crate::engine::misses::is_nil;
 use crate::engine::port::Port;
 use crate::engine::warm::Step;
 use crate::engine::{Engine, LineId};
@@ -28,6 +29,8 @@ pub(in crate::engine) enum Errand {
     Audit(Box<Audit>),
     /// A shard or a replica says how far it is; it was asked at this time.
     Standing(Micros),
+    /// It says in which zone it is.
+    Zone,
     /// What a key has is kept here.
     Near {
         /// The key's.
@@ -137,6 +140,14 @@ impl Engine {
         way.lost |= reply.is_none();
         way.replies.push(reply.unwrap_or_default().to_vec());
         if way.replies.len() < way.wanted {
+            // How long it lives is still to come, and so is whatever the shard tells behind this.
+            if let Errand::Near { hash, number, name } = &way.errand
+                && way.replies.len().saturating_add(1) == way.wanted
+                && reply.is_some_and(is_nil)
+            {
+                let (pool, hash, number, name) = (way.pool, *hash, *number, name.clone());
+                self.may_have_expired(pool, (hash, number), &name);
+            }
             return;
         }
         let Way { errand, pool, shard, replies, lost, readers, .. } = self.errands.remove(waiter.link as usize);
@@ -194,6 +205,7 @@ impl Engine {
             Errand::Standing(asked) => {
                 self.standing((pool, shard), asked, replies.first().map_or(&[], Vec::as_slice), port);
             }
+            Errand::Zone => self.told_zone((pool, shard), replies.first().map_or(&[], Vec::as_slice)),
             Errand::Near { hash, number, .. } => {
                 let now = self.now;
                 let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
@@ -209,6 +221,7 @@ impl Engine {
                     }
                     None => hot.end_fill_without(hash, number),
                 }
+                self.heard_of_expiry(pool, hash);
             }
         }
     }

@@ -234,7 +234,8 @@ impl Engine {
                 | Note::Lives(..)
                 | Note::WroteAny
                 | Note::Executed(..)
-                | Note::Shared(_) => {}
+                | Note::Shared(_)
+                | Note::Overtakes(_) => {}
             }
         }
         let session = self.sessions.get_mut(ticket.session as usize).filter(|s| s.generation == ticket.generation);
@@ -265,7 +266,7 @@ impl Engine {
                 Note::Timed(_) => pool.config.path.hot.choice.lost(line.shard),
                 Note::Put(hash, number) => pool.config.path.hot.end_put(hash, number, false),
                 Note::Read(_) | Note::Look(_) | Note::Element(..) => {}
-                Note::Weigh(..) | Note::Count(..) | Note::Shared(_) => {}
+                Note::Weigh(..) | Note::Count(..) | Note::Shared(_) | Note::Overtakes(_) => {}
             }
         }
         // Whether they were carried out is not known.

@@ -32,6 +32,8 @@ pub(in crate::engine) enum Note {
     Wrote(u64, bool),
     /// It says how long a key lives that may be loaded anew before it expires, by its hash.
     Lives(u64, Life),
+    /// Within a transaction that is still open: it makes or deletes a key that is guarded, by its hash.
+    Overtakes(u64),
     /// It may write any key.
     WroteAny,
     /// Equal reads may wait behind it, in this place.
@@ -76,6 +78,12 @@ impl Notes {
             self.names.extend(key);
             self.push(serial, Note::Miss(hash, at, length));
         }
+    }
+
+    /// Notes again what was noted of a flight that went elsewhere, with the name of its key if it is a [`Note::Miss`].
+    pub(in crate::engine) fn put(&mut self, serial: u64, note: Note, name: &[u8]) {
+        self.names.extend(name);
+        self.push(serial, note);
     }
 
     /// The name of the key of a [`Note::Miss`] that [`Notes::next`] has returned: to be taken from each of them.

@@ -162,7 +162,7 @@ impl Engine {
     fn ask_for_turn(&mut self, pool: u16, asking: &Asking, term: Micros) -> Option<u32> {
         let home = self.pools.get(usize::from(pool))?.config.path.route.home(&asking.name)?;
         let on = self.tracked_line(pool, home)?;
-        let (key, span) = (super::errands::lease_key(&asking.name), (term / 1000).max(1).to_string());
+        let (key, span) = (self.lease_key(pool, &asking.name), (term / 1000).max(1).to_string());
         let who = self.about.process.to_string();
         let commands: [&[&[u8]]; 4] = [
             &[b"SET", &key, who.as_bytes(), b"NX", b"PX", span.as_bytes()],

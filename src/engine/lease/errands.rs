@@ -1,7 +1,7 @@
 //! What is asked of shards for those who wait: the key again when it may have been written, and the lease key, by which all
 //! processes of a fleet know whose turn it is.
 //!
-//! The lease key of `k` is `hotring:lease:k`, on the shard where `k` lives, whatever the ring says of that name: it goes on that
+//! The lease key of `k` is `hotring:lease:k` (in a cluster `hotring:lease:{tag}k`, with a tag that leads to the slot of `k`), on the shard where `k` lives, whatever the ring says of that name: it goes on that
 //! shard's tracked connection ([`super::super::hot::Tracker`]), on which the shard tells when either changes.
 
 use super::is_nil;
@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::hot::Errand;
 use crate::engine::port::Port;
 use crate::resp::reply::Elements;
+use crate::ring::tag_of;
 use crate::stages::Micros;
 use crate::stages::hot::Tracking;
 use crate::stages::lease::{Claim, Found, Lease, Order};
@@ -77,7 +78,7 @@ impl Engine {
         let Some(on) = home.and_then(|shard| self.tracked_line(pool, shard)) else {
             return self.claim_is(pool, hash, &name, Claim::Refused);
         };
-        let (key, span) = (lease_key(&name), (term / 1000).max(1).to_string());
+        let (key, span) = (self.lease_key(pool, &name), (term / 1000).max(1).to_string());
         let who = self.about.process.to_string();
         let commands: [&[&[u8]]; 3] = [
             &[b"SET", &key, who.as_bytes(), b"NX", b"PX", span.as_bytes()],
@@ -141,7 +142,8 @@ impl Engine {
         let home = self.pools.get(usize::from(pool)).and_then(|place| place.config.path.route.home(name));
         // Where it cannot be said it ends by itself.
         if let Some(on) = home.and_then(|shard| self.tracked_line(pool, shard)) {
-            self.run_errand(on, &[&[b"DEL", &lease_key(name)]], Errand::Released);
+            let key = self.lease_key(pool, name);
+            self.run_errand(on, &[&[b"DEL", &key]], Errand::Released);
         }
     }
 
@@ -158,6 +160,7 @@ impl Engine {
         let Some(place) = self.pools.get(usize::from(pool)).filter(|place| place.config.leases.is_on()) else { return };
         let (leases, hot) = (&place.config.leases, &place.config.path.hot);
         if let Some(name) = key.strip_prefix(LEASE_KEY) {
+            let name = key_of(name, place.cluster.is_some());
             let hash = hot.hash(name);
             if leases.shared().may_have(hash) {
                 self.lease_key_changed(pool, hash);
@@ -166,7 +169,11 @@ impl Engine {
         }
         let (hash, now) = (hot.hash(key), self.now);
         if leases.shared().may_have(hash) {
-            let ((), orders) = leases.shared().with(leases.worker(), |table| table.changed(hash, now));
+            let worker = leases.worker();
+            let ((), orders) = leases.shared().with(worker, |table| {
+                table.heard(hash, worker);
+                table.changed(hash, now);
+            });
             self.obey(pool, orders);
         }
     }
@@ -181,7 +188,10 @@ impl Engine {
         }
         let own = leases.worker();
         let hears = |name: &[u8], worker: u16| worker != own || route.home(name) != Some(shard);
-        let ((), orders) = leases.shared().with(own, |table| table.deaf(hears, now));
+        let ((), orders) = leases.shared().with(own, |table| {
+            table.heard_nothing(shard, own);
+            table.deaf(hears, now);
+        });
         self.obey(pool, orders);
     }
 
@@ -202,7 +212,19 @@ impl Engine {
     }
 }
 
-/// The lease key of a key.
-pub(super) fn lease_key(name: &[u8]) -> Vec<u8> {
-    [LEASE_KEY, name].concat()
+/// The key of which a name is the lease key, behind [`LEASE_KEY`].
+fn key_of(name: &[u8], cluster: bool) -> &[u8] {
+    let tag = name.iter().position(|&byte| byte == b'}').filter(|_| cluster);
+    tag.and_then(|end| name.get(end.saturating_add(1)..)).unwrap_or(name)
+}
+
+impl Engine {
+    /// The lease key of a key: of the same slot, where slots count.
+    pub(super) fn lease_key(&self, pool: u16, name: &[u8]) -> Vec<u8> {
+        let slot = self.pools.get(usize::from(pool)).and_then(|place| place.config.path.route.slot(name));
+        match slot {
+            Some(slot) => [LEASE_KEY, b"{", tag_of(slot).as_bytes(), b"}", name].concat(),
+            None => [LEASE_KEY, name].concat(),
+        }
+    }
 }

@@ -15,6 +15,8 @@
 mod array;
 mod early;
 mod errands;
+mod expired;
+mod guard;
 mod writes;
 
 pub(super) use array::Asked;
@@ -34,6 +36,7 @@ use crate::stages::lease::{Bell, Conn, Order, Reader, Then, Why, Worst};
 use array::Array;
 use slab::Slab;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// How long, in microseconds, a reply is kept behind one that is held back in a connection that may load itself.
 pub const HEAD: Micros = 2_000;
@@ -267,7 +270,7 @@ impl Engine {
         let now = self.now;
         let Asker { ticket, at, tag, element, may_wait } = asker;
         let budget = self.miss_budget_of(pool, name).filter(|_| element.is_none());
-        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return Fate::Nil };
+        let Some(place) = self.pools.get(usize::from(pool)) else { return Fate::Nil };
         let leases = &place.config.leases;
         let session = self.sessions.get(ticket.session as usize);
         let session = session.filter(|s| s.generation == ticket.generation && takes_part(s) && may_write(s, name));
@@ -290,8 +293,15 @@ impl Engine {
         };
         let link = self.waits.held.insert(held) as u32;
         let conn = Conn { worker: leases.worker(), session: ticket.session, generation: ticket.generation };
-        let reader = Reader { conn, link, asked, may_wait };
-        let (missed, orders) = leases.shared().with(conn.worker, |table| table.miss(key, reader, now));
+        let span = key.wanted.stale;
+        let ((missed, expired), orders) = leases.shared().with(conn.worker, |table| {
+            let told = (span > 0).then(|| table.expired(hash, now)).flatten();
+            let told = told.filter(|told| self.may_tell_expired(pool, (ticket, hash), told, span));
+            let value = told.map(|told| Arc::clone(&told.value));
+            let reader = Reader { conn, link, asked, may_wait, takes_expired: value.is_some() };
+            (table.miss(key, reader, now), value)
+        });
+        let Some(place) = self.pools.get_mut(usize::from(pool)) else { return Fate::Nil };
         let counts = &mut place.counts;
         counts.stampedes += u64::from(missed.stampede);
         let fate = match missed.then {
@@ -305,8 +315,14 @@ impl Engine {
                 self.waits.by_session.entry(ticket.session).or_default().insert((hash, link));
                 Fate::Waits
             }
+            Then::Expired => {
+                let held = self.waits.held.remove(link as usize);
+                self.tell_expired(&held, expired.as_deref().unwrap_or_default());
+                Fate::Waits
+            }
             then => {
                 self.waits.held.remove(link as usize);
+                counts.lease_stale_observed += u64::from(then == Then::Observed && expired.is_some());
                 counts.misses_leased += u64::from(then == Then::Holds);
                 counts.lease_observed += u64::from(then == Then::Observed);
                 if then == Then::Holds { Fate::Holds } else { Fate::Nil }
@@ -323,6 +339,10 @@ impl Engine {
             let more = match order {
                 Order::Nil { link, id, why } => {
                     self.end_wait(link, id, None, Some(why));
+                    Vec::new()
+                }
+                Order::Expired { link, id } => {
+                    self.offer_expired(pool, link, id);
                     Vec::new()
                 }
                 Order::Read { hash, name } => self.read_again(pool, hash, &name),
@@ -530,6 +550,16 @@ impl Engine {
         }
     }
 
+    /// Nobody waits any more, in a pool or in any: its sessions end as soon as they have what they have asked for.
+    pub(super) fn end_waits(&mut self, pool: Option<u16>) {
+        let its = |held: &Held| pool.is_none_or(|pool| held.pool == pool);
+        let held = self.waits.held.iter().filter(|(_, held)| its(held));
+        for (link, held) in held.map(|(link, held)| (link, (held.pool, held.hash, held.id))).collect::<Vec<_>>() {
+            let (pool, hash, id) = held;
+            self.give_up_wait(pool, hash, link as u32, id);
+        }
+    }
+
     /// Tells nil to one who waits, though the table has not said so.
     fn give_up_wait(&mut self, pool: u16, hash: u64, link: u32, id: u64) {
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
@@ -547,6 +577,6 @@ enum Fate {
     Nil,
     /// It is told so, and expected to load the key.
     Holds,
-    /// It waits.
+    /// It waits, or has been told something else.
     Waits,
 }

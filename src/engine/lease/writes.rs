@@ -9,6 +9,8 @@ use crate::resp::{Limits, Request, Resume, request, scan};
 use crate::stages::Micros;
 use crate::stages::lease::{Conn, Life, Write};
 
+/// Those of them after which there is none.
+const DELETES: [&str; 3] = ["del", "unlink", "getdel"];
 /// Writes that leave no value where there was none.
 const EMPTY: [&str; 9] = ["del", "unlink", "getdel", "expire", "pexpire", "expireat", "pexpireat", "persist", "getex"];
 
@@ -24,6 +26,7 @@ impl Engine {
         }
         let (leases, hot) = (&pool.config.leases, &pool.config.path.hot);
         let mut notes: Vec<Note> = Vec::new();
+        let mut guarded: Vec<(Box<[u8]>, bool)> = Vec::new();
         let whole = Request::parse(bytes);
         let spec = whole.as_ref().and_then(|request| command::identify(request).ok());
         let session = self.sessions.get(waiter.ticket.session as usize);
@@ -39,6 +42,11 @@ impl Engine {
                     let key = request.arg(index).unwrap_or_default();
                     if leases.concerns(key) {
                         notes.push(Note::Wrote(hot.hash(key), fills));
+                        // A script may do nothing to it.
+                        let known = spec.class != Class::Script && leases.guards(key);
+                        if known && (fills || DELETES.contains(&spec.name)) {
+                            guarded.push((key.into(), !fills));
+                        }
                     }
                     if leases.refreshes() && leases.may_refresh(key) {
                         let life = Life::of(spec.name, request);
@@ -77,12 +85,23 @@ impl Engine {
                 }
                 note => Some(note),
             }));
+            line.queued_leased.extend(guarded.iter().map(|(key, _)| Note::Overtakes(hot.hash(key))));
             return;
         }
         let serial = line.next_serial();
+        let mut executed: Vec<u64> = Vec::new();
         for &note in &notes {
-            line.notes.push(serial, note);
+            match note {
+                Note::Overtakes(hash) => executed.push(hash),
+                note => line.notes.push(serial, note),
+            }
         }
+        let by = Conn { worker: leases.worker(), session: waiter.ticket.session, generation: waiter.ticket.generation };
+        let pool = line.pool;
+        for (key, deletes) in guarded {
+            self.overtakes(pool, by, &key, deletes);
+        }
+        executed.into_iter().for_each(|hash| self.overtakes_key(pool, by, hash));
         // What was asked for before it is written must not be answered with what is written.
         for link in self.waits.of(waiter.ticket) {
             // Other threads of its app, as it says itself.
@@ -206,7 +225,11 @@ impl Engine {
         }
         let Some(place) = self.pools.get(usize::from(pool)) else { return };
         let leases = &place.config.leases;
-        let ((), orders) = leases.shared().with(leases.worker(), |table| table.seen(hash, asked, now));
+        let conn = Conn { worker: leases.worker(), session: ticket.session, generation: ticket.generation };
+        let ((), orders) = leases.shared().with(conn.worker, |table| {
+            table.learnt(hash, conn);
+            table.seen(hash, asked, now);
+        });
         self.obey(pool, orders);
     }
 }

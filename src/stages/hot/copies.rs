@@ -17,6 +17,7 @@ use super::{Hot, HotKey, Means, Place, Seen};
 use crate::chance::splitmix;
 use crate::resp::reply::{bulk, error_text, integer};
 use crate::resp::{Request, write};
+use crate::ring::tag_of;
 use crate::stages::{Leg, Micros};
 
 /// How copies' names begin.
@@ -92,34 +93,48 @@ pub(super) fn may_read(command: &str) -> bool {
 }
 
 /// Appends a copy's name as a bulk string.
-fn write_name(copy: u16, key: &[u8], out: &mut Vec<u8>) {
-    let mut digits = Vec::with_capacity(5);
-    write::number(&mut digits, u64::from(copy));
-    let length = BEGINS.len().saturating_add(digits.len()).saturating_add(1).saturating_add(key.len());
+fn write_name(copy: u16, slot: Option<u16>, key: &[u8], out: &mut Vec<u8>) {
+    let mut begins = Vec::with_capacity(24);
+    write_beginning(copy, slot, &mut begins);
     out.push(b'$');
-    write::number(out, length as u64);
+    write::number(out, begins.len().saturating_add(key.len()) as u64);
     out.extend_from_slice(b"\r\n");
-    for part in [BEGINS, &digits, b":", key, b"\r\n"] {
+    for part in [&begins, key, b"\r\n"] {
         out.extend_from_slice(part);
     }
 }
 
-/// What the copy with this number of a key is called: `hk1:<number>:<key>`.
-#[must_use]
-pub fn name(copy: u16, key: &[u8]) -> Vec<u8> {
-    [BEGINS, copy.to_string().as_bytes(), b":", key].concat()
+fn write_beginning(copy: u16, slot: Option<u16>, out: &mut Vec<u8>) {
+    out.extend_from_slice(BEGINS);
+    if let Some(slot) = slot {
+        for part in [b"{", tag_of(slot).as_bytes(), b"}"] {
+            out.extend_from_slice(part);
+        }
+    }
+    write::number(out, u64::from(copy));
+    out.push(b':');
 }
 
-/// Appends the same request, made of a copy. Returns false, and appends nothing, if it names no key.
+/// What the copy with this number of a key is called: `hk1:<number>:<key>`, or `hk1:{<tag>}<number>:<key>` where it is to be in a
+/// certain slot.
 #[must_use]
-pub fn rewrite(request: &Request<'_>, copy: u16, out: &mut Vec<u8>) -> bool {
+pub fn name(copy: u16, slot: Option<u16>, key: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    write_beginning(copy, slot, &mut name);
+    name.extend_from_slice(key);
+    name
+}
+
+/// Appends the same request, made of a copy in this slot. Returns false, and appends nothing, if it names no key.
+#[must_use]
+pub fn rewrite(request: &Request<'_>, copy: u16, slot: Option<u16>, out: &mut Vec<u8>) -> bool {
     let mut args = request.args();
     args.next();
     let from = args.at();
     let Some(key) = args.next() else { return false };
     let wire = request.wire();
     out.extend_from_slice(wire.get(..from).unwrap_or_default());
-    write_name(copy, key, out);
+    write_name(copy, slot, key, out);
     out.extend_from_slice(wire.get(args.at()..).unwrap_or_default());
     true
 }
@@ -147,6 +162,8 @@ pub fn tells(reply: &[u8]) -> bool {
 pub struct Copies {
     /// The shards where it is served, its own first. A copy's number is its place here.
     places: Vec<u16>,
+    /// The slots that copies are in at those, where slots count; by number, too.
+    slots: Vec<Option<u16>>,
     /// The shards' connections, by which a leg is led elsewhere.
     lanes: u16,
     /// How often the ring had changed when the places were looked up, and for how many they were.
@@ -193,6 +210,12 @@ impl Copies {
     /// The shards where copies are.
     pub fn others(&self) -> impl Iterator<Item = u16> {
         self.places.iter().skip(1).copied()
+    }
+
+    /// The slot of a copy.
+    #[must_use]
+    pub fn slot(&self, copy: u16) -> Option<u16> {
+        self.slots.get(usize::from(copy)).copied().flatten()
     }
 
     /// The numbers of the copies that this worker has made and not taken away.
@@ -244,23 +267,25 @@ impl Hot {
         self.keys.iter().filter_map(wants).collect()
     }
 
-    /// Where a key is served from now on: at these shards of so many connections each, its own first. What this worker made
-    /// elsewhere is to be taken away.
-    pub fn place(&mut self, hash: u64, places: Vec<u16>, lanes: u16, drawn: (u32, u16)) {
+    /// Where a key is served from now on: at these shards of so many connections each, its own first, and in which of their
+    /// slots. What this worker made elsewhere is to be taken away.
+    pub fn place(&mut self, hash: u64, places: Vec<(u16, Option<u16>)>, lanes: u16, drawn: (u32, u16)) {
+        let (places, slots): (Vec<u16>, Vec<Option<u16>>) = places.into_iter().unzip();
         let Some(key) = self.keys.get_mut(&hash) else { return };
         let copies = key.copies.get_or_insert_default();
         copies.drawn = Some(drawn);
         copies.lanes = lanes;
         // Where there are more of them, those that there were stay where they are.
-        if !places.starts_with(&copies.places) {
+        let stays = |copies: &Copies| places.starts_with(&copies.places) && slots.starts_with(&copies.slots);
+        if !stays(copies) {
             self.release(hash);
         }
         let Some(copies) = self.keys.get_mut(&hash).and_then(|key| key.copies.as_mut()) else { return };
-        if !places.starts_with(&copies.places) {
+        if !stays(copies) {
             copies.copies.clear();
         }
         copies.copies.resize_with(places.len(), Copy::default);
-        copies.places = places;
+        (copies.places, copies.slots) = (places, slots);
         self.copied.insert(hash);
     }
 
@@ -345,7 +370,8 @@ impl Hot {
         let end = clock.end(fill.asked, life, now)?;
         place.owned = Some((fill.asked.saturating_add(life), number));
         place.fill = Some(Copying { sent: true, ..fill });
-        Some(Order::new(shard, name(copy, &key.name), fill.dumped, end))
+        let slot = copies.slots.get(usize::from(copy)).copied().flatten();
+        Some(Order::new(shard, name(copy, slot, &key.name), fill.dumped, end))
     }
 
     /// A copy's shard answers.
@@ -420,11 +446,12 @@ impl Hot {
         if std::mem::take(&mut copies.fleeting) {
             copies.barred = 0;
         }
-        for ((number, copy), &shard) in (0..).zip(&mut copies.copies).zip(&copies.places) {
+        let slots = copies.slots.clone();
+        for ((number, copy), (&shard, slot)) in (0..).zip(&mut copies.copies).zip(copies.places.iter().zip(slots)) {
             copy.fill.take_if(|fill| !fill.sent);
             copy.others = 0;
             if copy.owned.take().is_some() {
-                self.gone.push((shard, name(number, &key.name)));
+                self.gone.push((shard, name(number, slot, &key.name)));
             }
         }
     }
@@ -448,7 +475,8 @@ impl Hot {
             let Some(key) = self.keys.get(&hash) else { continue };
             let places = key.copies.as_ref().map_or(&[][..], |copies| &copies.places);
             for (number, &shard) in (0..).zip(places).skip(1) {
-                let gone = (shard, name(number, &key.name));
+                let slot = key.copies.as_ref().and_then(|copies| copies.slot(number));
+                let gone = (shard, name(number, slot, &key.name));
                 if !self.gone.contains(&gone) {
                     self.gone.push(gone);
                 }
@@ -540,12 +568,12 @@ mod tests {
             let name = format!("hk1:12:{}", words[1]);
             expected[1] = &name;
             let (request, mut out) = (wire(words), b"before".to_vec());
-            assert!(rewrite(&Request::parse(&request).unwrap(), 12, &mut out));
+            assert!(rewrite(&Request::parse(&request).unwrap(), 12, None, &mut out));
             assert_eq!(out, [b"before".to_vec(), wire(&expected)].concat());
-            assert_eq!(super::name(12, words[1].as_bytes()), name.as_bytes());
+            assert_eq!(super::name(12, None, words[1].as_bytes()), name.as_bytes());
         }
         let (request, mut out) = (wire(&["PING"]), Vec::new());
-        assert!(!rewrite(&Request::parse(&request).unwrap(), 1, &mut out) && out.is_empty());
+        assert!(!rewrite(&Request::parse(&request).unwrap(), 1, None, &mut out) && out.is_empty());
     }
 
     #[test]

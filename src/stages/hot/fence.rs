@@ -68,6 +68,18 @@ impl Seen {
         Self { key: self.key.wrapping_add(ONE_CHANGE), shard: self.shard }
     }
 
+    /// As two numbers, for whoever keeps it without knowing what it is.
+    #[must_use]
+    pub fn parts(self) -> (u64, u64) {
+        (self.key, self.shard)
+    }
+
+    /// What [`parts`](Self::parts) have told.
+    #[must_use]
+    pub fn of((key, shard): (u64, u64)) -> Self {
+        Self { key, shard }
+    }
+
     /// The same for so many.
     #[must_use]
     pub fn after_changes(self, count: u64) -> Self {

@@ -13,6 +13,7 @@ pub mod detector;
 mod fence;
 pub mod ladder;
 mod near;
+mod reading;
 mod replicas;
 pub mod summary;
 mod upkeep;
@@ -26,6 +27,7 @@ pub use detector::Level;
 pub use fence::{Fence, Place, Seen};
 pub use ladder::Site;
 pub use near::{ABSENT, Entry, Fill, LONGEST, Put, Tracked, Tracking, Value};
+pub use reading::{ReadFrom, Reading};
 pub use replicas::{MOST as MOST_REPLICAS, Replicas};
 pub use upkeep::Turns;
 
@@ -138,6 +140,9 @@ pub struct Hot {
     /// The keys that have copies, by their hashes.
     copied: BTreeSet<u64>,
     replicas: Replicas,
+    reading: Reading,
+    /// Whether reads of any key may go to replicas.
+    reads: bool,
     lanes: u32,
     /// How many shards have numbers.
     shards: u32,
@@ -176,6 +181,8 @@ impl Hot {
             gone: Vec::new(),
             copied: BTreeSet::new(),
             replicas: Replicas::default(),
+            reading: Reading::default(),
+            reads: false,
             lanes: 1,
             shards: 1,
             reached,
@@ -193,6 +200,7 @@ impl Hot {
         self.trackers = before.trackers;
         self.tracked = before.tracked;
         self.fills = before.fills;
+        self.replicas.inherit(before.replicas);
         // What was asked through the other may still be on its way.
         (self.reached, self.reaching) = (before.reached, before.reaching);
     }
@@ -224,7 +232,14 @@ impl Hot {
     /// connections each.
     #[must_use]
     pub fn with_replicas(self, replicas: &[(u16, u16)], shards: u16, lanes: u16) -> Self {
-        let replicas = Replicas::new(replicas, self.config.staleness);
+        // Asked as often as whoever wants the newest needs it.
+        let both = self.config.staleness.min(self.reading.staleness);
+        let staleness = match (self.config.serves(), self.reads) {
+            (true, true) => both,
+            (false, true) => self.reading.staleness,
+            (_, false) => self.config.staleness,
+        };
+        let replicas = Replicas::new(replicas, staleness);
         Self { replicas, lanes: u32::from(lanes.max(1)), shards: u32::from(shards.max(1)), ..self }
     }
 
@@ -241,8 +256,8 @@ impl Hot {
 
     /// The next shard that is to say how far it is, since keys of it are read from its replicas.
     pub fn next_to_ask(&mut self, now: Micros) -> Option<u16> {
-        let keys = &self.keys;
-        let is_wanted = |shard| keys.values().any(|key| key.shard == shard && key.means == Means::Replicas);
+        let (keys, reads) = (&self.keys, self.reads);
+        let is_wanted = |shard| reads || keys.values().any(|key| key.shard == shard && key.means == Means::Replicas);
         self.replicas.next_due(is_wanted, now)
     }
 
@@ -416,19 +431,24 @@ impl Hot {
 impl Stage for Hot {
     #[inline]
     fn decide(&self, leg: &mut Leg<'_>, now: Micros) -> Verdict {
-        if (self.keys.is_empty() && !self.config.near_all && !self.fence.keeps()) || leg.spec.access != Access::Read {
+        if leg.spec.access != Access::Read
+            || (self.keys.is_empty() && !self.config.near_all && !self.reads && !self.fence.keeps())
+        {
             return Verdict::Next;
         }
         self.choose(leg, now)
     }
 
-    fn observe(&mut self, event: &Event<'_>, now: Micros, notices: &mut Notices) {
-        let _ = (now, notices);
+    fn observe(&mut self, event: &Event<'_>, now: Micros, _notices: &mut Notices) {
         if let Event::Failed(line, _) | Event::Connected(line) | Event::Closed(line) = event
             && !self.replicas.is_empty()
         {
             let shard = line.checked_div(self.lanes).and_then(|place| place.checked_rem(self.shards));
-            self.replicas.forget(shard.unwrap_or(0) as u16);
+            let shard = shard.unwrap_or(0) as u16;
+            match event {
+                Event::Connected(_) => self.replicas.meet(shard, now),
+                _ => self.replicas.forget(shard),
+            }
         }
     }
 
@@ -449,12 +469,18 @@ impl Stage for Hot {
             (_, Some(key)) if key.means == Means::Replicas => {
                 let mut found = [0; MOST_REPLICAS + 1];
                 let hash = leg.hot.unwrap_or_default();
-                let count = self.replicas.usable(hash, key.shard, &self.fence, now, &mut found).saturating_sub(1);
+                let place = (hash, key.shard);
+                let count = self.replicas.usable(place, self.config.staleness, &self.fence, now, &mut found);
+                let count = count.saturating_sub(1);
                 format!("hot, read from its shard or one of {count} replicas that are known to be up to date")
             }
-            (_, Some(key)) => format!("hot, served by {:?}", key.means),
+            (_, Some(key)) => match self.explain_reading(leg, now) {
+                Some(reading) => format!("hot, {reading}"),
+                None => format!("hot, served by {:?}", key.means),
+            },
             _ if !self.serves => "off".into(),
-            _ => "not hot".into(),
+            _ if leg.spec.access != Access::Read => "not hot".into(),
+            _ => self.explain_reading(leg, now).unwrap_or_else(|| "not hot".into()),
         }
     }
 }
@@ -480,8 +506,9 @@ impl Hot {
             // By another worker; and where every key may be let in the next read may do that.
             if self.config.near_all || self.fence.is_kept(hash) {
                 leg.hot = Some(hash);
+                return Verdict::Next;
             }
-            return Verdict::Next;
+            return self.read_from(leg, hash, now);
         };
         leg.hot = Some(hash);
         match key.means {
@@ -496,10 +523,14 @@ impl Hot {
                 leg.fill = leg.alone && self.may_fill(hash, key, leg.no_writes, now);
                 Verdict::Next
             }
+            Means::Replicas if self.reads && self.reading.of(leg.key) == ReadFrom::Replica => {
+                self.read_from(leg, hash, now)
+            }
             Means::Replicas if leg.free && leg.alone && may_spread(leg) => {
                 self.spread(leg, hash, now);
                 Verdict::Next
             }
+            Means::Home => self.read_from(leg, hash, now),
             _ => Verdict::Next,
         }
     }
@@ -507,17 +538,13 @@ impl Hot {
     /// Chooses one of the shards that have the key.
     fn spread(&self, leg: &mut Leg<'_>, hash: u64, now: Micros) {
         let mut found = [0; MOST_REPLICAS + 1];
-        let count = self.replicas.usable(hash, leg.shard, &self.fence, now, &mut found);
+        let count = self.replicas.usable((hash, leg.shard), self.config.staleness, &self.fence, now, &mut found);
         if count < 2 || now < self.not_before {
             return;
         }
-        let home = u32::from(leg.shard);
         let shard =
             self.choice.pick(found.get(..count).unwrap_or_default(), splitmix(self.seed ^ u64::from(leg.number)));
-        (leg.spread, leg.shard) = (true, shard);
-        // Numbers of connections wrap as little as they did when the leg was routed.
-        leg.line = leg.line.wrapping_sub(home.wrapping_mul(self.lanes));
-        leg.line = leg.line.wrapping_add(u32::from(shard).wrapping_mul(self.lanes));
+        self.lead_to(leg, shard);
     }
 }
 

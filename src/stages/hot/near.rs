@@ -91,6 +91,8 @@ pub struct Entry {
     pub(super) until: Micros,
     /// It was written here and not read: the shard has told of that change, or will, and tells of no further one.
     pub(super) written: bool,
+    /// Not before this does it expire, if that is known and nothing at all has been heard of it since.
+    pub(super) dies: Option<Micros>,
 }
 
 /// What is written here, to become an entry when it is answered.
@@ -335,7 +337,9 @@ impl Hot {
         }
         let until = fill.asked.saturating_add(span);
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
-        key.entry = Some(Entry { value, seen, term: fill.term, asked: fill.asked, until, written: false });
+        let dies = u64::try_from(ttl).ok().filter(|_| tracked.tracking == Tracking::On);
+        let dies = dies.map(|ttl| fill.asked.saturating_add(ttl.saturating_mul(1000)));
+        key.entry = Some(Entry { value, seen, term: fill.term, asked: fill.asked, until, written: false, dies });
         key.hits = 0;
         true
     }
@@ -392,7 +396,7 @@ impl Hot {
         let seen = put.seen.after_changes(u64::from(told.news));
         let (value, asked, until) = (put.value, put.sent, put.sent.saturating_add(self.config.staleness));
         self.kept = self.kept.saturating_sub(before).saturating_add(value.len());
-        key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true });
+        key.entry = Some(Entry { value, seen, term: tracked.term, asked, until, written: true, dies: None });
     }
 
     /// The key was seen to have this; see [`Fence::tell`].
@@ -408,6 +412,33 @@ impl Hot {
             }
         }
         told
+    }
+
+    /// A fill has found nothing, and what else it reads is still on its way: what the key had if it is proven that it has expired,
+    /// and by nothing else than this read. Returns that, when it expired at the earliest, and what is known of writes.
+    ///
+    /// A shard tells on the tracked connection that a key was deleted, or has expired by another's doing, before it answers what
+    /// comes behind that; but that it has expired by a read on this very connection behind that read's reply (Redis 7 and
+    /// later). So whoever is told nil, and has heard nothing since it was told a value with a time to live, knows that this
+    /// time is over and nobody has touched the key. An entry that was written here counts for nothing.
+    #[must_use]
+    pub fn expired(&mut self, hash: u64, number: u64, now: Micros) -> Option<(Rc<[u8]>, Micros, Seen)> {
+        let key = self.keys.get(&hash)?;
+        let (shard, entry) = (key.shard, key.entry.as_ref()?);
+        let fill = key.fill.filter(|fill| fill.number == number)?;
+        let tracked = self.tracked(shard);
+        let Value::Bulk(value) = &entry.value else { return None };
+        let heard_all = tracked.tracking == Tracking::On && entry.term == tracked.term && fill.term == tracked.term;
+        if !heard_all || entry.written || !self.fence.stands(entry.seen, hash, shard) {
+            return None;
+        }
+        // SWAPDB takes keys away of which a shard tells nobody.
+        let died = entry.dies.filter(|&dies| now >= dies)?;
+        let (value, seen) = (Rc::clone(value), entry.seen);
+        // What is told next is what is known already.
+        let news = self.tell_fence(hash, ABSENT).news;
+        let seen = seen.after_changes(u64::from(news));
+        self.fence.stands(seen, hash, shard).then_some((value, died, seen))
     }
 
     /// A fill was lost.
@@ -434,6 +465,7 @@ impl Hot {
                 // has not been heard of may be.
                 let proof = self.tracked.get(usize::from(key.shard)).map_or(0, |tracked| tracked.proof);
                 entry.until = entry.until.min(proof.saturating_add(self.config.staleness));
+                entry.dies = None;
                 return None;
             }
         }

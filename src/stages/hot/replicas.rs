@@ -12,8 +12,11 @@
 //! process and answered before is in it, since the proof is younger ([`super::Fence::is_quiet`]). That a replica says that
 //! its link is up, that it does not load and follows the same history, is asked for besides.
 //! Does not promise that of two reads the later one sees the newer value, if different servers answer them.
+//!
+//! Also knows how far away each of them is: by how long it took to answer these questions, which are the same for all.
 
 use super::Fence;
+use super::reading::Zone;
 use crate::stages::Micros;
 use std::collections::VecDeque;
 
@@ -27,6 +30,15 @@ const ASKED: u64 = 4;
 const LONGEST: Micros = 2_000_000;
 /// How long a replica is left out that has failed, at least.
 const LEFT_OUT: Micros = 1_000_000;
+/// How long nothing is held against a shard's replicas that have not been heard of yet.
+const GRACE: Micros = 3_000_000;
+/// The weight of a new answer's time in the mean.
+const NEWEST: f32 = 0.25;
+/// Another server is the nearest one only if it is nearer by this factor and by so many microseconds.
+const NEARER: f32 = 1.25;
+const NEARER_BY: f32 = 50.0;
+/// No shard.
+const NONE: u16 = u16::MAX;
 
 /// Names a history: 40 hexadecimal digits.
 type History = [u8; 40];
@@ -106,6 +118,12 @@ struct Followed {
     due: Micros,
     /// Keys of it are read from replicas.
     wanted: bool,
+    /// That its replicas are not known to be up to date is held against them from then on; nothing before it was first asked.
+    due_by: Option<Micros>,
+    /// Which of them has its turn.
+    turn: u32,
+    /// Which of them is the nearest.
+    nearest: Option<u16>,
     replicas: Vec<Replica>,
 }
 
@@ -120,12 +138,37 @@ impl Followed {
         self.points.clear();
         self.replicas.iter_mut().for_each(|replica| replica.proof = None);
     }
+
+    /// The shard's number and its replicas'.
+    fn all(&self) -> impl Iterator<Item = u16> {
+        std::iter::once(self.shard).chain(self.replicas.iter().map(|replica| replica.shard))
+    }
+}
+
+/// What is known of a server by its number.
+#[derive(Clone, Debug)]
+struct Known {
+    /// The shard it follows, or that it is.
+    home: u16,
+    /// Whether it follows.
+    follows: bool,
+    /// How long it takes to answer, in microseconds.
+    distance: Option<f32>,
+    zone: Zone,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { home: NONE, follows: false, distance: None, zone: Zone::Unknown }
+    }
 }
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Replicas {
     followed: Vec<Followed>,
+    /// By the servers' numbers.
+    known: Vec<Known>,
     staleness: Micros,
 }
 
@@ -145,11 +188,43 @@ impl Replicas {
                     asked: false,
                     due: 0,
                     wanted: false,
+                    due_by: None,
+                    turn: 0,
+                    nearest: None,
                     replicas: vec![replica],
                 }),
             }
         }
-        Self { followed, staleness }
+        let numbers = pairs.iter().flat_map(|&(shard, of)| [shard, of]).max();
+        let mut known = vec![Known::default(); numbers.map_or(0, |last| usize::from(last).saturating_add(1))];
+        for followed in &followed {
+            for number in followed.all() {
+                if let Some(known) = known.get_mut(usize::from(number)) {
+                    (known.home, known.follows) = (followed.shard, number != followed.shard);
+                }
+            }
+        }
+        Self { followed, known, staleness }
+    }
+
+    /// Takes over what is known of those that are what they were before.
+    pub fn inherit(&mut self, before: Self) {
+        for followed in &mut self.followed {
+            let Some(old) = before.followed.iter().find(|old| old.shard == followed.shard) else { continue };
+            for replica in &mut followed.replicas {
+                if let Some(old) = old.replicas.iter().find(|old| old.shard == replica.shard) {
+                    replica.clone_from(old);
+                }
+            }
+            followed.points.clone_from(&old.points);
+            (followed.asked, followed.due, followed.due_by) = (old.asked, old.due, old.due_by);
+            followed.nearest = old.nearest.filter(|&nearest| followed.all().any(|number| number == nearest));
+        }
+        for (known, old) in self.known.iter_mut().zip(before.known) {
+            if known.home == old.home {
+                known.distance = old.distance;
+            }
+        }
     }
 
     /// Whether there are any.
@@ -167,6 +242,12 @@ impl Replicas {
 
     fn of(&self, shard: u16) -> Option<&Followed> {
         self.followed.iter().find(|followed| followed.shard == shard)
+    }
+
+    /// The shard that a replica follows.
+    #[must_use]
+    pub fn home_of(&self, replica: u16) -> Option<u16> {
+        self.known.get(usize::from(replica)).filter(|known| known.follows).map(|known| known.home)
     }
 
     /// The numbers of a shard's replicas.
@@ -189,6 +270,7 @@ impl Replicas {
             }
             if followed.wanted && !followed.asked && now >= followed.due {
                 (followed.asked, followed.due) = (true, now.saturating_add(interval));
+                followed.due_by.get_or_insert(now.saturating_add(GRACE));
                 return Some(followed.shard);
             }
         }
@@ -231,6 +313,19 @@ impl Replicas {
         false
     }
 
+    /// There is a new connection to a server, which may be another process now: it is given time to tell how far it is.
+    pub fn meet(&mut self, shard: u16, now: Micros) {
+        self.forget(shard);
+        if let Some(known) = self.known.get_mut(usize::from(shard)) {
+            known.zone.ask_again();
+            let home = known.home;
+            let followed = self.followed.iter_mut().find(|followed| followed.shard == home);
+            if let Some(due_by) = followed.and_then(|followed| followed.due_by.as_mut()) {
+                *due_by = now.saturating_add(GRACE).max(*due_by);
+            }
+        }
+    }
+
     /// A connection to a server was lost, or there is a new one: it may be another process now, which has something else.
     pub fn forget(&mut self, shard: u16) {
         for followed in &mut self.followed {
@@ -253,9 +348,17 @@ impl Replicas {
             .for_each(|replica| replica.out_until = now.saturating_add(span));
     }
 
-    /// The shard of a key and those of its replicas that may be read from, at the front of `found`. Returns how many.
+    /// The shard of a key and those of its replicas that may be read from, at the front of `found`, where an answer may be as
+    /// old as `staleness`. Returns how many.
     #[must_use]
-    pub fn usable(&self, hash: u64, shard: u16, fence: &Fence, now: Micros, found: &mut [u16; MOST + 1]) -> usize {
+    pub fn usable(
+        &self,
+        (hash, shard): (u64, u16),
+        staleness: Micros,
+        fence: &Fence,
+        now: Micros,
+        found: &mut [u16; MOST + 1],
+    ) -> usize {
         let mut count = 0;
         let mut add = |shard| {
             if let Some(place) = found.get_mut(count) {
@@ -267,11 +370,87 @@ impl Replicas {
         for replica in self.of(shard).iter().flat_map(|followed| &followed.replicas) {
             let Some(proof) = replica.proof else { continue };
             let age = now.saturating_sub(proof);
-            if age <= self.staleness && now >= replica.out_until && fence.is_quiet(hash, shard, age, now) {
+            if age <= staleness && now >= replica.out_until && fence.is_quiet(hash, shard, age, now) {
                 add(replica.shard);
             }
         }
         count
+    }
+
+    /// Whether nobody can be read from but the shard itself, and that is not so for want of time to ask: no replica is known to
+    /// have what its shard had `staleness` ago.
+    #[must_use]
+    pub fn are_unfit(&self, shard: u16, staleness: Micros, now: Micros) -> bool {
+        let Some(followed) = self.of(shard) else { return true };
+        let fit = |replica: &Replica| {
+            replica.proof.is_some_and(|proof| now.saturating_sub(proof) <= staleness) && now >= replica.out_until
+        };
+        followed.due_by.is_some_and(|due_by| now >= due_by) && !followed.replicas.iter().any(fit)
+    }
+
+    /// Which of a shard and its replicas has its turn; counts up with [`Replicas::took_turn`].
+    #[must_use]
+    pub fn turn(&self, shard: u16) -> u32 {
+        self.of(shard).map_or(0, |followed| followed.turn)
+    }
+
+    /// A read was sent to a shard or one of its replicas.
+    pub fn took_turn(&mut self, shard: u16) {
+        let followed = self.followed.iter_mut().find(|followed| followed.shard == shard);
+        followed.into_iter().for_each(|followed| followed.turn = followed.turn.wrapping_add(1));
+    }
+
+    /// A server has answered after so many microseconds.
+    pub fn measured(&mut self, shard: u16, took: Micros) {
+        let Some(known) = self.known.get_mut(usize::from(shard)) else { return };
+        let took = took as f32;
+        known.distance = Some(known.distance.map_or(took, |mean| (took - mean).mul_add(NEWEST, mean)));
+        let home = known.home;
+        let Some(followed) = self.followed.iter_mut().find(|followed| followed.shard == home) else { return };
+        let distance = |number: u16| self.known.get(usize::from(number)).and_then(|known| known.distance);
+        let all = followed.all().filter_map(|number| Some((number, distance(number)?)));
+        let Some((nearest, least)) = all.min_by(|one, other| one.1.total_cmp(&other.1)) else { return };
+        let is_as_near = |of: f32| of <= least * NEARER || of <= least + NEARER_BY;
+        if !followed.nearest.and_then(distance).is_some_and(is_as_near) {
+            followed.nearest = Some(nearest);
+        }
+    }
+
+    /// The nearest of these servers of a shard: the one that is it all the time, if it is among them.
+    #[must_use]
+    pub fn nearest(&self, shard: u16, found: &[u16]) -> Option<u16> {
+        let usual = self.of(shard).and_then(|followed| followed.nearest);
+        let distance = |number: u16| {
+            let known = self.known.get(usize::from(number)).and_then(|known| known.distance);
+            known.unwrap_or(f32::INFINITY)
+        };
+        let least = || found.iter().copied().min_by(|&one, &other| distance(one).total_cmp(&distance(other)));
+        usual.filter(|usual| found.contains(usual)).or_else(least)
+    }
+
+    /// Says in which zone a server is, as the configuration says.
+    pub fn set_zone(&mut self, shard: u16, is_ours: bool) {
+        if let Some(known) = self.known.get_mut(usize::from(shard)) {
+            known.zone = Zone::Given(is_ours);
+        }
+    }
+
+    /// Whether a server is to be asked for its zone; it counts as asked then.
+    pub fn asks_zone(&mut self, shard: u16) -> bool {
+        self.known.get_mut(usize::from(shard)).is_some_and(|known| known.zone.asks())
+    }
+
+    /// A server has told its zone, or that it knows none.
+    pub fn told_zone(&mut self, shard: u16, is_ours: bool) {
+        if let Some(known) = self.known.get_mut(usize::from(shard)) {
+            known.zone.told(is_ours);
+        }
+    }
+
+    /// Whether a server is known to be in this process' zone.
+    #[must_use]
+    pub fn is_in_zone(&self, shard: u16) -> bool {
+        self.known.get(usize::from(shard)).is_some_and(|known| known.zone.is_ours())
     }
 
     /// Replicas that reads are not sent to though there are such reads: they are not known to be up to date.
@@ -315,7 +494,7 @@ mod tests {
 
     fn usable(replicas: &Replicas, fence: &Fence, now: Micros) -> Vec<u16> {
         let mut found = [0; MOST + 1];
-        let count = replicas.usable(HASH, 0, fence, now, &mut found);
+        let count = replicas.usable((HASH, 0), 1000 * MS, fence, now, &mut found);
         found[..count].to_vec()
     }
 

@@ -58,6 +58,10 @@ pub struct Wanted {
     pub same_connection_waits: bool,
     /// Whether one client is told shortly before a key expires that it is not there.
     pub cache_aside: bool,
+    /// For how long after a key has expired those who would wait for it may be told what it had, in microseconds; 0 is not at all.
+    pub stale: Micros,
+    /// Whether what a connection loaded is not written where somebody else has written or deleted the key meanwhile.
+    pub guards: bool,
     /// By how much times to live are shortened at most, in thousandths of them; 0 is not at all.
     pub ttl_jitter: u16,
     /// How many requests a second may be told that a key is not there.
@@ -76,6 +80,8 @@ impl Default for Wanted {
             longest_term: 10_000_000,
             same_connection_waits: false,
             cache_aside: false,
+            stale: 0,
+            guards: false,
             ttl_jitter: 0,
             miss_budget: None,
             absent_ids: None,
@@ -103,6 +109,8 @@ pub struct Config {
     above: Vec<Option<usize>>,
     leases: bool,
     refreshes: bool,
+    stale: bool,
+    guards: bool,
     jitters: bool,
     budgets: bool,
     filters: bool,
@@ -121,10 +129,12 @@ impl Config {
         let each = || [&all].into_iter().chain(rules.iter().map(|rule| &rule.wanted));
         let leases = each().any(|wanted| wanted.lease != Lease::Off);
         let refreshes = each().any(|wanted| wanted.cache_aside && wanted.lease != Lease::Off);
+        let stale = each().any(|wanted| wanted.stale > 0 && wanted.lease != Lease::Off);
+        let guards = each().any(|wanted| wanted.guards && wanted.lease.holds());
         let jitters = each().any(|wanted| wanted.ttl_jitter > 0);
         let budgets = each().any(|wanted| wanted.miss_budget.is_some());
         let filters = each().any(|wanted| wanted.absent_ids.is_some());
-        Self { all, rules, above, leases, refreshes, jitters, budgets, filters }
+        Self { all, rules, above, leases, refreshes, stale, guards, jitters, budgets, filters }
     }
 
     /// Whether any key may have a lease or is watched for one.
@@ -137,6 +147,18 @@ impl Config {
     #[must_use]
     pub fn refreshes(&self) -> bool {
         self.refreshes
+    }
+
+    /// Whether any key's value may be told after it has expired.
+    #[must_use]
+    pub fn tells_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Whether what was loaded may have to be kept from being written.
+    #[must_use]
+    pub fn guards(&self) -> bool {
+        self.guards
     }
 
     /// Whether any time to live is shortened.

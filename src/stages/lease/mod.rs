@@ -6,6 +6,8 @@ pub mod absent;
 mod barred;
 mod config;
 mod early;
+mod expired;
+mod guard;
 pub mod jitter;
 mod pace;
 mod refresh;
@@ -15,6 +17,7 @@ mod turns;
 
 pub use config::{Config, Lease, Rule, Wanted};
 pub use early::{Early, Life, Until, fires};
+pub use expired::Expired;
 pub use pace::Pace;
 pub use refresh::Expiry;
 pub use shared::{Bell, Leases, Shared};

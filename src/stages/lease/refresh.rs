@@ -64,7 +64,7 @@ impl Table {
         self.dies(key.hash, expiry);
     }
 
-    fn enter(&mut self, key: &Key<'_>) {
+    pub(super) fn enter(&mut self, key: &Key<'_>) {
         self.entries.entry(key.hash).or_insert_with(|| {
             self.sieve.add(key.hash);
             Entry::new(key)

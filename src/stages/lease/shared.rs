@@ -183,6 +183,27 @@ impl Leases {
         self.early && wanted.cache_aside && wanted.lease != Lease::Off
     }
 
+    /// Whether any key's value may be told after it has expired.
+    #[must_use]
+    #[inline]
+    pub fn tells_stale(&self) -> bool {
+        self.config.tells_stale()
+    }
+
+    /// Whether what was loaded of this key may have to be kept from being written.
+    #[must_use]
+    pub fn guards(&self, name: &[u8]) -> bool {
+        let wanted = self.config.wanted(name);
+        let is = self.config.guards() && wanted.guards && wanted.lease.holds();
+        is && !wanted.same_connection_waits && name.len() <= LONGEST_NAME
+    }
+
+    /// Whether its lease is of all processes.
+    #[must_use]
+    pub fn is_fleet_key(&self, name: &[u8]) -> bool {
+        self.fleet && self.config.wanted(name).lease == Lease::Fleet
+    }
+
     /// What is wanted.
     #[must_use]
     pub fn config(&self) -> &Config {

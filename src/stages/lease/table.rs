@@ -15,6 +15,8 @@
 
 use super::barred::Barred;
 use super::early::Early;
+use super::expired::Expired;
+use super::guard::Loader;
 use super::pace::Pace;
 use super::refresh::Expiry;
 use super::shared::Sieve;
@@ -66,6 +68,8 @@ pub struct Reader {
     pub asked: Micros,
     /// Whether it may wait, as far as its connection is concerned.
     pub may_wait: bool,
+    /// Whether it may be told what the key had before it expired, where it would have to wait.
+    pub takes_expired: bool,
 }
 
 /// What it gets.
@@ -79,6 +83,8 @@ pub enum Then {
     Observed,
     /// Nothing for now; the wait's number.
     Wait(u64),
+    /// What the key had before it expired ([`Table::expired`]).
+    Expired,
 }
 
 /// See [`Table::miss`].
@@ -114,6 +120,13 @@ pub enum Order {
         id: u64,
         /// Why.
         why: Why,
+    },
+    /// To tell whoever waits there what the key had before it expired, if that may be.
+    Expired {
+        /// The worker's own.
+        link: u32,
+        /// The table's.
+        id: u64,
     },
     /// To read a key again and tell [`Table::read`] of it.
     Read {
@@ -201,9 +214,14 @@ pub(super) struct Entry {
     pub(super) lease: Lease,
     pub(super) same_waits: bool,
     pub(super) longest_term: Micros,
+    pub(super) guards: bool,
     pub(super) tenure: Tenure,
     /// It had a value when its term began, which then expires.
     pub(super) expiry: Option<Expiry>,
+    /// What it had before it expired.
+    pub(super) expired: Option<Expired>,
+    /// Who has come to load it, and has not written it.
+    pub(super) loaders: Vec<Loader>,
     pub(super) waits: VecDeque<Wait>,
     /// It is among those for which somebody waits.
     waited: bool,
@@ -251,6 +269,8 @@ pub struct Table {
     paces: Vec<Pace>,
     pub(super) barred: Barred,
     pub(super) waiting: usize,
+    /// Bytes of what keys had before they expired.
+    pub(super) expired_bytes: usize,
     /// Keys for which somebody waits.
     waited: BTreeSet<u64>,
     ids: u64,
@@ -280,6 +300,7 @@ impl Table {
         if *entry.name != *key.name {
             return told(Then::Nil);
         }
+        entry.loaders.retain(|loader| loader.conn != reader.conn || !loader.overtaken);
         let observes = entry.lease == Lease::Observe;
         let same = matches!(entry.tenure, Tenure::Held { by, .. } if by == reader.conn);
         let vacant = entry.tenure == Tenure::Vacant;
@@ -316,6 +337,10 @@ impl Table {
             self.settle(key.hash);
             return Missed { then: Then::Nil, stampede };
         }
+        if reader.takes_expired && !stale {
+            self.settle(key.hash);
+            return Missed { then: Then::Expired, stampede };
+        }
         // Once it has expired the shard does not tell of it again until it is asked again.
         let first = entry.expiry.is_some() && entry.waits.is_empty() && entry.lease == Lease::Fleet;
         let id = self.wait(key, reader, now);
@@ -346,6 +371,7 @@ impl Table {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         entry.tenure = Tenure::Held { by, since: now, until: now.saturating_add(term), wrote: false, claimed };
         entry.expiry = None;
+        entry.begins_to_load(by, now);
         let same_waits = entry.same_waits;
         let ties = self.ties.entry(by).or_default();
         ties.holds.push(hash);
@@ -569,6 +595,7 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, hash: u64) {
+        self.forget_expired(hash);
         if let Some(entry) = self.entries.remove(&hash) {
             self.due.remove(&(entry.due, hash));
             self.waited.remove(&hash);
@@ -585,8 +612,11 @@ impl Entry {
             lease: key.wanted.lease,
             same_waits: key.wanted.same_connection_waits,
             longest_term: key.wanted.longest_term,
+            guards: key.wanted.guards && key.wanted.lease.holds() && !key.wanted.same_connection_waits,
             tenure: Tenure::Vacant,
             expiry: None,
+            expired: None,
+            loaders: Vec::new(),
             waits: VecDeque::new(),
             waited: false,
             soon: (Micros::MAX, Micros::MAX),
@@ -608,12 +638,19 @@ impl Entry {
     /// Whether nothing is to be known of it any more.
     pub(super) fn is_over(&self, now: Micros) -> bool {
         let idle = self.tenure == Tenure::Vacant && self.waits.is_empty() && self.reads.is_empty();
-        idle && now >= self.closed.saturating_add(KEEP)
+        idle && now >= self.kept_until()
+    }
+
+    /// Until when something is to be known of it though nobody loads it or waits for it.
+    fn kept_until(&self) -> Micros {
+        let expired = self.expired.as_ref().map_or(0, |expired| expired.until);
+        let loaders = self.loaders.iter().map(|loader| loader.until).max().unwrap_or(0);
+        self.closed.saturating_add(KEEP).max(expired).max(loaders)
     }
 
     pub(super) fn next_due(&self) -> Micros {
         let tenure = match self.tenure {
-            Tenure::Vacant if self.waits.is_empty() && self.reads.is_empty() => self.closed.saturating_add(KEEP),
+            Tenure::Vacant if self.waits.is_empty() && self.reads.is_empty() => self.kept_until(),
             Tenure::Vacant => Micros::MAX,
             Tenure::Claiming { since, .. } => since.saturating_add(super::turns::PATIENCE),
             Tenure::Held { until, .. } | Tenure::Elsewhere { until, .. } => until,

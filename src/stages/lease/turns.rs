@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub(super) const PATIENCE: Micros = 500_000;
 /// After so long what could not be read is read again.
 const RETRY: Micros = 20_000;
+/// A lease key that is gone so long before its time is not over by itself.
+const OVER: Micros = 100_000;
 
 /// The write of a key.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,11 @@ impl Table {
     pub fn written(&mut self, hash: u64, write: Write, now: Micros) {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         entry.written = now.max(1);
+        if !write.fills {
+            self.ends_overtaken(hash, now);
+        }
+        self.forget_expired(hash);
+        let Some(entry) = self.entries.get_mut(&hash) else { return };
         let mut done = None;
         if let Tenure::Held { by, wrote, .. } = &mut entry.tenure
             && write.fills
@@ -53,6 +60,7 @@ impl Table {
 
     /// A read that was asked at this time, as others are, has found a value.
     pub fn seen(&mut self, hash: u64, asked: Micros, now: Micros) {
+        self.forget_expired(hash);
         let Some(entry) = self.entries.get(&hash) else { return };
         if !entry.waits.is_empty() {
             self.wake(hash);
@@ -67,6 +75,11 @@ impl Table {
     /// The shard tells that a key that is waited for has changed.
     pub fn changed(&mut self, hash: u64, now: Micros) {
         let Some(entry) = self.entries.get(&hash) else { return };
+        if entry.guards && entry.expiry.is_none_or(|expiry| now < expiry.after) {
+            // A key that was not there is there.
+            self.overtakes(hash, None);
+        }
+        let Some(entry) = self.entries.get(&hash) else { return };
         if !entry.waits.is_empty() {
             self.wake(hash);
         } else if !self.has_expired(hash, now) && self.entries.get(&hash).is_some_and(|entry| entry.is_loaded()) {
@@ -79,6 +92,16 @@ impl Table {
     /// The shard tells that a lease key has changed: given back, over, or another's.
     pub fn lease_changed(&mut self, hash: u64, now: Micros) {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
+        if let Tenure::Held { claimed: Some(_), until, .. } = entry.tenure
+            && entry.guards
+            && now.saturating_add(OVER) < until
+        {
+            // Not over by itself: the key was deleted through another process.
+            self.overtakes(hash, None);
+            self.ends_overtaken(hash, now);
+            self.next(hash, now);
+            return self.settle(hash);
+        }
         if !matches!(entry.tenure, Tenure::Elsewhere { .. }) {
             return;
         }
@@ -168,6 +191,7 @@ impl Table {
 
     /// The key has a value: a term, if there is one, ends well.
     fn fill(&mut self, hash: u64, now: Micros) {
+        self.forget_expired(hash);
         let Some(entry) = self.entries.get(&hash) else { return };
         let (rule, written, entry_tenure) = (entry.rule, entry.written, entry.tenure);
         if let Tenure::Held { since, .. } = entry_tenure {
@@ -253,6 +277,7 @@ impl Table {
                 if let Some(entry) = self.entries.get_mut(&hash) {
                     entry.tenure = Tenure::Elsewhere { worker, since: now, until };
                 }
+                self.offer_expired(hash, now);
             }
             (Claim::Value | Claim::Refused, _) => {
                 self.vacate(hash, now);
