@@ -1,5 +1,7 @@
 //! MGET of keys that have moved: it is answered when all is known of those that were not at their home.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::reads::Asker;
 use crate::command::Tag;
 use crate::engine::Engine;
