@@ -7,13 +7,14 @@ use crate::config::{self, Config, Format, Level, Problems, Workers};
 use crate::demo::{Stampede, stampede};
 use crate::engine::Engine;
 use crate::live::{self, Live};
+use crate::plan;
 use crate::proxy::{Proxy, Signal};
 use crate::resp::write;
 use crate::units::{Address, Millis};
 use crate::upstream::Servers;
 use crate::worker;
 use clap::{Args, Parser, Subcommand, value_parser};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -80,6 +81,18 @@ enum Command {
         #[arg(value_name = "NUTCRACKER_YML")]
         file: PathBuf,
     },
+    /// Say how much of the keyspace a change of the configuration moves, and from which server to which
+    Plan {
+        /// The configuration as it is
+        #[arg(value_name = "OLD_YAML")]
+        old: PathBuf,
+        /// The configuration as it is to be
+        #[arg(value_name = "NEW_YAML")]
+        new: PathBuf,
+        /// Keys to weigh it with, one a line, instead of the whole keyspace
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
+    },
     /// Show what hotring does, with simulated apps and no Redis
     Demo {
         #[command(subcommand)]
@@ -129,6 +142,7 @@ pub fn main() -> ExitCode {
             route(&file.config, pool.as_deref(), command.as_deref().unwrap_or("GET"), &arguments)
         }
         Some(Command::Import { file }) => import(&file),
+        Some(Command::Plan { old, new, keys }) => plan(&old, &new, keys.as_deref()),
         Some(Command::Demo { what }) => demo(&what),
     };
     match done {
@@ -207,6 +221,34 @@ fn import(path: &Path) -> Outcome {
         (NO_CONFIG, format!("{}: {why}", path.display()))
     })?;
     say(&config::import(&text, path).map_err(bad)?);
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing depends on the time here")]
+fn plan(old: &Path, new: &Path, keys: Option<&Path>) -> Outcome {
+    let before = now(load(old)?);
+    let after = before.next(load(new)?, Instant::now());
+    let told = match keys {
+        None => plan::tell::<(u8, String)>(&before, &after, None)?,
+        Some(path) => {
+            let bad = |error: std::io::Error| (BAD, format!("{}: cannot be read: {error}", path.display()));
+            let mut lines = BufReader::new(std::fs::File::open(path).map_err(bad)?);
+            let mut each = |look: &mut dyn FnMut(&[u8])| {
+                let mut line = Vec::new();
+                while lines.read_until(b'\n', &mut line).map_err(bad)? > 0 {
+                    let key = line.strip_suffix(b"\n").unwrap_or(&line);
+                    let key = key.strip_suffix(b"\r").unwrap_or(key);
+                    if !key.is_empty() {
+                        look(key);
+                    }
+                    line.clear();
+                }
+                Ok(())
+            };
+            plan::tell(&before, &after, Some(&mut each))?
+        }
+    };
+    say(&told);
     Ok(())
 }
 
@@ -328,7 +370,7 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
         match admin {
             Some(admin) => {
                 text += &format!(
-                    "  admin             {admin:<24} /metrics /healthz /readyz /config /backends /hotkeys /explain\n"
+                    "  admin             {admin:<24} /metrics /healthz /readyz /config /backends /hotkeys /warm /explain\n"
                 )
             }
             None => text += "  admin             off\n",

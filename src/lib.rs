@@ -4,12 +4,14 @@
 pub mod cli;
 pub mod demo;
 pub mod handover;
+pub mod plan;
 pub mod proxy;
 pub mod reload;
 
 pub mod lines;
 pub mod live;
 pub mod memory;
+
 pub mod worker;
 
 pub mod config;

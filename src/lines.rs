@@ -81,7 +81,18 @@ impl Lines {
                     .zip(numbers)
                     .map(move |(server, &number)| (Rc::clone(&config), server, number, false))
             });
-            for (config, server, number, readonly) in servers.chain(replicas) {
+            // Those that keys have left, and that are not the pool's in another way.
+            let former = pool.former.iter().flat_map(|former| {
+                let config = Rc::new(former.pool.upstream.clone());
+                let servers = match &config.servers {
+                    Servers::Static(servers) => servers.clone(),
+                    Servers::Embedded { .. } => Vec::new(),
+                };
+                let numbers = servers.into_iter().zip(former.numbers.iter().copied());
+                numbers.map(move |(server, number)| (Rc::clone(&config), server, number, false))
+            });
+            let former = former.filter(|(_, _, number, _)| !pool.order.contains(number));
+            for (config, server, number, readonly) in servers.chain(replicas).chain(former) {
                 let aim = targets.get_mut(usize::from(number));
                 let before = aim.as_ref().and_then(|aim| aim.as_ref().map(|aim| Rc::clone(&aim.borrow().gate)));
                 let gate = before.filter(|gate| gate.is_as(&config));

@@ -12,8 +12,10 @@ use crate::engine::reload::DRAIN;
 use crate::ring::{NOBODY, Ring, SLOTS, Shard, Slots};
 use crate::stages::hot::{Board, Fence};
 use crate::stages::lease::Shared;
+use crate::stages::warm::Warmth;
 use crate::topology::{self, Layout};
 use crate::units::{Address, Secret};
+use crate::upstream::config::WarmFrom;
 use crate::upstream::{self, Servers, WhenEjected};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -52,6 +54,8 @@ pub struct LivePool {
     pub spare: Vec<u16>,
     /// The replicas of its own servers, in the order of the file: a replica's number, and that of the server it follows.
     pub replicas: Vec<(u16, u16)>,
+    /// Where its keys lived before, if they are looked for there, or were.
+    pub former: Option<Former>,
     /// What its workers tell each other of writes.
     pub fence: Arc<Fence>,
     /// What they tell people of its hot keys.
@@ -66,6 +70,35 @@ pub struct LivePool {
     pub slots: Option<Slots>,
     /// Rung by workers that want its topology to be asked for.
     pub wish: Arc<Notify>,
+}
+
+/// Where keys lived before, and until when they are looked for there.
+#[derive(Clone, Debug)]
+pub struct Former {
+    /// What was asked for.
+    pub from: WarmFrom,
+    /// The pool as it was, or another one.
+    pub pool: Arc<Pool>,
+    /// The numbers that its servers have, in its order; none when it is over.
+    pub numbers: Vec<u16>,
+    /// When it began.
+    pub since: Instant,
+    /// For how long.
+    pub span: Duration,
+    /// What workers tell each other.
+    pub warmth: Arc<Warmth>,
+}
+
+impl Former {
+    /// How long it lasts yet; zero when it is over.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> Duration {
+        self.span.saturating_sub(now.saturating_duration_since(self.since))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.pool, &self.numbers, self.since, self.span) == (&other.pool, &other.numbers, other.since, other.span)
+    }
 }
 
 /// A shard by its number.
@@ -121,6 +154,8 @@ pub enum Role {
     Gutter,
     /// It follows another.
     Replica,
+    /// Keys lived on it before.
+    Former,
 }
 
 impl std::fmt::Display for Role {
@@ -129,6 +164,7 @@ impl std::fmt::Display for Role {
             Self::Primary => "primary",
             Self::Gutter => "gutter",
             Self::Replica => "replica",
+            Self::Former => "former",
         })
     }
 }
@@ -197,10 +233,12 @@ impl Live {
         for pool in &mut pools {
             if !config.pools.iter().any(|listed| listed.name == pool.pool.name) {
                 pool.listed = false;
-                pool.gutter = None;
+                (pool.gutter, pool.former) = (None, None);
                 pool.settle(&[], now);
             }
         }
+        let formers: Vec<Option<Former>> =
+            config.pools.iter().map(|listed| self.former_of(listed, &config.pools, now)).collect();
         for listed in &config.pools {
             let at = pools.iter().position(|pool| pool.pool.name == listed.name).unwrap_or_else(|| {
                 pools.push(LivePool {
@@ -211,6 +249,7 @@ impl Live {
                     gutter: None,
                     spare: Vec::new(),
                     replicas: Vec::new(),
+                    former: None,
                     fence: Arc::default(),
                     board: Arc::default(),
                     leases: Arc::new(Shared::new()),
@@ -237,7 +276,7 @@ impl Live {
             }
         }
         // Once all are as they are to be: a gutter may stand anywhere in the file.
-        for listed in &config.pools {
+        for (listed, former) in config.pools.iter().zip(formers) {
             let gutter = match listed.upstream.ejected() {
                 WhenEjected::Gutter(name) => {
                     pools.iter().find(|pool| pool.pool.name == *name).map(|pool| Arc::clone(&pool.pool))
@@ -252,10 +291,52 @@ impl Live {
                 all.extend(places(gutter).into_iter().map(named));
             }
             all.extend(replicas(&pool.pool));
-            pool.gutter = gutter;
+            if let Some(former) = former.as_ref().filter(|former| !former.left(now).is_zero()) {
+                let named = |(name, place): (String, Place)| match &former.from {
+                    WarmFrom::Previous => (name, place),
+                    WarmFrom::Pool(pool) => (format!("{pool}/{name}"), place),
+                };
+                all.extend(places(&former.pool).into_iter().map(named));
+            }
+            (pool.gutter, pool.former) = (gutter, former);
             pool.settle(&all, now);
         }
         Self { config, pools }
+    }
+
+    /// Where the keys of a pool that is about to be configured so lived before, if they are to be looked for there.
+    fn former_of(&self, listed: &Pool, pools: &[Pool], now: Instant) -> Option<Former> {
+        let upstream = &listed.upstream;
+        // Where servers are found otherwise than in the file, keys are moved by others.
+        let from = upstream.warm_from.clone().filter(|_| upstream.topology.asked().is_none())?;
+        let span = upstream.warm_for;
+        let before = self.pools.iter().find(|before| before.listed && before.pool.name == listed.name);
+        let going_on = before.and_then(|before| before.former.clone()).filter(|former| former.from == from);
+        let begin =
+            |pool| Former { from: from.clone(), pool, numbers: Vec::new(), since: now, span, warmth: Arc::default() };
+        match &from {
+            WarmFrom::Previous => {
+                let before = &before?.pool;
+                let listed_before = before.upstream.topology.asked().is_none();
+                let servers = matches!(before.upstream.servers, Servers::Static(_));
+                let begins = listed_before && servers && spread(before) != spread(listed);
+                if begins { Some(begin(Arc::clone(before))) } else { going_on.map(|former| Former { span, ..former }) }
+            }
+            WarmFrom::Pool(name) => {
+                let pool = Arc::new(pools.iter().find(|pool| pool.name == *name)?.clone());
+                Some(match going_on {
+                    Some(former) => Former { pool, span, ..former },
+                    None => begin(pool),
+                })
+            }
+        }
+    }
+
+    /// When keys of the next pool are not looked for any more where they lived before.
+    #[must_use]
+    pub fn next_cooled(&self, now: Instant) -> Option<Duration> {
+        let formers = self.pools.iter().filter_map(|pool| pool.former.as_ref());
+        formers.filter(|former| !former.numbers.is_empty()).map(|former| former.left(now)).min()
     }
 
     /// The number of a pool that is configured.
@@ -308,7 +389,14 @@ impl LivePool {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let all = |pool: &Self| (pool.order.clone(), pool.spare.clone(), pool.replicas.clone());
-        (&self.pool, &self.gutter, all(self), &self.layout) == (&other.pool, &other.gutter, all(other), &other.layout)
+        let former = match (&self.former, &other.former) {
+            (Some(one), Some(two)) => one.is_same(two),
+            (None, None) => true,
+            _ => false,
+        };
+        former
+            && (&self.pool, &self.gutter, all(self), &self.layout)
+                == (&other.pool, &other.gutter, all(other), &other.layout)
     }
 
     /// Whether it is configured as the other is, but for who serves which slots.
@@ -341,10 +429,13 @@ impl LivePool {
         self.listed && self.layout.is_none() && self.pool.upstream.topology.asked().is_some()
     }
 
-    /// All its numbers that are in use: those of its servers, of its gutter, of its replicas.
+    /// All its numbers that are in use: those of its servers, of its gutter, of its replicas, and of servers that its keys have
+    /// left.
     pub fn numbers(&self) -> impl Iterator<Item = u16> {
         let replicas = self.replicas.iter().map(|&(replica, _)| replica);
-        self.order.iter().chain(&self.spare).copied().chain(replicas)
+        let former = self.former.iter().flat_map(|former| former.numbers.iter().copied());
+        let gone = former.filter(|number| !self.order.contains(number));
+        self.order.iter().chain(&self.spare).copied().chain(replicas).chain(gone)
     }
 
     /// What the shard with this number is to the pool.
@@ -354,8 +445,10 @@ impl LivePool {
             Role::Gutter
         } else if self.replicas.iter().any(|&(replica, _)| replica == shard) {
             Role::Replica
-        } else {
+        } else if self.order.contains(&shard) {
             Role::Primary
+        } else {
+            Role::Former
         }
     }
 
@@ -397,13 +490,18 @@ impl LivePool {
         let own = if self.listed { shards(&self.pool).len() } else { 0 };
         self.spare = self.order.split_off(own.min(self.order.len()));
         let gutter = self.gutter.as_ref().map_or(0, |gutter| shards(gutter).len());
-        let replicas = self.spare.split_off(gutter.min(self.spare.len()));
+        let mut replicas = self.spare.split_off(gutter.min(self.spare.len()));
         let names = shards(&self.pool);
         let followed = self.pool.upstream.replicas.iter().flat_map(|(server, list)| {
             let at = names.iter().position(|shard| shard.name == *server);
             let number = at.and_then(|at| self.order.get(at)).copied();
             list.iter().map(move |_| number)
         });
+        let own: usize = self.pool.upstream.replicas.iter().map(|(_, list)| list.len()).sum();
+        let former = replicas.split_off(if self.listed { own.min(replicas.len()) } else { 0 });
+        if let Some(before) = &mut self.former {
+            before.numbers = former;
+        }
         self.replicas = replicas.into_iter().zip(followed).filter_map(|(own, of)| Some((own, of?))).collect();
         let table = self.layout.as_ref().and_then(|layout| layout.slots.as_ref());
         let of_slot = |&at: &u16| self.order.get(usize::from(at)).copied().unwrap_or(NOBODY);
@@ -419,6 +517,15 @@ impl LivePool {
             }
         }
     }
+}
+
+/// All that says where a key lives: names and weights, the ring, and where the servers are.
+fn spread(pool: &Pool) -> (Vec<Shard>, &upstream::config::RingConfig, Vec<&Address>) {
+    let addresses = match &pool.upstream.servers {
+        Servers::Static(servers) => servers.iter().map(|server| &server.address).collect(),
+        Servers::Embedded { .. } => Vec::new(),
+    };
+    (shards(pool), &pool.ring, addresses)
 }
 
 /// Where a pool's shards are. A node that the process has already is found again by its name.

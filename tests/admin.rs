@@ -45,6 +45,10 @@ impl Source for Fake {
         "alpha:\n  redis_auth: \"***\"\n".to_owned()
     }
 
+    fn warm(&self) -> String {
+        "pool a: from previous\n".to_owned()
+    }
+
     fn topology(&self) -> String {
         "pool alpha: static, 1 in the file\n".to_owned()
     }

@@ -108,7 +108,7 @@ fn needs_no_redis_with_embedded_nodes_and_tells_every_address() {
     assert!(second.starts_with("  pool nodes        [::1]:"), "{second}");
     assert!(third.starts_with("  pool one          127.0.0.1:"), "{third}");
     assert!(admin.starts_with("  admin             127.0.0.1:"), "{admin}");
-    assert!(admin.ends_with("/metrics /healthz /readyz /config /backends /hotkeys /explain"), "{admin}");
+    assert!(admin.ends_with("/metrics /healthz /readyz /config /backends /hotkeys /warm /explain"), "{admin}");
     assert_eq!(tries[0], format!("try: redis-cli -s {path} SET greeting hello"));
     let one = hotring.address("pool one");
     for (n, address) in [path.as_str(), &hotring.address("pool nodes"), &one].into_iter().enumerate() {
@@ -334,4 +334,59 @@ fn route_tells_the_shard_that_a_live_process_uses() {
     assert_eq!(complained, "ERR wrong number of arguments for 'getset' command\n");
     let (code, _, complained) = run(&["route", "-c", &config, "--pool", "none", "k"]);
     assert_eq!((code, complained.as_str()), (64, "say which pool with --pool: main\n"));
+}
+
+#[test]
+fn plan_tells_what_moves_and_from_where_to_where() {
+    let dir = Scratch::new();
+    let pool = |servers: &[&str], more: &str| {
+        let list: Vec<String> =
+            servers.iter().map(|name| format!("'10.0.0.1:{}:1 {name}'", 7000 + name.len())).collect();
+        format!("pools:\n  main: {{listen: '127.0.0.1:0', distribution: even, servers: [{}]{more}}}\n", list.join(", "))
+    };
+    let old = dir.write("old.yaml", &pool(&["a", "bb", "ccc"], ""));
+    let new = dir.write("new.yaml", &pool(&["a", "bb", "ccc", "dddd"], ", warm_from: previous, warm_for: 30m"));
+    let (code, told, complained) = run(&["plan", &old, &new]);
+    assert_eq!((code, complained.as_str()), (0, ""));
+    let lines: Vec<&str> = told.lines().collect();
+    let share = |line: &str| -> f64 { line.split_whitespace().rev().nth(1).unwrap().parse().unwrap() };
+    assert!(
+        lines[0].starts_with("pool main: 3 servers, then 4; ") && lines[0].ends_with(" % of the keyspace moves"),
+        "{told}"
+    );
+    let (whole, parts) = (lines[0].split("; ").nth(1).unwrap().split(' ').next().unwrap(), &lines[1..4]);
+    assert!((22.0..28.0).contains(&whole.parse::<f64>().unwrap()), "{told}");
+    assert!(parts.iter().all(|line| line.contains(" -> dddd ") && (5.0..12.0).contains(&share(line))), "{told}");
+    assert!(lines[4].contains("of 100 reads of keys that are there, ") && lines.len() == 6, "{told}");
+    assert!(lines[5].starts_with("  covered by `warm_from: previous` for 30m"), "{told}");
+    // Without it, with keys of one's own, and where nothing moves.
+    let plain = dir.write("plain.yaml", &pool(&["a", "bb", "ccc", "dddd"], ""));
+    let (_, told, _) = run(&["plan", &old, &plain]);
+    assert!(told.ends_with("  not covered: `warm_from: previous` would look for them where they were\n"), "{told}");
+    let keys: String = (0..1000).map(|n| format!("user:{n}\r\n")).collect();
+    let keys = dir.write("keys.txt", &format!("{keys}\n"));
+    let (code, told, _) = run(&["plan", &old, &new, "--keys", &keys]);
+    assert!(
+        code == 0 && told.starts_with("pool main: 3 servers, then 4; of 1000 keys 2") && told.contains(" keys\n"),
+        "{told}"
+    );
+    let (code, told, _) = run(&["plan", &old, &old]);
+    assert_eq!((code, told.as_str()), (0, "pool main: 3 servers, then 3; 0.0 % of the keyspace moves\n"));
+    // A server that has another address is another one, whatever its name.
+    let moved = dir.write("moved.yaml", &pool(&["a"], "").replace("10.0.0.1", "10.0.0.9"));
+    let alone = dir.write("alone.yaml", &pool(&["a"], ""));
+    let (_, told, _) = run(&["plan", &alone, &moved]);
+    assert!(told.contains("100.0 % of the keyspace moves\n  a -> a  100.0 %  (another address)\n"), "{told}");
+    let random = dir.write("random.yaml", &pool(&["a", "bb"], "").replace("even", "random"));
+    assert!(run(&["plan", &random, &new]).1.contains("keys have no home"));
+    let other = dir.write("other.yaml", &pool(&["a"], "").replace("main", "other"));
+    let (_, told, _) = run(&["plan", &alone, &other]);
+    assert_eq!(told, "pool main: gone\npool other: new; nothing moves, it begins with what its servers have\n");
+    // What cannot be read.
+    assert_eq!(run(&["plan", &old, "no-such.yaml"]).0, 78);
+    assert_eq!(run(&["plan", &old]).0, 64);
+    let bad = dir.write("bad.yaml", "pools: 3\n");
+    assert_eq!(run(&["plan", &bad, &old]).0, 64);
+    let (code, _, complained) = run(&["plan", &old, &new, "--keys", "no-such.txt"]);
+    assert!(code == 64 && complained.starts_with("no-such.txt: cannot be read: "), "{complained}");
 }

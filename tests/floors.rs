@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["topology"],
     &["config"],
     &["live"],
-    &["reload", "handover"],
+    &["reload", "handover", "plan"],
     &["lines"],
     &["worker"],
     &["proxy"],

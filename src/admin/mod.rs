@@ -43,6 +43,8 @@ pub trait Source: Send + Sync {
     fn topology(&self) -> String;
     /// The hot keys of all pools, as JSON.
     fn hot_keys(&self) -> String;
+    /// How far the pools are that look for keys where they lived before, for people.
+    fn warm(&self) -> String;
     /// What would happen to this request (command first, then its arguments) in that pool, or in the only one.
     fn explain(&self, pool: Option<String>, request: Vec<Vec<u8>>) -> Explanation;
     /// Reads the configuration again and goes on with it; `dry` only tells what would change. The text is for people, also
@@ -113,6 +115,7 @@ pub async fn serve_within(
         .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
         .route("/topology", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.topology())))
         .route("/hotkeys", get(hot_keys))
+        .route("/warm", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.warm())))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
         .route(
             "/reload",
@@ -143,6 +146,7 @@ const INDEX: &str = concat!(
 /backends   the backends and how they are
 /topology   which servers the pools have, and who says so
 /hotkeys    which keys are hot and what serves them, as JSON
+/warm       how far the pools are that look for keys where they lived before
 /explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request
 /version    which hotring this is
 

@@ -12,7 +12,7 @@ use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
     ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, reading,
-    servers, topology,
+    servers, topology, warm,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -39,6 +39,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
     };
     check_listeners(admin.as_ref(), &file.pools, report);
     check_gutters(&file.pools, report);
+    warm::check(&file.pools, report);
     check_slow_commands(&file.commands, &file.pools, report);
     Config {
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
@@ -156,6 +157,9 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             server_failure_limit: value(written.server_failure_limit, upstream::SERVER_FAILURE_LIMIT).max(1),
             when_ejected: written.when_ejected.map(|written| written.value),
             gutter_ttl: value(written.gutter_ttl, upstream::GUTTER_TTL),
+            warm_from: value(written.warm_from, None),
+            warm_for: value(written.warm_for, upstream::WARM_FOR),
+            warm_rate: value(written.warm_rate, upstream::WARM_RATE),
             probe_interval: value(written.probe_interval, Some(upstream::PROBE_INTERVAL)),
             probe_timeout: written.probe_timeout.map(|written| written.value),
             tcpkeepalive: value(written.tcpkeepalive, false),

@@ -261,6 +261,15 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Pool,
+        "warm_from",
+        "off",
+        "where GET and MGET look for keys that are not at their home: `previous`, where they lived before the last change of servers; or the \
+         name of another pool. What is found is copied",
+    ),
+    own(Place::Pool, "warm_for", "1h", "for how long they do, from the change on: at most `168h`"),
+    own(Place::Pool, "warm_rate", "5000", "questions a second to former homes; beyond, a miss is a miss"),
+    own(
+        Place::Pool,
         "probe_interval",
         "1s",
         "how often each worker asks a server that it uses whether it is well, while no replies tell; `off` never asks",

@@ -19,6 +19,7 @@ mod servers;
 mod text;
 mod topology;
 mod users;
+mod warm;
 mod warnings;
 mod written;
 mod yaml;

@@ -10,7 +10,7 @@ use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
 use crate::upstream::Topology;
-use crate::upstream::config::Servers;
+use crate::upstream::config::{Servers, WarmFrom};
 
 /// Every value, defaults too; secrets masked.
 pub(super) fn effective(config: &Config) -> String {
@@ -123,6 +123,16 @@ impl Text {
         }
         if self.all {
             self.key("gutter_ttl", Millis::from(upstream.gutter_ttl));
+        }
+        match &upstream.warm_from {
+            Some(WarmFrom::Previous) => self.key("warm_from", WarmFrom::Previous),
+            Some(WarmFrom::Pool(pool)) => self.line(&format!("    warm_from: {}", quoted(pool))),
+            None if self.all => self.key("warm_from", "off"),
+            None => {}
+        }
+        if self.all {
+            self.key("warm_for", Millis::from(upstream.warm_for));
+            self.key("warm_rate", upstream.warm_rate);
         }
         self.key(
             "probe_interval",

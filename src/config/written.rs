@@ -15,7 +15,7 @@ use super::problems::{Report, quoted};
 use super::reading::ReadingWritten;
 use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
-use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers};
+use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, warm};
 use crate::acl::Account;
 use crate::command::Described;
 use crate::downstream::config::Unread;
@@ -23,7 +23,7 @@ use crate::engine::limits::Limit;
 use crate::ring::{Distribution, KeyHash};
 use crate::stages::Merge;
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
-use crate::upstream::config::{Eviction, Server, WhenEjected};
+use crate::upstream::config::{Eviction, Server, WarmFrom, WhenEjected};
 
 /// A value and the node it was read from.
 #[derive(Debug)]
@@ -85,6 +85,10 @@ pub(super) struct PoolWritten {
     pub(super) server_failure_limit: Option<Written<u32>>,
     pub(super) when_ejected: Option<Written<WhenEjected>>,
     pub(super) gutter_ttl: Option<Written<Duration>>,
+    /// `None` inside: `off`.
+    pub(super) warm_from: Option<Written<Option<WarmFrom>>>,
+    pub(super) warm_for: Option<Written<Duration>>,
+    pub(super) warm_rate: Option<Written<u32>>,
     /// `None` inside: `off`.
     pub(super) probe_interval: Option<Written<Option<Duration>>>,
     pub(super) probe_timeout: Option<Written<Duration>>,
@@ -289,6 +293,9 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_failure_limit: pool.value("server_failure_limit", |text| number(text, u32::from(!nutcracker), INTEGER)),
         when_ejected: pool.value("when_ejected", str::parse),
         gutter_ttl: pool.value("gutter_ttl", some_time),
+        warm_from: pool.value("warm_from", warm::from),
+        warm_for: pool.value("warm_for", warm::span),
+        warm_rate: pool.value("warm_rate", |text| number(text, 1, 1_000_000)),
         probe_interval: pool.value("probe_interval", patience),
         probe_timeout: pool.value("probe_timeout", some_time),
         admin_commands: pool.value("admin_commands", |text| match text {

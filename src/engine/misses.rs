@@ -124,7 +124,11 @@ impl Pool {
     /// is done here.
     pub(super) fn looks_at_requests(&self) -> bool {
         let config = &self.config;
-        !config.aside.is_empty() || config.misses.jitters() || config.misses.filters() || config.misses.guards()
+        !config.aside.is_empty()
+            || config.misses.jitters()
+            || config.misses.filters()
+            || config.misses.guards()
+            || self.warm.is_some()
     }
 
     /// Keys may come into being: their ids exist.
@@ -245,6 +249,10 @@ impl Engine {
     /// The same of an element of MGET: which of its flight's.
     #[cold]
     pub(super) fn note_count_of(&mut self, number: u16, key: &[u8], element: u32, (on, serial): (LineId, u64)) {
+        if self.pools.get(usize::from(number)).is_some_and(|pool| pool.moved(key).is_some()) {
+            // It may be where it was.
+            return;
+        }
         if let Some(budget) = self.miss_budget_of(number, key)
             && let Some(line) = self.lines.get_mut(on as usize)
         {
@@ -252,10 +260,11 @@ impl Engine {
         }
     }
 
-    /// Which budget the misses of GETs of a key are taken from when they come from a shard. None where the key has a lease, in the
-    /// database that has them: then it is known later who is told, and that is counted there.
+    /// Which budget the misses of GETs of a key are taken from when they come from a shard. None where the key has a lease or
+    /// has moved, in the database that counts: then it is known later who is told, and that is counted there.
     pub(super) fn get_budget_of(&self, number: u16, key: &[u8], db: u16) -> Option<u16> {
-        let leased = db == 0 && self.pools.get(usize::from(number))?.config.leases.concerns(key);
+        let pool = self.pools.get(usize::from(number))?;
+        let leased = db == 0 && (pool.config.leases.concerns(key) || pool.moved(key).is_some());
         if leased { None } else { self.miss_budget_of(number, key) }
     }
 

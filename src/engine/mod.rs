@@ -59,6 +59,7 @@ pub mod special;
 pub mod stream;
 mod transaction;
 mod users;
+mod warm;
 pub mod window;
 
 use crate::acl::Users;
@@ -128,6 +129,8 @@ pub struct PoolConfig {
     pub rate_limits: Vec<limits::Limit>,
     /// What is done when keys are not there.
     pub misses: stages::lease::Config,
+    /// Where its keys lived before, as long as they are looked for there, and what its workers tell each other of that.
+    pub former: Option<(stages::warm::Former, Arc<stages::warm::Warmth>)>,
     /// Where chance begins.
     pub seed: u64,
     /// Who may do what.
@@ -174,6 +177,8 @@ struct Pool {
     unaudited: u32,
     limits: limits::Limits,
     misses: misses::Misses,
+    /// As long as keys are looked for where they lived before.
+    warm: Option<warm::Here>,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
@@ -212,6 +217,8 @@ pub struct Holdings {
     pub waits: usize,
     /// Requests for several keys that have leases, under way or held back.
     pub arrays: usize,
+    /// Requests that wait for where their keys lived before.
+    pub warm: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Slots of clusters that requests may have gone the old way for, or wait for; those that came about together are one.
@@ -257,6 +264,7 @@ pub struct Engine {
     withheld: Slab<hot::Withheld>,
     spreads: Slab<hot::Spread>,
     waits: lease::Waits,
+    warm: warm::Warm,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     /// By session: where a read of it waits, as far as the session says that one does.
@@ -309,6 +317,7 @@ impl Engine {
             withheld: Slab::new(),
             spreads: Slab::new(),
             waits: lease::Waits::default(),
+            warm: warm::Warm::default(),
             scripts: Arc::default(),
             joined: Slab::new(),
             behind: Vec::new(),
@@ -350,6 +359,7 @@ impl Engine {
             slow: slow::SlowLog::default(),
             limits: limits::Limits::new(&config.rate_limits, self.id_step, limits::Limits::default()),
             misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),
+            warm: None,
             config,
             table: Vec::new(),
             sets: vec![Dialect::default()],
@@ -367,6 +377,7 @@ impl Engine {
         pool.tell_of_ids();
         self.pools.push(pool);
         self.hear_others(number);
+        self.renew_warm(number);
         (number, first..self.lines.len() as LineId)
     }
 
@@ -441,6 +452,7 @@ impl Engine {
             spreads: self.spreads.len(),
             waits: self.waits.len(),
             arrays: self.arrays(),
+            warm: self.warm.len(),
             joined: self.joined.len(),
             troubles: self.troubles,
             blocked: self.blocked,

@@ -136,6 +136,9 @@ impl Engine {
         {
             return false;
         }
+        if long_way && !self.is_forgotten(id, named.as_ref().copied(), request, port) {
+            return false;
+        }
         self.requests += 1;
         self.next_in_order();
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
@@ -306,7 +309,7 @@ impl Engine {
                 let ticket = Ticket { session: id, generation: session.generation, slot: session.open() };
                 session.newest = self.order as u32;
                 pool.counts.requests_pending += 1;
-                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on() || leg.kept;
+                let more = pool.config.gutter_ttl > 0 || pool.config.leases.is_on() || leg.kept || pool.warm.is_some();
                 let waiter = self.waiter(ticket, spec);
                 let serial = self.send(line, waiter, request.wire(), port);
                 self.sent(number, &leg, serial, 1);
@@ -567,7 +570,8 @@ impl Engine {
             return self.complete(number, ticket, &busy, None);
         }
         let base = self.sessions.get(id as usize).map_or(0, |session| session.base);
-        let leases = self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on());
+        let leases =
+            self.pools.get(usize::from(number)).is_some_and(|pool| pool.config.leases.is_on() || pool.warm.is_some());
         let asked = if leases && spec.name == "mget" { self.asks_for(number, base, request) } else { None };
         if let Some(asked) = asked {
             (waiter.part, waiter.link) = (Waiter::LEASED, asked);

@@ -118,6 +118,7 @@ impl Engine {
         for shard in left {
             self.retire(number, shard, port);
         }
+        self.renew_warm(number);
         let sessions = self.sessions.iter().filter(|(_, session)| session.pool == number);
         for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
             self.mark_aside(id);

@@ -56,6 +56,15 @@ impl Engine {
             .find(|&id| self.lines.get(id as usize).is_some_and(is_open))
     }
 
+    /// One to a shard that is the pool's, to be opened if need be.
+    pub(super) fn line_that_may_open(&self, pool: u16, shard: u16) -> Option<LineId> {
+        let place = self.pools.get(usize::from(pool))?;
+        let id = place.line(u32::from(shard) * u32::from(place.config.lanes));
+        let line = self.lines.get(id as usize)?;
+        let may_open = matches!(line.state, State::Idle | State::Opening) && !line.retired;
+        ((line.pool, line.shard) == (pool, shard) && may_open).then_some(id)
+    }
+
     /// Takes a session, which has no open requests, to the connections that speak its protocol and are on its database.
     pub(super) fn settle(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };

@@ -31,7 +31,7 @@ pub mod mode {
     pub const STREAMING: u8 = 1 << 5;
 
     /// Its pool has commands that are carried aside, shortens times to live or knows which ids exist
-    /// (`engine::misses`).
+    /// (`engine::misses`), or looks for keys where they lived before (`engine::warm`).
     pub const ASIDE: u8 = 1 << 7;
 
     /// The bits that make a request take the long way.
@@ -73,6 +73,8 @@ pub struct Special {
     pub sharded: usize,
     /// Which replies it does not want.
     pub mute: Mute,
+    /// Its next request waits, or has waited, until its keys are forgotten where they lived before: by which number that is known.
+    pub forgets: Option<(u32, u64)>,
     /// The request that is passed on while it arrives.
     pub stream: Option<Stream>,
     /// Its own connection.

@@ -78,6 +78,10 @@ impl Engine {
         if port.is_in_process(pool.line(base)) {
             return Begun::Not;
         }
+        if pool.moved(front.key).is_some() {
+            // It is looked at when it is whole: the key may have to be forgotten elsewhere first.
+            return Begun::Not;
+        }
         let home = self.stream_home(id, spec, front.key);
         if home.as_ref().is_ok_and(|&shard| !self.can_acquire(id, shard) || self.stands_in(id, shard)) {
             // Better held as a whole than refused.

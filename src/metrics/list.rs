@@ -240,6 +240,20 @@ declare! {
         absent_bytes: Setting = "hotring_absent_bytes", Bytes;
         /// Of ids that do not exist, the part that is to be expected to be asked for at a server all the same; 1 where so many were written to that no id is known not to exist.
         absent_false: Setting = "hotring_absent_false_ratio", Ratio;
+        /// GETs, and elements of MGET, that found nothing at their key's home and were answered by where it lived before (`warm_from`).
+        warm_hits: u64 = "hotring_warm_hits_total", One;
+        /// Those that found nothing at their home, and not where they lived before either, if that was asked.
+        warm_misses: u64 = "hotring_warm_misses_total", One;
+        /// Keys copied from where they lived before to their home.
+        warm_copies: u64 = "hotring_warm_copies_total", One;
+        /// Of the misses those where nobody was asked: `warm_rate` was used up, or where the key lived before is not to be trusted.
+        warm_refused: u64 = "hotring_warm_refused_total", One;
+        /// Keys that were forgotten where they lived before since they were about to be written.
+        warm_forgotten: u64 = "hotring_warm_forgotten_total", One;
+        /// Times a server where keys lived before could not be told of a write, and was not asked by this process from then on.
+        warm_distrusts: u64 = "hotring_warm_distrusts_total", One;
+        /// Seconds until keys are not looked for any more where they lived before.
+        warm_left: Level = "hotring_warm_left_seconds", Seconds;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.

@@ -1,6 +1,6 @@
 //! The listeners: opened, changed, and handed to a process that replaces this one.
 
-use super::{Proxy, Signals, StartError};
+use super::{DoorChanges, Proxy, Signals, StartError};
 use crate::admin;
 use crate::config::{Config, Pool};
 use crate::downstream::listener::{Bound, SocketFile, bind_unix};
@@ -113,11 +113,7 @@ impl Proxy {
     }
 
     /// Binds what is new, before anything else is changed, and finds what is not wanted any more.
-    #[expect(clippy::type_complexity, reason = "the three parts of an order, named where it is made")]
-    pub(super) fn change_doors(
-        &mut self,
-        next: &Live,
-    ) -> Result<(Vec<Listening>, Vec<u64>, Vec<(u64, Whose)>), String> {
+    pub(super) fn change_doors(&mut self, next: &Live) -> Result<DoorChanges, String> {
         let mut before: Vec<Door> = std::mem::take(&mut self.doors);
         let (mut doors, mut open, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         let mut number = before.iter().map(|door| door.number + 1).max().unwrap_or(0);

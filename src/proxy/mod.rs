@@ -5,6 +5,7 @@ mod hotkeys;
 mod housekeeping;
 mod source;
 mod topologies;
+mod warm;
 
 use crate::admin;
 use crate::chance::splitmix;
@@ -332,7 +333,12 @@ impl Proxy {
         // Goes on while others ask for this and that, who could keep it from ever being over.
         let mut look = pin!(tokio::time::sleep(watch.unwrap_or(LONG)));
         loop {
+            let warm = self.warm_left();
             let ask = tokio::select! {
+                () = tokio::time::sleep(warm.unwrap_or(LONG)), if warm.is_some() => {
+                    self.cool_down().await;
+                    continue;
+                }
                 // A worker could not go on.
                 () = self.shutdown.cancelled() => return,
                 signal = signals.next() => match signal {
@@ -448,6 +454,30 @@ impl Proxy {
         *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
         told += "taken\n";
         Ok(told)
+    }
+
+    /// How long it takes until keys of some pool are not looked for any more where they lived before.
+    #[expect(clippy::disallowed_methods, reason = "minutes of the process' life")]
+    fn warm_left(&self) -> Option<Duration> {
+        self.shared.live().next_cooled(Instant::now())
+    }
+
+    /// Keys of some pool are not looked for any more where they lived before.
+    #[expect(clippy::disallowed_methods, reason = "minutes of the process' life, and the numbers of shards")]
+    async fn cool_down(&self) {
+        let now = self.shared.live();
+        let next = Arc::new(now.next((*now.config).clone(), Instant::now()));
+        for (_, pool) in next.listed() {
+            let over = pool.former.as_ref().filter(|former| former.numbers.is_empty());
+            let was = now.pools.iter().find(|before| before.pool.name == pool.pool.name);
+            if over.is_some() && was.is_some_and(|was| !was.is_same(pool)) {
+                tracing::info!(pool = %pool.pool.name, "`warm_for` is over: keys are not looked for any more where they lived before");
+            }
+        }
+        // A worker that has ended ends the process.
+        if self.order_reload(&next, DoorChanges::default()).await.is_ok() {
+            *self.shared.live.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
     }
 
     /// Has all workers go on with something else; the doors are the first one's.

@@ -12,6 +12,7 @@ use crate::stages::ShardState;
 use crate::worker::{Order, Question, ShardView};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// What is asked of the process from outside.
@@ -91,6 +92,11 @@ impl admin::Source for Shared {
 
     fn hot_keys(&self) -> String {
         super::hotkeys::json(self.live().listed().map(|(_, pool)| pool))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "minutes of the process' life")]
+    fn warm(&self) -> String {
+        super::warm::text(&self.live(), Instant::now())
     }
 
     fn reload(&self, dry: bool) -> Explanation {

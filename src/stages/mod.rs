@@ -31,6 +31,7 @@ pub mod lease;
 mod merging;
 #[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
+pub mod warm;
 
 pub use coalesce::Coalesce;
 pub use health::{Config as HealthConfig, Health, SPAN, State as ShardState, Way, missing};

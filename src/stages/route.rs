@@ -26,7 +26,7 @@ pub struct Placement {
 
 impl Placement {
     /// The shard where a key is pinned to.
-    fn pinned(&self, key: &[u8]) -> Option<u16> {
+    pub(super) fn pinned(&self, key: &[u8]) -> Option<u16> {
         let fitting = self.pins.iter().filter(|(beginning, _)| key.starts_with(beginning));
         fitting.max_by_key(|(beginning, _)| beginning.len()).map(|&(_, shard)| shard)
     }
@@ -43,6 +43,11 @@ impl Placement {
             (_, [(beginning, shard)]) if beginning.is_empty() => Some(*shard),
             _ => None,
         }
+    }
+
+    /// The ring over all its shards.
+    pub(super) fn whole_ring(&self) -> Ring {
+        self.ring(&[])
     }
 
     /// The ring over the shards that are live, by their numbers.
@@ -66,6 +71,8 @@ pub struct Route {
     gutter: Option<(Placement, Ring)>,
     /// Shards that follow others: a replica's number, and that of the shard it follows. They are on no ring.
     replicas: Vec<(u16, u16)>,
+    /// Shards where keys lived before. Those that have none any more are on no ring.
+    former: Vec<u16>,
     /// By the shards' numbers; what is not there is live.
     live: Vec<bool>,
     lanes: u16,
@@ -80,7 +87,7 @@ impl Route {
     pub fn new(placement: Placement, lanes: u16) -> Self {
         let ring = placement.ring(&[]);
         let (live, replicas, firsts) = (Vec::new(), Vec::new(), firsts(placement.slots.as_ref()));
-        Self { placement, ring, gutter: None, replicas, live, lanes, changes: 0, firsts }
+        Self { placement, ring, gutter: None, replicas, former: Vec::new(), live, lanes, changes: 0, firsts }
     }
 
     /// The same, with a gutter: shards that have numbers of their own, and take the keys of those that are ejected.
@@ -97,6 +104,13 @@ impl Route {
         Self { replicas, ..self }
     }
 
+    /// The same, with shards where keys lived before; those that the placement has no more are on no ring.
+    #[must_use]
+    pub fn with_former(self, shards: &[u16]) -> Self {
+        let former = shards.iter().copied().filter(|shard| !self.placement.numbers.contains(shard)).collect();
+        Self { former, ..self }
+    }
+
     /// Whether a shard is one of the gutter's.
     #[must_use]
     #[inline]
@@ -104,11 +118,11 @@ impl Route {
         self.gutter.as_ref().is_some_and(|(gutter, _)| gutter.numbers.contains(&shard))
     }
 
-    /// The numbers of all shards, those of the gutter and the replicas last.
+    /// The numbers of all shards, those of the gutter, the replicas and those that keys have left last.
     pub fn numbers(&self) -> impl Iterator<Item = u16> {
         let spares = self.gutter.iter().flat_map(|(gutter, _)| &gutter.numbers);
         let replicas = self.replicas.iter().map(|(replica, _)| replica);
-        self.placement.numbers.iter().chain(spares).chain(replicas).copied()
+        self.placement.numbers.iter().chain(spares).chain(replicas).chain(&self.former).copied()
     }
 
     /// Whether a shard follows another.
@@ -322,7 +336,8 @@ impl Stage for Route {
     fn observe(&mut self, event: &Event<'_>, _now: Micros, _notices: &mut Notices) {
         match event {
             // A replica is on no ring, and nothing moves for its sake.
-            Event::Ejected(shard) | Event::Restored(shard) if self.is_replica(*shard) => {}
+            Event::Ejected(shard) | Event::Restored(shard)
+                if self.is_replica(*shard) || self.former.contains(shard) => {}
             Event::Ejected(shard) => self.set(*shard, false),
             Event::Restored(shard) => self.set(*shard, true),
             _ => {}

@@ -30,6 +30,10 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// `gutter_ttl` where nothing is said.
 pub const GUTTER_TTL: Duration = Duration::from_secs(10);
+/// `warm_for` where nothing is said.
+pub const WARM_FOR: Duration = Duration::from_secs(3600);
+/// `warm_rate` where nothing is said.
+pub const WARM_RATE: u32 = 5000;
 /// `max_outbox` where nothing is said, in bytes.
 pub const MAX_OUTBOX: u64 = 8 << 20;
 /// `databases` where nothing is said, as in redis.conf.
@@ -103,6 +107,42 @@ pub struct Config {
     pub zones: Vec<(Address, String)>,
     /// Whether connections to replicas begin with READONLY: nodes of a cluster answer reads as replicas only then.
     pub readonly: bool,
+    /// Where keys are looked for that are not at their home, for a while.
+    pub warm_from: Option<WarmFrom>,
+    /// For how long, from the change on.
+    pub warm_for: Duration,
+    /// Questions a second there, over all workers, at least 1.
+    pub warm_rate: u32,
+}
+
+/// Where keys are looked for that are not at their home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WarmFrom {
+    /// Where they lived before the servers changed last.
+    Previous,
+    /// In the pool of this name.
+    Pool(String),
+}
+
+impl FromStr for WarmFrom {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        match text {
+            "" => Err(Expected::new("`previous`, the name of a pool, or `off`")),
+            "previous" => Ok(Self::Previous),
+            pool => Ok(Self::Pool(pool.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for WarmFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Previous => f.write_str("previous"),
+            Self::Pool(pool) => f.write_str(pool),
+        }
+    }
 }
 
 impl Config {

@@ -10,10 +10,11 @@ use crate::live::{Live, LivePool, Place, shards};
 use crate::resp::Limits;
 use crate::stages::hot::Site;
 use crate::stages::lease::Leases;
+use crate::stages::warm::{Former, Warmth};
 use crate::stages::{Coalesce, Health, HealthConfig, Hot, Merging, Path, Placement, Route, SPAN, Way};
 use crate::upstream::{Servers, Topology, WhenEjected};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Builds the engine of a worker; no sockets.
 #[must_use]
@@ -81,6 +82,11 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         None => route,
     };
     let route = route.with_replicas(live.replicas.clone());
+    let former = former(live);
+    let route = match &former {
+        Some((former, _)) => route.with_former(former.shards()),
+        None => route,
+    };
     PoolConfig {
         follows: live.listed && upstream.topology.asked().is_some(),
         nodes: live.spellings().map(|(spelling, shard)| (spelling.as_bytes().into(), shard)).collect(),
@@ -114,6 +120,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         slowlog: pool.slowlog,
         rate_limits: pool.rate_limits.clone(),
         misses: pool.misses.clone(),
+        former,
         seed: seed ^ worker as u64,
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
@@ -144,6 +151,28 @@ fn deadlines(pool: &Pool) -> Deadlines {
         unread: downstream.max_output_soft.map(soft),
         unread_pubsub: downstream.max_output_pubsub.map(soft),
     }
+}
+
+/// Where its keys lived before, as long as they are looked for there.
+#[expect(clippy::disallowed_methods, reason = "how long that is yet; the process and not the worker says when it ends")]
+fn former(live: &LivePool) -> Option<(Former, Arc<Warmth>)> {
+    let former = live.former.as_ref().filter(|former| live.listed && !former.numbers.is_empty())?;
+    let (pool, ring) = (&former.pool, &former.pool.ring);
+    let names = shards(pool);
+    let at = |name: &str| names.iter().position(|shard| shard.name == name);
+    let number = |name: &str| at(name).and_then(|at| former.numbers.get(at)).copied();
+    let pins = ring.pins.iter().filter_map(|(start, name)| Some((start.as_bytes().into(), number(name)?))).collect();
+    let placement = Placement {
+        numbers: former.numbers.clone(),
+        hash: ring.hash,
+        distribution: ring.distribution,
+        hash_tag: ring.hash_tag,
+        pins,
+        slots: None,
+        shards: names.clone(),
+    };
+    let left = former.left(Instant::now()).as_micros() as u64;
+    Some((Former::new(placement, left, live.pool.upstream.warm_rate), Arc::clone(&former.warmth)))
 }
 
 /// In which zones servers are, by their numbers, as far as the configuration says.

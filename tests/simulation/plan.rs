@@ -195,6 +195,7 @@ impl Plan {
             lanes,
             dealt: lanes,
             gutter_ttl: 0,
+            former: None,
             bounds: Bounds { open: self.open, output: self.output },
             limits: Limits::default(),
             outbox: self.outbox,

@@ -8,6 +8,7 @@ use crate::engine::lease::Asking;
 use crate::engine::line::{Ticket, Waiter};
 use crate::engine::misses::is_nil;
 use crate::engine::port::Port;
+use crate::engine::warm::Step;
 use crate::engine::{Engine, LineId};
 use crate::resp::reply::integer;
 use crate::resp::write;
@@ -76,6 +77,10 @@ pub(in crate::engine) enum Errand {
     Early(Box<Asking>),
     /// A lease key is given back.
     Released,
+    /// A read that has found nothing is carried on where its key lived before: which, and how far it is.
+    Warm(u32, u64, Step),
+    /// A write waits for this shard, as the former home of its keys or as their home now: which write.
+    Forget(u32, u64, u16, bool),
     /// Copies are taken away; a reply may wait for that.
     Gone {
         /// The reply's number.
@@ -101,7 +106,18 @@ impl Engine {
     /// Queues requests of an errand on a connection, one behind the other. Returns its number; nothing, and does nothing, if the
     /// connection is not open.
     pub(in crate::engine) fn run_errand(&mut self, on: LineId, commands: &[&[&[u8]]], errand: Errand) -> Option<u32> {
-        let line = self.lines.get_mut(on as usize).filter(|line| line.state == State::Up)?;
+        self.lines.get(on as usize).filter(|line| line.state == State::Up)?;
+        self.run_errand_soon(on, commands, errand)
+    }
+
+    /// The same on a connection that may have to be opened for it.
+    pub(in crate::engine) fn run_errand_soon(
+        &mut self,
+        on: LineId,
+        commands: &[&[&[u8]]],
+        errand: Errand,
+    ) -> Option<u32> {
+        let line = self.lines.get_mut(on as usize).filter(|line| !matches!(line.state, State::Down(_)))?;
         let (pool, shard, wanted) = (line.pool, line.shard, commands.len());
         let (replies, readers) = (Vec::with_capacity(wanted), Vec::new());
         let way = Way { errand, pool, shard, wanted, replies, lost: false, readers };
@@ -152,6 +168,10 @@ impl Engine {
                 }
             }
             Errand::Proof | Errand::Released => {}
+            Errand::Warm(link, number, step) => self.warmed((link, number), step, replies, port),
+            Errand::Forget(link, number, at, former) => {
+                self.has_forgotten((link, number), (at, former), replies, port);
+            }
             Errand::Early(asking) => self.turn_was_told(pool, &asking, replies),
             Errand::Claim(hash, name) => self.lease_was_claimed(pool, hash, &name, replies),
             Errand::Census => {

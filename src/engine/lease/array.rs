@@ -36,7 +36,7 @@ pub(super) struct Array {
 }
 
 impl Engine {
-    /// Notes which elements of a MGET have leases. Nothing where none has.
+    /// Notes which elements of a MGET have leases, or have moved. Nothing where none has.
     #[cold]
     pub(in crate::engine) fn asks_for(&mut self, pool: u16, base: u32, request: &Request<'_>) -> Option<u32> {
         let place = self.pools.get(usize::from(pool))?;
@@ -44,7 +44,8 @@ impl Engine {
         if place.dialect(base).db != 0 {
             return None;
         }
-        let named = request.args().skip(1).zip(0..).filter(|(key, _)| leases.concerns(key));
+        let named =
+            request.args().skip(1).zip(0..).filter(|(key, _)| leases.concerns(key) || place.moved(key).is_some());
         let hot = &place.config.path.hot;
         let keys: Vec<_> = named.map(|(key, index)| (index, hot.hash(key), key.into())).collect();
         (!keys.is_empty()).then(|| self.waits.asked.insert(Asked { keys }) as u32)
@@ -60,10 +61,29 @@ impl Engine {
         reply: &[u8],
         port: &mut impl Port,
     ) {
+        if !self.asks_former_for(pool, (ticket, at, tag), asked, reply) {
+            self.array_is_whole(pool, (ticket, at, tag), asked, reply, port);
+        }
+    }
+
+    /// The same when all is known that may be where keys lived before.
+    pub(in crate::engine) fn array_is_whole(
+        &mut self,
+        pool: u16,
+        (ticket, at, tag): (Ticket, u32, Tag),
+        asked: u32,
+        reply: &[u8],
+        port: &mut impl Port,
+    ) {
         if !self.hold_array(pool, (ticket, at, tag), asked, reply) {
             self.clock(pool, tag, at);
             self.complete(pool, ticket, reply, Some(port));
         }
+    }
+
+    /// The elements of the reply that were noted.
+    pub(in crate::engine) fn noted_elements(&self, asked: u32) -> &[(u32, u64, Box<[u8]>)] {
+        self.waits.asked.get(asked as usize).map_or(&[], |asked| &asked.keys)
     }
 
     /// Whether it is held back.

@@ -172,26 +172,28 @@ impl Engine {
     pub(super) fn note_miss(&mut self, spec: &Spec, key: &[u8], at: u32, (on, serial): (LineId, u64)) {
         let Some(line) = self.lines.get_mut(on as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(line.pool)) else { return };
-        if spec.name == "get" && line.dialect.db == 0 && pool.config.leases.concerns(key) {
+        if spec.name == "get" && line.dialect.db == 0 && (pool.config.leases.concerns(key) || pool.moved(key).is_some())
+        {
             line.notes.push_miss(serial, pool.config.path.hot.hash(key), at, key);
         }
     }
 
-    /// The key of a plain read that stands in this connection's outbox, if it has a lease: its hash, and its name.
+    /// The key of a plain read that stands in this connection's outbox, if it has a lease or has moved: its hash, and its name.
     pub(super) fn leased_read(&self, on: LineId, flight: &[u8]) -> Option<(u64, Vec<u8>)> {
         let line = self.lines.get(on as usize)?;
-        let pool = self.pools.get(usize::from(line.pool)).filter(|pool| pool.config.leases.is_on())?;
+        let pool = self.pools.get(usize::from(line.pool));
+        let pool = pool.filter(|pool| pool.config.leases.is_on() || pool.warm.is_some())?;
         let request = Request::parse(flight).filter(|_| line.dialect.db == 0)?;
         command::identify(&request).ok().filter(|spec| spec.name == "get")?;
-        let key = request.arg(1).filter(|key| pool.config.leases.concerns(key))?;
+        let key = request.arg(1).filter(|key| pool.config.leases.concerns(key) || pool.moved(key).is_some())?;
         Some((pool.config.path.hot.hash(key), key.to_vec()))
     }
 
-    /// A read of a key that is told from memory not to exist goes to its shard if it has a lease. Returns whether it does.
+    /// A read of a key that is told from memory not to exist goes to its shard if it has a lease or has moved. Returns whether it does.
     pub(super) fn asks_again(&mut self, id: SessionId, leg: &crate::stages::Leg<'_>, port: &mut impl Port) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return false };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return false };
-        if !pool.config.leases.concerns(leg.key) {
+        if !pool.config.leases.concerns(leg.key) && pool.moved(leg.key).is_none() {
             return false;
         }
         let entry = leg.hot.and_then(|hash| pool.config.path.hot.kept_entry(hash));
@@ -220,6 +222,21 @@ impl Engine {
         if waiter.part != Waiter::WHOLE {
             return self.land(id, pool, &waiter, reply, port);
         }
+        if !self.asks_former((id, pool), &waiter, (hash, name), reply) {
+            self.missed_at_both((id, pool), &waiter, (hash, name), reply, port);
+        }
+    }
+
+    /// The same for one that has not found it where it lived before either, if that was asked.
+    #[cold]
+    pub(super) fn missed_at_both(
+        &mut self,
+        (_, pool): (LineId, u16),
+        waiter: &Waiter,
+        (hash, name): (u64, &[u8]),
+        reply: &[u8],
+        port: &mut impl Port,
+    ) {
         let (tag, mut next) = (waiter.tag, waiter.link);
         let mut askers = vec![(waiter.ticket, waiter.at)];
         while let Some((ticket, at, link)) = self.joined.try_remove(next as usize) {

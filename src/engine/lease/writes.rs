@@ -135,16 +135,21 @@ impl Engine {
             Note::Miss(hash, at, length) => {
                 let missed = reply.is_some_and(is_nil);
                 let found = reply.is_some_and(|reply| reply.first() == Some(&b'$')) && !missed;
-                let refreshes = self.pools.get(usize::from(pool)).is_some_and(|pool| pool.config.leases.refreshes());
+                let place = self.pools.get(usize::from(pool));
+                let refreshes = place.is_some_and(|pool| pool.config.leases.refreshes());
+                let warm = place.is_some_and(|pool| pool.warm.is_some());
                 let taken = line.notes.take_name(length);
                 let mut name = Vec::new();
-                if missed || (found && refreshes) {
+                if missed || (found && (refreshes || warm)) {
                     name.extend(taken);
                 } else {
                     drop(taken);
                 }
                 if missed {
                     return Some(Becomes::Missed(hash, name));
+                }
+                if found && warm {
+                    self.found_at_home(pool, &name);
                 }
                 if !failed {
                     self.found(pool, ticket, hash, at, reply);
