@@ -46,6 +46,8 @@ pub(super) struct Asking {
     quit: CancellationToken,
     /// Until its task has it.
     source: Option<Source>,
+    /// Whether the first answer was there, and is how it should be.
+    settled: bool,
 }
 
 /// What was answered.
@@ -145,7 +147,7 @@ impl Topologies {
             self.seed = splitmix(self.seed);
             let source = Source::new(&settings, self.seed);
             let (pool, number) = (pool.name.clone(), self.seed);
-            fresh.push(Asking { pool, settings, number, quit: CancellationToken::new(), source });
+            fresh.push(Asking { pool, settings, number, quit: CancellationToken::new(), source, settled: false });
         }
         fresh
     }
@@ -175,6 +177,7 @@ impl Topologies {
             let asker = Asker {
                 source,
                 known: pool.layout.clone(),
+                again: !own.settled,
                 interval: own.settings.interval(),
                 longest: own.settings.patience.saturating_mul(LONGEST),
                 bell: Arc::clone(&pool.wish),
@@ -218,6 +221,7 @@ pub(super) async fn ask_first(fresh: &mut [Asking]) -> Vec<(String, Result<Answe
         let Ok((at, source, answer)) = done else { continue };
         let Some(asking) = fresh.get_mut(at) else { continue };
         asking.source = Some(source);
+        asking.settled = answer.as_ref().is_ok_and(|answer| answer.settled);
         answers.push((asking.pool.clone(), answer));
     }
     answers
@@ -228,6 +232,8 @@ struct Asker {
     source: Source,
     /// What is known already.
     known: Option<Arc<Layout>>,
+    /// Where nothing is known, or what is known is not as it should be, that is a reason to ask by itself.
+    again: bool,
     interval: Duration,
     longest: Duration,
     bell: Arc<Notify>,
@@ -240,10 +246,8 @@ impl Asker {
     async fn run(mut self) {
         let clock = Clock::start();
         let mut last = clock.now();
-        // Where nothing is known, or what is known is not as it should be, that is a reason by itself.
-        let mut again = self.known.is_none();
         loop {
-            let wished = self.rest(again, || Duration::from_micros(clock.now().saturating_sub(last))).await;
+            let wished = self.rest(self.again, || Duration::from_micros(clock.now().saturating_sub(last))).await;
             let answer = timeout(self.longest, self.source.ask()).await;
             let answer = answer.unwrap_or_else(|_| Err("nobody has answered in time".into()));
             last = clock.now();
@@ -257,7 +261,7 @@ impl Asker {
             } else {
                 self.pace.rested();
             }
-            again = !settled;
+            self.again = !settled;
             if self.sender.send(News { number: self.number, answer }).await.is_err() {
                 return;
             }

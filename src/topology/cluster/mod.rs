@@ -80,7 +80,7 @@ impl Source {
                 match (all_asked, &best) {
                     (false, _) => sleep(STEP).await,
                     // Who has not answered by then will hardly know more.
-                    (true, Some(_)) => sleep(STEP * 2).await,
+                    (true, Some(_)) => sleep(STEP.saturating_mul(2)).await,
                     (true, None) => pending().await,
                 }
             };
@@ -128,7 +128,7 @@ impl Source {
             let mut drawn = Vec::new();
             while !of.is_empty() && drawn.len() < most {
                 lot = splitmix(lot);
-                let at = (lot % of.len().max(1) as u64) as usize;
+                let at = lot.checked_rem(of.len() as u64).unwrap_or(0) as usize;
                 drawn.push(of.swap_remove(at));
             }
             drawn
