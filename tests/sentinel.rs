@@ -241,7 +241,7 @@ fn sentinels_that_are_dead_are_not_missed() {
 fn sentinels_and_servers_want_passwords() {
     let servers = ["--requirepass", "pw", "--masterauth", "pw"].map(str::to_owned).to_vec();
     let lines = vec!["sentinel auth-pass NAME pw".to_owned()];
-    let manner = Manner { replicas: 1, servers, lines, password: Some("secret".into()) };
+    let manner = Manner { replicas: 1, servers, lines, password: Some("secret".into()), ..Manner::default() };
     let watch = Watch::with(3, &["one"], &manner);
     let auth = ["server_auth: {password: pw}", "sentinel_auth: {password: secret}"];
     let hotring = Hotring::with_admin(&yaml(&watch.list(), "one", &auth));
@@ -294,4 +294,18 @@ fn a_write_that_a_replica_refuses_is_told_and_asks_anew() {
     eventually("writes go to the new primary", || app.ask("SET a 3") == "+OK\r\n");
     assert_eq!(Client::connect(new).ask("GET a"), "$1\r\n3\r\n");
     watch.sentinels[0].thaw();
+}
+
+#[test]
+fn nobody_answers_at_the_start() {
+    let mut watch = Watch::over(1, &["one"]);
+    watch.sentinels[0].kill();
+    let hotring = Hotring::with_admin(&yaml(&watch.list(), "one", &[]));
+    let mut app = hotring.app();
+    assert!(app.ask("SET a 1").starts_with('-'));
+    let (status, page) = hotring.page("/readyz");
+    assert!(status == 503 && page.contains("refused"), "{status} {page}");
+    watch.sentinels[0].restart();
+    eventually("it is served", || app.ask("SET a 1") == "+OK\r\n");
+    assert_eq!(hotring.page("/readyz").0, 200);
 }

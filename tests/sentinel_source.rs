@@ -170,7 +170,7 @@ fn what_is_known_stays_when_sentinels_die() {
 fn passwords_of_sentinels_and_of_servers() {
     let servers = ["--requirepass", "pw", "--masterauth", "pw"].map(str::to_owned).to_vec();
     let lines = vec!["sentinel auth-pass NAME pw".to_owned()];
-    let manner = Manner { replicas: 1, servers, lines, password: Some("secret".into()) };
+    let manner = Manner { replicas: 1, servers, lines, password: Some("secret".into()), ..Manner::default() };
     let watch = Watch::with(3, &["one"], &manner);
     let mut wanted = wanted(&at(&watch), &["one"]);
     let mut source = Source::new(&wanted);
@@ -234,4 +234,21 @@ fn what_sentinels_call_a_server_may_be_elsewhere_here() {
     wanted.at = vec![sentinel.address().to_owned()];
     wanted.announce = vec![Announce::Host { from: "redis-1.internal".into(), to: "localhost".into() }];
     assert_eq!(Source::new(&wanted).primaries(), [format!("localhost:{port}")]);
+}
+
+#[test]
+fn hosts_may_have_names() {
+    let servers = ["--replica-announce-ip", "localhost"].map(str::to_owned).to_vec();
+    let watch =
+        Watch::with(1, &["one"], &Manner { replicas: 1, servers, host: Some("localhost".into()), ..Manner::default() });
+    let mut source = Source::new(&wanted(&at(&watch), &["one"]));
+    let named = |n: usize| watch.groups[0].1[n].address().replace("127.0.0.1", "localhost");
+    let layout = source.ask().unwrap().layout;
+    assert_eq!(layout.nodes[0].address.to_string(), named(0));
+    assert_eq!(layout.nodes[0].replicas[0].address.to_string(), named(1));
+    watch.primary_after_failover("one");
+    eventually("the other is the primary, and answers as one", || {
+        let answer = source.ask().unwrap();
+        answer.settled && answer.layout.nodes[0].address.to_string() == named(1)
+    });
 }

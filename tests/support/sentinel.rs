@@ -16,6 +16,8 @@ pub(crate) struct Manner {
     pub(crate) servers: Vec<String>,
     /// More lines of each sentinel's file, and of each name's: there `NAME` stands for it.
     pub(crate) lines: Vec<String>,
+    /// What the servers' host is called, if it has a name.
+    pub(crate) host: Option<String>,
     /// The password of the sentinels themselves.
     pub(crate) password: Option<String>,
 }
@@ -191,8 +193,12 @@ impl Sentinel {
         let dir = Scratch::new();
         let port = free_port();
         let mut file = format!("port {port}\nbind 127.0.0.1\ndir {0}\nlogfile {0}/log\n", dir.0.display());
+        if manner.host.is_some() {
+            file += "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n";
+        }
         for (name, servers) in groups {
-            let at = servers[0].address().replace(':', " ");
+            let (host, port) = servers[0].address().split_once(':').unwrap();
+            let at = format!("{} {port}", manner.host.as_deref().unwrap_or(host));
             file += &format!("sentinel monitor {name} {at} {quorum}\n");
             file += &format!("sentinel down-after-milliseconds {name} 800\nsentinel failover-timeout {name} 2000\n");
             for line in manner.lines.iter().filter(|line| line.contains("NAME")) {
