@@ -436,3 +436,25 @@ fn reads_that_wait_behind_one_that_moves_are_not_overtaken() {
     it.reply(0, &moved("k", 1));
     assert_eq!(it.sent(1), "GET k, GET k");
 }
+
+#[test]
+fn a_read_that_is_sent_anew_on_the_next_connection_keeps_its_slot_in_trouble() {
+    let mut it = World::new(cluster(2), 1);
+    let wire = request("GET k");
+    assert_eq!(it.engine.submit(0, &wire, 0, &mut it.wires).consumed, wire.len());
+    it.engine.set_slots(0, Arc::new(vec![1; SLOTS]), 0, &mut it.wires);
+    // Lost before any of it has left: it waits for the next connection to the old node.
+    let failure = hotring::error::Failure { cause: hotring::error::Cause::Lost, reason: "reset" };
+    it.engine.fail(0, failure, 0, &mut it.wires);
+    it.later(1);
+    assert_eq!(it.ask(0, "SET k 1"), 0, "it has to wait");
+    it.engine.connected(0, 0);
+    it.engine.flush(&mut it.wires);
+    assert_eq!(it.sent(0), "GET k");
+    it.reply(0, &moved("k", 1));
+    it.reply(1, "$-1");
+    assert_eq!((it.sent(1).as_str(), it.told(0).as_str()), ("GET k", "$-1"));
+    it.later(1);
+    assert!(it.ask(0, "SET k 1") > 0);
+    assert_eq!(it.sent(1), "SET k 1");
+}

@@ -388,6 +388,16 @@ impl Engine {
         self.troubles += cluster.troubles.len() - before;
     }
 
+    /// What a lost connection had is on its way on the next one: a slot is in trouble as long as that is.
+    pub(super) fn still_on_its_way(&mut self, id: LineId) {
+        let Some(line) = self.lines.get(id as usize).filter(|_| self.troubles > 0) else { return };
+        let (pool, next) = (self.pools.get_mut(usize::from(line.pool)), line.next_serial());
+        let cluster = pool.and_then(|pool| pool.cluster.as_mut());
+        for (_, trouble) in cluster.into_iter().flat_map(|cluster| &mut cluster.troubles) {
+            trouble.marks.iter_mut().filter(|mark| mark.0 == id).for_each(|mark| mark.1 = next);
+        }
+    }
+
     /// Whether a request of a session that waits for replies has to wait with it: what it asked before may be going the old
     /// way to where one of its keys lived.
     #[cold]

@@ -102,6 +102,7 @@ impl Engine {
         line.retried = line.next_serial();
         let pool = line.pool;
         self.in_flight += count as u32;
+        self.still_on_its_way(id);
         if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
             pool.counts.retried_reads += count as u64;
         }
