@@ -458,3 +458,22 @@ fn a_read_that_is_sent_anew_on_the_next_connection_keeps_its_slot_in_trouble() {
     assert!(it.ask(0, "SET k 1") > 0);
     assert_eq!(it.sent(1), "SET k 1");
 }
+
+#[test]
+fn what_waits_is_not_overtaken_by_what_was_on_its_way_behind_it() {
+    let mut it = World::new(cluster(2), 1);
+    it.ask(0, "SET k 1");
+    it.ask(0, "SET k 2");
+    it.sent(0);
+    it.reply(0, "-CLUSTERDOWN The cluster is down");
+    assert_eq!(it.waiting(), 1);
+    // It would be due, but the second is still on its way.
+    it.later(20_000);
+    assert_eq!(it.sent(0), "");
+    it.reply(0, &moved("k", 1).replace("MOVED", "ASK"));
+    assert_eq!((it.sent(1).as_str(), it.sent(0).as_str()), ("", "SET k 1, SET k 2"), "both, in turn");
+    it.reply(0, "+OK");
+    it.reply(0, "+OK");
+    it.later(10_000);
+    assert_eq!((it.told(0).as_str(), it.waiting(), it.engine.holdings().troubles), ("+OK +OK", 0, 0));
+}

@@ -158,6 +158,8 @@ struct Trouble {
     waiting: VecDeque<Waiting>,
     /// When that is.
     due: Micros,
+    /// The connections that they came back on, each of which has been marked once since nothing waited.
+    marked: Vec<LineId>,
 }
 
 /// A request that was redirected and could not be sent on.
@@ -634,11 +636,20 @@ impl Engine {
         cluster.waiting += 1;
         cluster.bytes += request.wire.len();
         let before = cluster.troubles.len();
+        let on = pool.table.get(request.number as usize).copied().unwrap_or_default();
+        let next = self.lines.get(on as usize).map_or(0, Line::next_serial);
         // Whoever knows where to is sent there as soon as nothing is on its way.
         let due = if moved && request.hops <= AT_ONCE { now } else { now + pause(request.hops) };
         if let Some(trouble) = cluster.trouble(request.slot) {
             if trouble.waiting.is_empty() {
                 trouble.due = due;
+                trouble.marked.clear();
+            }
+            // What was on its way behind it may come back, too, and has its place behind it. Once: what is asked from now on by
+            // others must not keep it waiting.
+            if !trouble.marked.contains(&on) {
+                trouble.marked.push(on);
+                trouble.marks.push((on, next));
             }
             let place = trouble.waiting.partition_point(|other| other.order <= request.order);
             trouble.waiting.insert(place, request);

@@ -205,8 +205,11 @@ mod tests {
     #[test]
     fn replicas_come_with_their_zones_and_what_the_file_says_of_these_comes_first() {
         let at = |text: &str| text.parse::<Address>().unwrap_or_else(|_| panic!("{text}"));
-        let replica =
-            |address: &str, zone: Option<&str>| Replica { address: at(address), zone: zone.map(str::to_owned) };
+        let replica = |address: &str, zone: Option<&str>| Replica {
+            address: at(address),
+            zone: zone.map(str::to_owned),
+            announced: Vec::new(),
+        };
         let replicas = vec![replica("10.0.0.2:1", Some("b")), replica("10.0.0.3:1", None)];
         let (id, name, address) = ("id".to_owned(), "10.0.0.1:1".to_owned(), at("10.0.0.1:1"));
         let node = Node { id, name, weight: 1, address, announced: Vec::new(), replicas };
