@@ -144,7 +144,7 @@ impl App {
         self.asked[shard] % 2 == 1 || self.asked[shard] != now
     }
 
-    fn draw_op(&mut self) -> Op {
+    fn draw_op(&mut self, is_alone: bool) -> Op {
         let servers = self.keys.len() as u64;
         let shard = self.draw(servers) as usize;
         // One in sixty is about the large values.
@@ -154,12 +154,19 @@ impl App {
             self.draw(REGISTERS as u64 - 1) as usize
         };
         let counter = self.draw(COUNTERS as u64) as usize;
+        // Two keys of one slot of which one has moved are asked for again once both have, which may be after what the app
+        // asked for behind them: so they are asked for alone.
+        let beside = if self.shared.homes.are_slots() && !is_alone { 2 } else { 1 };
         match self.draw(100) {
             0..=29 => Op::Set(shard, register, self.next(shard, register)),
             30..=54 => Op::Get(shard, register),
             55..=74 => Op::Count(shard, counter),
             75..=79 => Op::GetCount(shard, counter),
-            80..=91 => Op::MultiGet((0..self.keys.len()).flat_map(|shard| [(shard, 0), (shard, 1)]).collect()),
+            80..=91 => Op::MultiGet((0..self.keys.len()).flat_map(|shard| [(shard, 0), (shard, beside)]).collect()),
+            97.. if self.shared.homes.are_slots() && is_alone => {
+                let keys = (0..self.keys.len()).flat_map(|shard| [(shard, 0), (shard, 1)]);
+                Op::MultiSet(keys.map(|(shard, register)| (shard, register, self.next(shard, register))).collect())
+            }
             _ => Op::MultiSet((0..self.keys.len()).map(|shard| (shard, 2, self.next(shard, 2))).collect()),
         }
     }
@@ -203,7 +210,7 @@ impl App {
     }
 
     fn one(&mut self, samples: &mut Vec<Sample>) {
-        let op = self.draw_op();
+        let op = self.draw_op(true);
         let start = now();
         let went_well = self.ask(std::slice::from_ref(&op));
         if let (true, Op::Set(shard, register, _) | Op::Get(shard, register) | Op::Count(shard, register)) =
@@ -217,7 +224,7 @@ impl App {
 
     fn pipeline(&mut self) {
         let count = 2 + self.draw(30);
-        let ops: Vec<Op> = (0..count).map(|_| self.draw_op()).collect();
+        let ops: Vec<Op> = (0..count).map(|_| self.draw_op(false)).collect();
         self.ask(&ops);
     }
 
