@@ -7,6 +7,7 @@ mod link;
 mod model;
 mod names;
 mod process;
+mod queue;
 mod stand;
 mod workload;
 
