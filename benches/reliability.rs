@@ -6,6 +6,7 @@
 //! ```
 //!
 //! prints a table after less than three minutes and writes it to `docs/reliability.md`; without `--write` it only prints.
+//! `cluster` does so with what befalls a Redis Cluster, which takes some minutes.
 //! `--only WORD` runs the faults whose name has the word, `--hotring FILE` takes another build. Ends with 1 if hotring was
 //! wrong, lost something, did something twice or let someone hang.
 
@@ -14,6 +15,8 @@
 
 #[path = "../tests/chaos/mod.rs"]
 mod chaos;
+#[path = "reliability/cluster.rs"]
+mod cluster;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -42,8 +45,6 @@ const SLICE: Duration = Duration::from_millis(100);
 const ILL: usize = 1;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reliability.md");
-const BEGIN: &str = "<!-- measured: faults -->\n";
-const END: &str = "<!-- /measured: faults -->";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -337,36 +338,15 @@ fn nutcracker() -> Option<&'static str> {
         .find(|name| Command::new(name).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok())
 }
 
-fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let (mut write, mut measure, mut only) = (false, false, String::new());
-    let mut hotring = env!("CARGO_BIN_EXE_hotring").to_owned();
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            // `cargo test --benches` starts benchmarks without it: there is nothing to measure then.
-            "--bench" => measure = true,
-            "--write" => write = true,
-            "--only" => only = arguments.next().unwrap_or_default(),
-            "--hotring" => hotring = arguments.next().unwrap_or_default(),
-            other => {
-                eprintln!("{other}? There are --write, --only WORD and --hotring FILE");
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    if !measure {
-        return ExitCode::SUCCESS;
-    }
+/// All faults of shards, behind both proxies; the table, and whether hotring's rows are as they should be.
+fn measure_all(hotring: String, only: &str) -> (String, bool) {
     let bench = Bench { hotring, dir: Scratch::new() };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let mut table = format!(
-        "On {cores} cores shared with the load, a {build} build.\n\n\
-         | Fault | Proxy | Requests | Wrong | Lost | Twice | Hangs | p99 of the other shards, before -> with it | Longest there | 99 % again after | What apps saw |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"
+    let mut table = String::from(
+        "| Fault | Proxy | Requests | Wrong | Lost | Twice | Hangs | p99 of the other shards, before -> with it | Longest there | 99 % again after | What apps saw |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n",
     );
     let mut clean = true;
-    for (name, what) in FAULTS.into_iter().chain([RESTART]).filter(|(name, _)| name.contains(&only)) {
+    for (name, what) in FAULTS.into_iter().chain([RESTART]).filter(|(name, _)| name.contains(only)) {
         for (ours, proxy) in [(true, "hotring"), (false, "nutcracker")] {
             if ours || nutcracker().is_some() {
                 let row = bench.run(ours, what);
@@ -381,11 +361,41 @@ fn main() -> ExitCode {
             }
         }
     }
+    (table, clean)
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (mut write, mut measure, mut is_cluster, mut only) = (false, false, false, String::new());
+    let mut hotring = env!("CARGO_BIN_EXE_hotring").to_owned();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // `cargo test --benches` starts benchmarks without it: there is nothing to measure then.
+            "--bench" => measure = true,
+            "--write" => write = true,
+            "cluster" => is_cluster = true,
+            "--only" => only = arguments.next().unwrap_or_default(),
+            "--hotring" => hotring = arguments.next().unwrap_or_default(),
+            other => {
+                eprintln!("{other}? There are cluster, --write, --only WORD and --hotring FILE");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if !measure {
+        return ExitCode::SUCCESS;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let (table, clean) = if is_cluster { cluster::measure(&hotring, &only) } else { measure_all(hotring, &only) };
+    let table = format!("On {cores} cores shared with the load, a {build} build.\n\n{table}");
     if write {
         let page = std::fs::read_to_string(PAGE).unwrap();
-        let (head, rest) = page.split_once(BEGIN).expect("the page has a place for it");
-        let (_, tail) = rest.split_once(END).expect("that ends");
-        std::fs::write(PAGE, format!("{head}{BEGIN}\n{table}\n{END}{tail}")).unwrap();
+        let name = if is_cluster { "cluster" } else { "faults" };
+        let (begin, end) = (format!("<!-- measured: {name} -->\n"), format!("<!-- /measured: {name} -->"));
+        let (head, rest) = page.split_once(&begin).expect("the page has a place for it");
+        let (_, tail) = rest.split_once(&end).expect("that ends");
+        std::fs::write(PAGE, format!("{head}{begin}\n{table}\n{end}{tail}")).unwrap();
     }
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

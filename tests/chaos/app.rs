@@ -27,14 +27,14 @@ const MOVED: [&str; 3] = [
 
 /// An app's keys on one shard.
 #[derive(Default)]
-struct Keys {
-    registers: Vec<(String, Register)>,
-    counters: Vec<(String, Counter)>,
+pub(super) struct Keys {
+    pub(super) registers: Vec<(String, Register)>,
+    pub(super) counters: Vec<(String, Counter)>,
     /// Two counters that only ever change together.
-    pair: Vec<(String, Counter)>,
-    queue: (String, Queue),
+    pub(super) pair: Vec<(String, Counter)>,
+    pub(super) queue: (String, Queue),
     /// Elements may be moved to it late.
-    moves_late: bool,
+    pub(super) moves_late: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -48,18 +48,18 @@ enum Op {
 }
 
 pub(crate) struct App {
-    shared: Arc<Shared>,
-    chance: u64,
-    keys: Vec<Keys>,
-    link: Option<Link>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) chance: u64,
+    pub(super) keys: Vec<Keys>,
+    pub(super) link: Option<Link>,
     /// The connection that blocks.
-    popper: Option<Link>,
+    pub(super) popper: Option<Link>,
     /// At the end: reads back, and tells nobody of errors.
-    ending: bool,
+    pub(super) ending: bool,
     /// Got an error just now.
-    refused: bool,
+    pub(super) refused: bool,
     /// The spells of doubt as the last request was sent.
-    asked: Vec<u64>,
+    pub(super) asked: Vec<u64>,
 }
 
 impl App {
@@ -114,7 +114,7 @@ impl App {
         samples
     }
 
-    fn draw(&mut self, below: u64) -> u64 {
+    pub(super) fn draw(&mut self, below: u64) -> u64 {
         self.chance = self.chance.wrapping_add(1);
         splitmix(self.chance) % below
     }
@@ -129,22 +129,22 @@ impl App {
         self.link.is_some()
     }
 
-    fn generation(&self, shard: usize) -> u64 {
+    pub(super) fn generation(&self, shard: usize) -> u64 {
         self.shared.generations[shard].load(Ordering::Acquire)
     }
 
     /// The spells of doubt of all shards.
-    fn doubts(&self) -> Vec<u64> {
+    pub(super) fn doubts(&self) -> Vec<u64> {
         self.shared.doubts.iter().map(|doubt| doubt.load(Ordering::Acquire)).collect()
     }
 
     /// Whether what is told now is about a shard that was in doubt meanwhile.
-    fn is_in_doubt(&self, shard: usize) -> bool {
+    pub(super) fn is_in_doubt(&self, shard: usize) -> bool {
         let now = self.shared.doubts[shard].load(Ordering::Acquire);
         self.asked[shard] % 2 == 1 || self.asked[shard] != now
     }
 
-    fn draw_op(&mut self) -> Op {
+    fn draw_op(&mut self, is_alone: bool) -> Op {
         let servers = self.keys.len() as u64;
         let shard = self.draw(servers) as usize;
         // One in sixty is about the large values.
@@ -154,12 +154,19 @@ impl App {
             self.draw(REGISTERS as u64 - 1) as usize
         };
         let counter = self.draw(COUNTERS as u64) as usize;
+        // Two keys of one slot of which one has moved are asked for again once both have, which may be after what the app
+        // asked for behind them: so they are asked for alone.
+        let beside = if self.shared.homes.are_slots() && !is_alone { 2 } else { 1 };
         match self.draw(100) {
             0..=29 => Op::Set(shard, register, self.next(shard, register)),
             30..=54 => Op::Get(shard, register),
             55..=74 => Op::Count(shard, counter),
             75..=79 => Op::GetCount(shard, counter),
-            80..=91 => Op::MultiGet((0..self.keys.len()).flat_map(|shard| [(shard, 0), (shard, 1)]).collect()),
+            80..=91 => Op::MultiGet((0..self.keys.len()).flat_map(|shard| [(shard, 0), (shard, beside)]).collect()),
+            97.. if self.shared.homes.are_slots() && is_alone => {
+                let keys = (0..self.keys.len()).flat_map(|shard| [(shard, 0), (shard, 1)]);
+                Op::MultiSet(keys.map(|(shard, register)| (shard, register, self.next(shard, register))).collect())
+            }
             _ => Op::MultiSet((0..self.keys.len()).map(|shard| (shard, 2, self.next(shard, 2))).collect()),
         }
     }
@@ -203,7 +210,7 @@ impl App {
     }
 
     fn one(&mut self, samples: &mut Vec<Sample>) {
-        let op = self.draw_op();
+        let op = self.draw_op(true);
         let start = now();
         let went_well = self.ask(std::slice::from_ref(&op));
         if let (true, Op::Set(shard, register, _) | Op::Get(shard, register) | Op::Count(shard, register)) =
@@ -217,7 +224,7 @@ impl App {
 
     fn pipeline(&mut self) {
         let count = 2 + self.draw(30);
-        let ops: Vec<Op> = (0..count).map(|_| self.draw_op()).collect();
+        let ops: Vec<Op> = (0..count).map(|_| self.draw_op(false)).collect();
         self.ask(&ops);
     }
 
@@ -245,7 +252,7 @@ impl App {
     }
 
     /// What became of a request that has not done what it should.
-    fn fate(&mut self, asked: &str, shard: Option<usize>, reply: &Result<Reply, Gone>) -> Fate {
+    pub(super) fn fate(&mut self, asked: &str, shard: Option<usize>, reply: &Result<Reply, Gone>) -> Fate {
         self.refused = true;
         match reply {
             Err(gone) => {
@@ -450,77 +457,6 @@ impl App {
         false
     }
 
-    /// One connection blocks until another gives it an element.
-    fn hand_over(&mut self) {
-        if self.popper.is_none() {
-            let address = self.shared.address.lock().unwrap().clone();
-            self.popper = Link::to(&address).ok();
-        }
-        let (Some(mut link), Some(mut popper)) = (self.link.take(), self.popper.take()) else { return };
-        let shard = self.draw(self.keys.len() as u64) as usize;
-        let asked = self.generation(shard);
-        self.asked = self.doubts();
-        // In a cluster half of them go to another list of the same slot first.
-        let moves = self.shared.homes.are_slots() && self.draw(2) == 0;
-        let (name, queue) = &mut self.keys[shard].queue;
-        queue.last += 1;
-        let (name, number) = (name.clone(), queue.last);
-        let list = if moves { inbox(&name) } else { name.clone() };
-        let blocks = popper.send(&wire(&["BLPOP", &name, "1"]));
-        let mut pushed = link.send(&wire(&["LPUSH", &list, &number.to_string()])).and_then(|()| link.reply());
-        let fate = match &pushed {
-            Ok(Reply::Number(_)) => {
-                self.shared.done(shard);
-                // Redis may undo it.
-                if self.is_in_doubt(shard) { Fate::MayHaveRun } else { Fate::Done }
-            }
-            other => self.fate("LPUSH", Some(shard), other),
-        };
-        if moves && matches!(pushed, Ok(Reply::Number(_))) {
-            let request = wire(&["LMOVE", &list, &name, "RIGHT", "LEFT"]);
-            pushed = link.send(&request).and_then(|()| link.reply());
-            match &pushed {
-                Ok(Reply::Text(_)) => self.shared.done(shard),
-                Ok(Reply::Nothing) if self.keys[shard].moves_late || self.is_in_doubt(shard) => {}
-                Ok(Reply::Nothing) => {
-                    self.shared.tell(Fault::Lost, format!("LMOVE {list}: nothing, {number} was pushed"))
-                }
-                other => {
-                    let fate = self.fate("LMOVE", Some(shard), other);
-                    self.keys[shard].moves_late |= fate == Fate::MayHaveRun;
-                }
-            }
-        }
-        if pushed.is_ok() {
-            self.link = Some(link);
-        }
-        self.keys[shard].queue.1.pushed(number, fate, asked);
-        let popped = blocks.and_then(|()| popper.reply());
-        match &popped {
-            Ok(Reply::Nothing) => {}
-            Ok(Reply::Many(pair)) if matches!(&pair[..], [Reply::Text(list), Reply::Text(_)] if *list == name.as_bytes()) =>
-            {
-                let Reply::Text(element) = &pair[1] else { return };
-                self.took(shard, element);
-            }
-            other => {
-                let fate = self.fate("BLPOP", Some(shard), other);
-                self.keys[shard].queue.1.missed(fate);
-            }
-        }
-        if popped.is_ok() {
-            self.popper = Some(popper);
-        }
-    }
-
-    fn took(&mut self, shard: usize, element: &[u8]) {
-        let is_in_doubt = self.is_in_doubt(shard);
-        let (name, queue) = &mut self.keys[shard].queue;
-        let number = String::from_utf8_lossy(element).parse().unwrap_or(0);
-        let fault = if is_in_doubt { queue.popped_in_doubt(number) } else { queue.popped(number) };
-        self.shared.told(fault, || format!("pop of {name}: {number} with {queue:?}"));
-    }
-
     /// All that is known is there: asked for until it is told.
     fn read_back(&mut self) {
         let mut rest = Vec::new();
@@ -539,32 +475,6 @@ impl App {
         }
     }
 
-    fn drain(&mut self, shard: usize) -> bool {
-        let Some(mut link) = self.link.take() else { return false };
-        self.asked = self.doubts();
-        let name = &self.keys[shard].queue.0;
-        let moves = self.shared.homes.are_slots();
-        for list in [moves.then(|| inbox(name)), Some(name.clone())].into_iter().flatten() {
-            let request = wire(&["LPOP", &list]);
-            loop {
-                match link.send(&request).and_then(|()| link.reply()) {
-                    Ok(Reply::Text(element)) => self.took(shard, &element),
-                    Ok(Reply::Nothing) => break,
-                    other => {
-                        let fate = self.fate("LPOP", Some(shard), &other);
-                        self.keys[shard].queue.1.missed(fate);
-                        return false;
-                    }
-                }
-            }
-        }
-        self.link = Some(link);
-        let generation = self.generation(shard);
-        let fault = self.keys[shard].queue.1.is_empty(generation);
-        self.shared.told(fault, || format!("{:?}", self.keys[shard].queue));
-        true
-    }
-
     fn insist(&mut self, what: &str, mut is_done: impl FnMut(&mut Self) -> bool) {
         let start = now();
         while !((self.link.is_some() || self.connect()) && is_done(self)) {
@@ -575,11 +485,6 @@ impl App {
             self.shared.wait(PATIENCE);
         }
     }
-}
-
-/// Where elements of a list come from, in its slot.
-fn inbox(list: &str) -> String {
-    format!("{list}:in")
 }
 
 /// A value that tells whose it is and which, and whether all of it is there.

@@ -4,12 +4,56 @@ use super::process::Process;
 use super::workload::{Homes, Plan, Workload};
 use crate::support::{Client, Cluster, Scratch, eventually, now};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// So long after Redis' own failover apps may still be told errors.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
-/// What a pool over a cluster says beside the usual: hotring gives up before Redis has failed over.
-const KEYS: [&str; 4] = ["^log: {level: off}", "^workers: 2", "timeout: 2s", "connect_timeout: 2s"];
+const GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the machine goes on.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the machine let nobody have a turn, which is nobody's fault here.
+pub(crate) struct Stalls {
+    /// The longest time, and all of them together, in milliseconds.
+    longest: Arc<AtomicU64>,
+    all: Arc<AtomicU64>,
+    quit: mpsc::Sender<()>,
+}
+
+impl Stalls {
+    fn watch() -> Self {
+        let (quit, quits) = mpsc::channel();
+        let own = Self { longest: Arc::default(), all: Arc::default(), quit };
+        let (longest, all) = (Arc::clone(&own.longest), Arc::clone(&own.all));
+        std::thread::spawn(move || {
+            loop {
+                let start = now();
+                if quits.recv_timeout(LOOK) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return;
+                }
+                let late = start.elapsed().saturating_sub(LOOK).as_millis() as u64;
+                longest.fetch_max(late, Ordering::AcqRel);
+                all.fetch_add(late, Ordering::AcqRel);
+            }
+        });
+        own
+    }
+
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_millis(self.longest.load(Ordering::Acquire))
+    }
+
+    fn all(&self) -> Duration {
+        Duration::from_millis(self.all.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Stalls {
+    fn drop(&mut self) {
+        let _ = self.quit.send(());
+    }
+}
 
 /// Three primaries, each with a replica: the i-th of the latter follows the i-th of the former.
 pub(crate) struct ClusterStand {
@@ -17,23 +61,26 @@ pub(crate) struct ClusterStand {
     pub(crate) hotring: Process,
     pub(crate) cluster: Cluster,
     pub(crate) slots: Vec<Range<u16>>,
+    pub(crate) stalls: Stalls,
     _dir: Scratch,
 }
 
 impl ClusterStand {
     /// Keys are in the first `slots` slots of each primary; so many more that nobody asks for are there as well.
     pub(crate) fn new(slots: u16, cold: usize, plan: Plan) -> Self {
-        Self::of(env!("CARGO_BIN_EXE_hotring"), slots, cold, plan)
+        Self::of(env!("CARGO_BIN_EXE_hotring"), slots, cold, "timeout: 1m", plan)
     }
 
-    /// The same behind another build.
-    pub(crate) fn of(binary: &str, slots: u16, cold: usize, plan: Plan) -> Self {
+    /// The same behind another build, and with another key of the pool.
+    pub(crate) fn of(binary: &str, slots: u16, cold: usize, key: &str, plan: Plan) -> Self {
         let cluster = Cluster::start_with(3, 3, &["--cluster-require-full-coverage", "no"]);
         let first = |primary: u16| (16384 * u32::from(primary) / 3) as u16;
         let slots: Vec<Range<u16>> = (0..3).map(|primary| first(primary)..first(primary) + slots).collect();
         let dir = Scratch::new();
         // Those that the file names are the ones that will be lost.
-        let yaml = cluster.yaml(&[1, 5], &KEYS).replace("admin: off", "admin: 127.0.0.1:0");
+        let yaml = cluster
+            .yaml(&[1, 5], &["^log: {level: off}", "^workers: 2", key])
+            .replace("admin: off", "admin: 127.0.0.1:0");
         let hotring = Process::of(binary, &dir.write("proxy.yaml", &yaml));
         let mut app = hotring.app();
         for number in 0..cold {
@@ -41,7 +88,7 @@ impl ClusterStand {
         }
         let work = Workload::at(hotring.address(), Homes::Slots(slots.clone()), plan);
         work.goes_on(&[0, 1, 2], 50);
-        Self { work, hotring, cluster, slots, _dir: dir }
+        Self { work, hotring, cluster, slots, stalls: Stalls::watch(), _dir: dir }
     }
 
     /// What was acknowledged up to now is at the replica of a shard; what is from now on, Redis may undo.
@@ -73,14 +120,15 @@ impl ClusterStand {
         now()
     }
 
-    /// The time in which errors are forgiven is over; says when the last was told, seen from the failover's end.
-    pub(crate) fn end_doubt(&self, shard: usize, over: Instant) -> Duration {
-        while over.elapsed() < GRACE {
-            self.work.shared.wait(GRACE.saturating_sub(over.elapsed()));
+    /// The time in which errors are forgiven is over, which a machine that stands still itself makes longer.
+    pub(crate) fn end_doubt(&self, shard: usize, over: Instant) {
+        let stalls = self.stalls.all();
+        loop {
+            let grace = GRACE + self.stalls.all().saturating_sub(stalls);
+            let Some(left) = grace.checked_sub(over.elapsed()) else { break };
+            self.work.shared.wait(left);
         }
         self.work.turn(shard);
-        let over = over.duration_since(self.work.shared.began);
-        self.work.counts().last_error.saturating_sub(over)
     }
 
     /// Takes a node away that has no slots any more, as `redis-cli --cluster del-node` does, and ends it.

@@ -7,10 +7,11 @@ mod link;
 mod model;
 mod names;
 mod process;
+mod queue;
 mod stand;
 mod workload;
 
-pub(crate) use cluster::{ClusterStand, GRACE, Mover};
+pub(crate) use cluster::{ClusterStand, Mover};
 pub(crate) use link::{Gone, Link, Reply};
 pub(crate) use model::Fault;
 pub(crate) use process::Process;
