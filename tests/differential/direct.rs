@@ -92,10 +92,8 @@ impl Direct {
             "mset" => return Some(self.at(0, &vec![args[0].clone()])),
             _ => return None,
         };
-        let replies: Vec<Vec<u8>> = args[1..]
-            .chunks(each)
-            .map(|part| self.redirected(&[&args[..1], part].concat()).1)
-            .collect();
+        let replies: Vec<Vec<u8>> =
+            args[1..].chunks(each).map(|part| self.redirected(&[&args[..1], part].concat()).1).collect();
         Some(match name {
             "mget" => merged(&replies),
             "mset" => replies[0].clone(),

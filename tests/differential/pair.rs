@@ -421,4 +421,3 @@ fn assert_coverage<O: Other>(pair: &mut Pair<O>) {
     }
     assert!(missing.is_empty(), "never carried out: {missing:?}");
 }
-
