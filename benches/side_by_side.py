@@ -669,15 +669,15 @@ def header(options):
 BEGIN, END = "<!-- side-by-side -->", "<!-- /side-by-side -->"
 
 
-def into_readme(lines):
-    """Puts the figures between the markers of README.md."""
-    path = os.path.join(ROOT, "README.md")
+def into_page(name, lines):
+    """Puts the figures between the markers of a page."""
+    path = os.path.join(ROOT, name)
     with open(path) as file:
         text = file.read()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise Failed(f"README.md has no {BEGIN} ... {END}")
+        raise Failed(f"{name} has no {BEGIN} ... {END}")
     with open(path, "w") as file:
         file.write(before + begin + "\n" + "\n".join(lines).strip() + "\n" + end + after)
 
@@ -736,7 +736,8 @@ def arguments():
                              f"{','.join(w.name for w in CLUSTER_WORKLOADS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="about so long is one run")
-    parser.add_argument("--readme", action="store_true", help="put the figures into README.md, unless something failed")
+    parser.add_argument("--readme", action="store_true", help="put the figures into README.md, those of --cluster into "
+                        "docs/cluster.md, unless something failed")
     parser.add_argument("--keep", action="store_true", help="keep the directory with configurations and outputs")
     options = parser.parse_args()
     known = {workload.name: workload for workload in (CLUSTER_WORKLOADS if options.cluster else WORKLOADS)}
@@ -747,8 +748,6 @@ def arguments():
         parser.error(f"no such workload: {', '.join(wrong)}")
     chosen = [known[name] for name in names]
     options.workloads, options.cluster_workloads = ([], chosen) if options.cluster else (chosen, [])
-    if options.cluster and options.readme:
-        parser.error("--readme is not for --cluster")
     if options.syscalls and not options.workloads:
         parser.error("--syscalls needs a workload")
     if (options.pin or options.both) and len(CPUS) < 2:
@@ -780,8 +779,9 @@ def main():
     if failures:
         sys.exit(f"{len(failures)} failed, the first: {failures[0]}")
     if options.readme:
-        into_readme(lines)
-        say("README.md has the figures")
+        page = "docs/cluster.md" if options.cluster else "README.md"
+        into_page(page, lines)
+        say(f"{page} has the figures")
 
 
 if __name__ == "__main__":
