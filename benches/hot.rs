@@ -6,7 +6,7 @@
 //!
 //! prints a table for each experiment that is named, or for all: e1 (what a read costs), e2a (the balance of shards under Zipf),
 //! e2b (few keys that are written, too, every value checked), e2c (e2a from memory only), e2d (a key that becomes hot at once), e2e
-//! (a large one), e4 (how old an answer is, and with faults), e7 (what tracking costs a shard). `--quick` takes fewer processes and
+//! (a large one), e2f (the balance of a cluster's nodes), e4 (how old an answer is, and with faults), e7 (what tracking costs a shard). `--quick` takes fewer processes and
 //! less time, `--seconds N` and `--rate N` (requests a second) another measure, `--only WORD` those faults of e4 and those
 //! proxies of the others whose name has the word, `--hotring FILE` another build. `--write` writes the tables to `docs/hot-keys-results.md`, and of e2a
 //! the picture `docs/hot-keys.svg`.
@@ -26,6 +26,8 @@ mod flash;
 mod histories;
 #[path = "hot/load.rs"]
 mod load;
+#[path = "hot/nodes.rs"]
+mod nodes;
 #[path = "support/page.rs"]
 mod page;
 #[path = "hot/picture.rs"]
@@ -50,13 +52,14 @@ use std::time::Duration;
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/hot-keys-results.md");
 const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/hot-keys.svg");
 
-const EXPERIMENTS: [(&str, &str); 8] = [
+const EXPERIMENTS: [(&str, &str); 9] = [
     ("e1", "What a read costs"),
     ("e2a", "The balance of shards"),
     ("e2b", "Few keys, written too, every value checked"),
     ("e2c", "The balance of shards, from memory"),
     ("e2d", "A key that becomes hot at once"),
     ("e2e", "A large key"),
+    ("e2f", "The balance of a cluster's nodes"),
     ("e4", "How old an answer is"),
     ("e7", "What tracking costs a shard"),
 ];
@@ -92,6 +95,7 @@ fn measure(name: &str, options: &Options, write: bool) -> String {
         "e2c" => balance::run(options, &[all[0], all[2]]).0,
         "e2d" => flash::run(options),
         "e2e" => bytes::run(options),
+        "e2f" => nodes::run(options),
         "e4" => stale::run(options),
         _ => tracking::run(options),
     }
@@ -118,7 +122,7 @@ fn main() -> ExitCode {
             name if EXPERIMENTS.iter().any(|(one, _)| *one == name) => names.push(name.to_owned()),
             other => {
                 eprintln!(
-                    "{other}? There are e1, e2a to e2e, e4, e7, --quick, --write, --seconds N, --rate N, --only WORD, --hotring FILE"
+                    "{other}? There are e1, e2a to e2f, e4, e7, --quick, --write, --seconds N, --rate N, --only WORD, --hotring FILE"
                 );
                 return ExitCode::FAILURE;
             }

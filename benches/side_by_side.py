@@ -7,6 +7,11 @@ what else happens on the machine meets all of them. A ratio is taken within a ro
 
     cargo build --release && benches/side_by_side.py --pin
 
+    cargo build --release && benches/side_by_side.py --cluster
+
+measures hotring over a cluster of three primaries beside hotring over three ordinary servers, and beside redis-benchmark as a
+client that knows of clusters and asks the nodes itself.
+
 CPU is exact: the time that the kernel had the threads of a process on a CPU (/proc/PID/task/*/schedstat), divided by the
 requests. "Total" is the proxy and all redis-servers, which is what the work costs; the load's own CPU is not in it. Without
 a proxy there is one redis-server, since redis-benchmark does not shard.
@@ -50,6 +55,29 @@ WORKLOADS = [
     Workload("get64-c8", 8, 1, GET),
     Workload("get64-c1", 1, 1, GET),
 ]
+
+# What a ring and a cluster are compared by. A direct client can ask for keys of one slot only.
+TAGGED = ("MGET",) + ("{same}:__rand_int__",) * 10
+CLUSTER_WORKLOADS = [
+    Workload("get64-c50", 50, 1, GET),
+    Workload("set64-c50", 50, 1, ("SET", "key:__rand_int__", BODY)),
+    Workload("get64-c50-p16", 50, 16, GET),
+    Workload("set64-c50-p16", 50, 16, ("SET", "key:__rand_int__", BODY)),
+    Workload("mget10-tag-c50", 50, 1, TAGGED),
+    Workload("mget10-c50", 50, 1, ("MGET",) + ("key:__rand_int__",) * 10),
+]
+RING, NODES, AWARE = "hotring, static ring", "hotring, cluster", "no proxy, cluster client"
+
+POOL = """\
+admin: off
+pools:
+  bench:
+    listen: 127.0.0.1:{port}
+    preconnect: true
+    backlog: 1024
+{more}
+    servers: [{servers}]
+"""
 
 CONFIG = """\
 bench:
@@ -235,24 +263,65 @@ class Bench:
             process.wait_for(place)
         return process, place
 
-    def fill(self, place):
+    def start_cluster(self):
+        """Three more redis-servers that are a cluster; gives them and their ports."""
+        nodes, ports = [], []
+        for number in range(3):
+            port, bus = free_port(), free_port()
+            command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly",
+                       "no", "--maxclients", "20000", "--tcp-backlog", "1024", "--dir", self.directory, "--cluster-enabled",
+                       "yes", "--cluster-port", str(bus), "--cluster-config-file", f"nodes-{number + 1}.conf"]
+            node = self.start(f"node-{number + 1}", command, self.other_cpus)
+            node.wait_for(port)
+            client = Client(port)
+            client.ask("CLUSTER", "ADDSLOTSRANGE", 16384 * number // 3, 16384 * (number + 1) // 3 - 1)
+            client.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if nodes:
+                client.ask("CLUSTER", "MEET", "127.0.0.1", ports[0], first)
+            else:
+                first = bus
+            client.close()
+            nodes.append(node)
+            ports.append(port)
+        end = time.monotonic() + 30
+        for port in ports:
+            client = Client(port)
+            while not all(told in client.ask("CLUSTER", "INFO") for told in ("cluster_state:ok", "cluster_known_nodes:3")):
+                if time.monotonic() > end:
+                    raise Failed("the cluster does not come up")
+                time.sleep(0.05)
+            client.close()
+        return nodes, ports
+
+    def hotring(self, name, ports, *more):
+        """hotring before these servers, with further lines of the pool; gives its process and its port."""
+        port = free_port()
+        config = os.path.join(self.directory, name.replace(" ", "-") + ".yaml")
+        with open(config, "w") as file:
+            servers = ", ".join(f'"127.0.0.1:{one}"' for one in ports)
+            file.write(POOL.format(port=port, servers=servers, more="\n".join(f"    {line}" for line in more)))
+        process = self.start(name, [self.options.hotring, "-c", config], self.proxy_cpus)
+        process.wait_for(port)
+        return process, port
+
+    def fill(self, place, prefix="key:"):
         """Writes every key through `place` and reads one in a hundred back: who loses keys is not measured."""
         client = Client(place)
         for first in range(0, KEYS, 500):
             for number in range(first, first + 500):
-                client.send("SET", f"key:{number:012d}", BODY)
+                client.send("SET", f"{prefix}{number:012d}", BODY)
             for _ in range(500):
                 client.reply()
         for number in range(0, KEYS, 100):
-            if client.ask("GET", f"key:{number:012d}") != BODY:
+            if client.ask("GET", f"{prefix}{number:012d}") != BODY:
                 raise Failed("a key that was written cannot be read")
         client.close()
 
-    def load(self, workload, place, requests):
+    def load(self, workload, place, requests, more=()):
         """Runs redis-benchmark; gives requests a second and the latencies in ms."""
         where = ["-h", "127.0.0.1", "-p", str(place)] if isinstance(place, int) else ["-s", place]
         command = [program("redis-benchmark"), *where, "-c", str(workload.clients), "-P", str(workload.pipeline), "-n",
-                   str(requests), "-r", str(KEYS), "-e", "--csv", *workload.command]
+                   str(requests), "-r", str(KEYS), "-e", "--csv", *more, *workload.command]
         pin = (lambda: os.sched_setaffinity(0, self.other_cpus)) if self.other_cpus else None
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, preexec_fn=pin)
         out = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
@@ -278,15 +347,17 @@ class Bench:
 Sample = collections.namedtuple("Sample", "rps proxy total p50 p99")
 
 
-def sample(bench, workload, process, place, rate, seconds):
-    """One run of about `seconds`, CPU in microseconds a request. `rate` is what the last one reached."""
+def sample(bench, workload, process, place, rate, seconds, behind=None, more=()):
+    """One run of about `seconds`, CPU in microseconds a request. `rate` is what the last one reached; `behind` are the servers,
+    if not all that the bench began with, `more` are words for redis-benchmark."""
+    behind = bench.redis if behind is None else behind
     requests = max(2000, workload.clients * workload.pipeline * 4, int(rate * seconds))
-    proxy, servers = process.cpu() if process else 0.0, sum(server.cpu() for server in bench.redis)
-    rps, p50, p99 = bench.load(workload, place, requests)
+    proxy, servers = process.cpu() if process else 0.0, sum(server.cpu() for server in behind)
+    rps, p50, p99 = bench.load(workload, place, requests, more)
     if process and process.child.poll() is not None:
         raise Failed(f"{process.name} ended")
     proxy = (process.cpu() if process else 0.0) - proxy
-    servers = sum(server.cpu() for server in bench.redis) - servers
+    servers = sum(server.cpu() for server in behind) - servers
     return Sample(rps, proxy / requests * 1e6, (proxy + servers) / requests * 1e6, p50, p99)
 
 
@@ -378,6 +449,68 @@ def details(found, names, base):
                 shown(ratio(by[name], by[base], "total")), shown(median(by[name], "p50")), shown(median(by[name], "p99")),
             ))
     return lines
+
+
+# ------------------------------------------------------------------ over a cluster
+
+
+def aware(workload):
+    """A workload for redis-benchmark as a client of a cluster: of each request it chooses the slot, by what it puts for {tag}."""
+    words = [word.replace("key:__rand_int__", "key:{tag}").replace("{same}", "{tag}") for word in workload.command]
+    return None if words.count("key:{tag}") > 1 else workload._replace(command=words)
+
+
+def over_cluster(bench, options):
+    """The table of a ring, a cluster, and a cluster without a proxy; what failed."""
+    nodes, ports = bench.start_cluster()
+    ring = bench.hotring("ring", bench.ports, 'hash_tag: "{}"')
+    cluster = bench.hotring("cluster", ports, "topology: cluster")
+    targets = {RING: (*ring, bench.redis), NODES: (*cluster, nodes), AWARE: (None, ports[0], nodes)}
+    for name in (RING, NODES):
+        for prefix in ("key:", "{same}:"):
+            bench.fill(targets[name][1], prefix)
+    # So that a direct client finds its keys, too.
+    bench.load(aware(CLUSTER_WORKLOADS[1]), ports[0], 200_000, ["--cluster"])
+    found, failures = {}, []
+    for workload in options.cluster_workloads:
+        taken = found[workload.name] = {name: [] for name in targets}
+        rates = {}
+        for round_ in range(options.rounds):
+            # Whoever is first in each round would have what the others have not.
+            order = list(targets) if round_ % 2 == 0 else list(reversed(targets))
+            for name in order:
+                process, place, behind = targets[name]
+                load, more = (workload, ()) if process else (aware(workload), ["--cluster"])
+                one = None
+                try:
+                    if load and name not in rates:
+                        rates[name] = sample(bench, load, process, place, 5000, 0.2, behind, more).rps
+                    if load:
+                        one = sample(bench, load, process, place, rates[name], options.seconds, behind, more)
+                        say(f"{workload.name:14} round {round_ + 1}  {name:24} {one.rps:9.0f}/s  proxy {one.proxy:6.2f} us  "
+                            f"total {one.total:6.2f} us  p99 {one.p99:.2f} ms")
+                except (Failed, OSError, subprocess.SubprocessError) as why:
+                    failures.append(f"{workload.name}, {name}: {why}")
+                    say("FAILED " + failures[-1])
+                taken[name].append(one)
+    lines = [
+        row("Workload", "static ring: req/s", "cluster: req/s", "x ring", "ring: proxy CPU us/req", "cluster: proxy CPU us/req",
+            "x ring", "total CPU us/req", "x ring", "x direct", "p99 ms", "ring's", "direct: req/s"),
+        row("---", *["---:"] * 12),
+    ]
+    for workload, by in found.items():
+        static, ours, direct = by[RING], by[NODES], by[AWARE]
+        lines.append(row(
+            workload, shown(median(static, "rps"), "{:.0f}"), shown(median(ours, "rps"), "{:.0f}"),
+            shown(ratio(ours, static, "rps")), shown(median(static, "proxy")), shown(median(ours, "proxy")),
+            shown(ratio(ours, static, "proxy")), shown(median(ours, "total")), shown(ratio(ours, static, "total")),
+            shown(ratio(ours, direct, "total")), shown(median(ours, "p99")), shown(median(static, "p99")),
+            shown(median(direct, "rps"), "{:.0f}"),
+        ))
+    for process, _, _ in targets.values():
+        if process:
+            process.stop()
+    return lines, failures
 
 
 # ------------------------------------------------------------------ system calls, idle clients, start
@@ -536,15 +669,15 @@ def header(options):
 BEGIN, END = "<!-- side-by-side -->", "<!-- /side-by-side -->"
 
 
-def into_readme(lines):
-    """Puts the figures between the markers of README.md."""
-    path = os.path.join(ROOT, "README.md")
+def into_page(name, lines):
+    """Puts the figures between the markers of a page."""
+    path = os.path.join(ROOT, name)
     with open(path) as file:
         text = file.read()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise Failed(f"README.md has no {BEGIN} ... {END}")
+        raise Failed(f"{name} has no {BEGIN} ... {END}")
     with open(path, "w") as file:
         file.write(before + begin + "\n" + "\n".join(lines).strip() + "\n" + end + after)
 
@@ -558,7 +691,10 @@ def one_mode(options, pinned, last):
     bench = Bench(options, directory, pinned)
     try:
         bench.start_servers()
-        if options.workloads and options.rounds:
+        if options.cluster:
+            told, failures = over_cluster(bench, options)
+            lines += told + [""]
+        elif options.workloads and options.rounds:
             found, names, failures = measure(bench, options)
             lines += summary(found) + [""]
             if options.all or len(names) > 3 or PEER not in names:
@@ -589,24 +725,29 @@ def arguments():
                         help="one more target, such as another build: --also 'old=./old-hotring -c {config}'")
     parser.add_argument("--pin", action="store_true", help="the proxy alone on the first CPU, the rest on the others")
     parser.add_argument("--both", action="store_true", help="pinned, then not")
+    parser.add_argument("--cluster", action="store_true", help="a cluster beside a static ring, and nothing else")
     parser.add_argument("--unix", action="store_true", help="also with clients on a Unix socket")
     parser.add_argument("--syscalls", action="store_true", help="count system calls a request (perf, as root)")
     parser.add_argument("--idle", type=int, default=0, metavar="N", help="memory for each of N idle clients")
     parser.add_argument("--start", action="store_true", help="time to start, memory at rest, size")
     parser.add_argument("--all", action="store_true", help="a second table with every target and the spread")
-    parser.add_argument("--workloads", default=",".join(w.name for w in WORKLOADS), metavar="NAMES",
-                        help="some of %(default)s, or none")
+    parser.add_argument("--workloads", metavar="NAMES",
+                        help=f"some of {','.join(w.name for w in WORKLOADS)}, or none; with --cluster of "
+                             f"{','.join(w.name for w in CLUSTER_WORKLOADS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="about so long is one run")
-    parser.add_argument("--readme", action="store_true", help="put the figures into README.md, unless something failed")
+    parser.add_argument("--readme", action="store_true", help="put the figures into README.md, those of --cluster into "
+                        "docs/cluster.md, unless something failed")
     parser.add_argument("--keep", action="store_true", help="keep the directory with configurations and outputs")
     options = parser.parse_args()
-    known = {workload.name: workload for workload in WORKLOADS}
-    names = [name for name in options.workloads.split(",") if name and name != "none"]
+    known = {workload.name: workload for workload in (CLUSTER_WORKLOADS if options.cluster else WORKLOADS)}
+    names = list(known) if options.workloads is None else options.workloads.split(",")
+    names = [name for name in names if name and name != "none"]
     wrong = [name for name in names if name not in known]
     if wrong:
         parser.error(f"no such workload: {', '.join(wrong)}")
-    options.workloads = [known[name] for name in names]
+    chosen = [known[name] for name in names]
+    options.workloads, options.cluster_workloads = ([], chosen) if options.cluster else (chosen, [])
     if options.syscalls and not options.workloads:
         parser.error("--syscalls needs a workload")
     if (options.pin or options.both) and len(CPUS) < 2:
@@ -622,7 +763,7 @@ def main():
         sys.exit(f"not installed: {', '.join(missing)} (Debian: apt-get install redis-server redis-tools)")
     if not os.access(options.hotring, os.X_OK):
         sys.exit(f"{os.path.relpath(options.hotring)}: not there; cargo build --release makes it")
-    if not program("nutcracker"):
+    if not program("nutcracker") and not options.cluster:
         say("nutcracker is not installed, so nothing is compared with it (Debian: apt-get install nutcracker)")
     lines, failures = header(options) + [""], []
     modes = [True, False] if options.both else [options.pin]
@@ -638,8 +779,9 @@ def main():
     if failures:
         sys.exit(f"{len(failures)} failed, the first: {failures[0]}")
     if options.readme:
-        into_readme(lines)
-        say("README.md has the figures")
+        page = "docs/cluster.md" if options.cluster else "README.md"
+        into_page(page, lines)
+        say(f"{page} has the figures")
 
 
 if __name__ == "__main__":

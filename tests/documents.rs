@@ -130,18 +130,23 @@ fn check_tells_each_warning_once() {
     );
 }
 
-/// README's figures were made by the script that it names, with all workloads and without a failure.
+/// The figures of README and of the page on clusters were made by the script that they name, with all workloads and without a
+/// failure.
 #[test]
 fn the_figures_come_from_the_script() {
-    let text = readme().text;
-    let (_, rest) = text.split_once("<!-- side-by-side -->").unwrap();
-    let (figures, _) = rest.split_once("<!-- /side-by-side -->").unwrap();
-    assert!(figures.contains("by `benches/side_by_side.py") && !figures.contains("failed"), "{figures}");
     let script = fs::read_to_string(root().join("benches/side_by_side.py")).unwrap();
-    let workloads: Vec<&str> = script.split("Workload(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert!(workloads.len() >= 7, "{workloads:?}");
-    for workload in workloads {
-        assert!(figures.contains(&format!("| {workload} |")), "README.md has no figures of {workload}");
+    let (script, over_cluster) = script.split_once("CLUSTER_WORKLOADS = [").unwrap();
+    for (name, script, least) in [("README.md", script, 7), ("docs/cluster.md", over_cluster, 6)] {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        let (_, rest) = text.split_once("<!-- side-by-side -->").unwrap();
+        let (figures, _) = rest.split_once("<!-- /side-by-side -->").unwrap();
+        assert!(figures.contains("by `benches/side_by_side.py") && !figures.contains("failed"), "{figures}");
+        let workloads: Vec<&str> =
+            script.split("Workload(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(workloads.len() >= least, "{workloads:?}");
+        for workload in workloads {
+            assert!(figures.contains(&format!("| {workload} |")), "{name} has no figures of {workload}");
+        }
     }
 }
 

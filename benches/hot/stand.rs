@@ -195,6 +195,11 @@ impl Witness {
         Self(redis.iter().map(Redis::client).collect())
     }
 
+    /// Those at the other ends.
+    pub(crate) fn at(clients: Vec<Client>) -> Self {
+        Self(clients)
+    }
+
     pub(crate) fn ask(&mut self) -> Vec<Did> {
         self.0.iter_mut().map(ask).collect()
     }

@@ -9,6 +9,9 @@ const net = require("node:net");
 const path = require("node:path");
 const [, , libraries, host, port, ...shards] = process.argv;
 
+// Whether those are the nodes of a cluster, which has one database only.
+const cluster = "HOTRING_CLUSTER" in process.env;
+
 // Only a run that fails waits so long.
 const PATIENCE = 60_000;
 let failures = 0;
@@ -63,4 +66,4 @@ const apart = (prefix) => Array.from({ length: 50 }, (_, n) => `${n}:${prefix}:a
 /** A library by the name of its directory. */
 const library = (name) => require(path.join(libraries, name));
 
-module.exports = { host, port: Number(port), shards, PATIENCE, run, end, until, blocked, apart, library };
+module.exports = { host, port: Number(port), shards, cluster, PATIENCE, run, end, until, blocked, apart, library };

@@ -5,6 +5,7 @@ of its own is a pool of one: then both are the same address, and a check over se
 """
 
 import faulthandler
+import os
 import socket
 import sys
 import time
@@ -12,6 +13,8 @@ import traceback
 
 HOST, PORT, SHARDS = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 URL = f"redis://{HOST}:{PORT}"
+# Whether those are the nodes of a cluster, which has one database only.
+CLUSTER = "HOTRING_CLUSTER" in os.environ
 # Only a run that fails waits so long.
 PATIENCE = 60
 # A script that stands still tells where, and ends.

@@ -4,7 +4,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
-const { host, port, shards, run, end, until, blocked, apart, library } = require("./check.js");
+const { host, port, shards, cluster, run, end, until, blocked, apart, library } = require("./check.js");
 
 function checks(name, Redis, options) {
   const connect = (more = {}) => {
@@ -90,7 +90,9 @@ function checks(name, Redis, options) {
     listener.on("pmessage", (pattern, channel, text) => heard.push(`pmessage ${pattern} ${channel} ${text}`));
     assert.equal(await listener.subscribe(key("news")), 1);
     assert.equal(await listener.psubscribe(key("n*")), 2);
-    assert.equal(await redis.publish(key("news"), "hello"), 2);
+    // A node of a cluster counts those who listen there, and a pattern is listened to at one node.
+    const count = await redis.publish(key("news"), "hello");
+    assert.ok(count === 2 || (cluster && count === 1), `${count}`);
     await until("both come", async () => (await redis.ping()) && heard.length === 2);
     assert.deepEqual(heard.sort(), [`message ${key("news")} hello`, `pmessage ${key("n*")} ${key("news")} hello`]);
     assert.equal(await listener.unsubscribe(key("news")), 1);
@@ -159,7 +161,7 @@ function checks(name, Redis, options) {
 
   return [
     pipeline, transactionOnOneTag, transactionOverShards, watch, blockingPop, abandonedBlockingPop, pubsub, scripts, scan,
-    manyKeys, databases, clientAndInfo,
+    manyKeys, ...(cluster ? [] : [databases]), clientAndInfo,
   ];
 }
 

@@ -9,7 +9,7 @@ import threading
 import redis
 import redis.asyncio
 
-from check import HOST, PATIENCE, PORT, SHARDS, apart, blocked, end, raises, run, until
+from check import CLUSTER, HOST, PATIENCE, PORT, SHARDS, apart, blocked, end, raises, run, until
 
 
 class Waiter(threading.Thread):
@@ -148,9 +148,12 @@ def checks(name, **options):
         channel, pattern = key("news").encode(), key("n*").encode()
         assert message() == ("subscribe", None, channel, 1)
         assert message() == ("psubscribe", None, pattern, 2)
-        assert r.publish(key("news"), "hello") == 2
+        # A node of a cluster counts those who listen there, and a pattern is listened to at one node.
+        assert r.publish(key("news"), "hello") in ([1, 2] if CLUSTER else [2])
         assert sorted([message(), message()]) == [("message", None, channel, b"hello"), ("pmessage", pattern, channel, b"hello")]
-        assert r.publish(key("nothing"), "x") == 1 and message() == ("pmessage", pattern, key("nothing").encode(), b"x")
+        assert r.publish(key("nothing"), "x") in ([0, 1] if CLUSTER else [1])
+        got = message()
+        assert got == ("pmessage", pattern, key("nothing").encode(), b"x"), got
         listener.unsubscribe()
         listener.punsubscribe()
         assert [message()[0], message()[0]] == ["unsubscribe", "punsubscribe"]
@@ -244,7 +247,7 @@ def checks(name, **options):
 
     run(
         name, protocol, pipeline, transaction_on_one_tag, transaction_over_shards, watch, blocking_commands,
-        abandoned_blocking_pop, pubsub, scripts, lock, scan, many_keys, databases, client_and_info, asynchronous,
+        abandoned_blocking_pop, pubsub, scripts, lock, scan, many_keys, *([] if CLUSTER else [databases]), client_and_info, asynchronous,
     )
 
 

@@ -55,6 +55,9 @@ const NEVER_SENT: &[&str] = &[
     "sync",
 ];
 
+/// What a node of a cluster says of keys of several slots, and hotring of keys of several shards.
+pub(crate) const CROSS_SLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+
 /// What hotring answers by itself and otherwise than a server would; see [`own_answer`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -95,8 +98,17 @@ pub(crate) struct Midst {
     pub(crate) watching: bool,
 }
 
+/// What hotring stands before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Over {
+    pub(crate) shards: usize,
+    /// They are nodes of a cluster.
+    pub(crate) cluster: bool,
+}
+
 /// Judges a reply of hotring's before the server is asked.
-pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst) -> Verdict {
+pub(crate) fn own_answer(args: &Args, reply: &[u8], over: Over, midst: Midst) -> Verdict {
+    let Over { shards, cluster } = over;
     let bytes = super::servers::wire(args);
     let Some(request) = Request::parse(&bytes) else { return Verdict::Wrong("not a request") };
     let (spec, name, treated) = match identify(&request) {
@@ -167,8 +179,14 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], shards: usize, midst: Midst)
             _ => false,
         });
     }
-    if shards > 1 && reply == b"-CROSSSLOT Keys in request don't hash to the same slot\r\n" {
-        return Verdict::CrossShard;
+    if cluster && is_refusal(reply, Why::Database) && ["select", "move", "copy", "swapdb"].contains(&name) {
+        // As a server with one database says; a node says that there are none in cluster mode.
+        return Verdict::Fine;
+    }
+    // That of EXEC is the node's: it takes keys of several of its slots, and refuses them together.
+    if shards > 1 && name != "exec" && reply == CROSS_SLOT {
+        let split = matches!(treated, Treatment::Split(_)) && !midst.multi;
+        return if split { Verdict::Wrong("it is to be split") } else { Verdict::CrossShard };
     }
     answered_here(name, args, reply)
 }
@@ -251,6 +269,13 @@ fn another_error_first(args: &Args) -> bool {
     ["hello", "evalsha", "evalsha_ro", "fcall", "fcall_ro", "xread", "xreadgroup"].contains(&name.as_str())
 }
 
+/// Whether a reply is what a server says of pairs that are none. A node looks for slots before it counts them.
+fn formless(args: &Args, reply: &[u8]) -> bool {
+    let name = lower(&args[0]);
+    let text = format!("ERR wrong number of arguments for '{name}' command");
+    ["mset", "msetnx"].contains(&name.as_str()) && is_error(reply, &text)
+}
+
 /// Whether COMMAND GETKEYS is known to be answered otherwise: hotring tells the keys that the command uses.
 fn getkeys_differs(args: &Args) -> bool {
     if !lower(&args[0]).eq("command")
@@ -313,7 +338,7 @@ pub(crate) fn alike(args: &Args, queued: &[Args], ours: &[u8], theirs: &[u8], ex
     }
     if theirs.starts_with(b"-") || ours.starts_with(b"-") {
         let both = theirs.starts_with(b"-") && ours.starts_with(b"-");
-        return both && (!exact || another_error_first(args));
+        return both && (!exact || another_error_first(args) || theirs == CROSS_SLOT && formless(args, ours));
     }
     let (ours, theirs) = (Reply::parse(ours), Reply::parse(theirs));
     match likeness(args) {

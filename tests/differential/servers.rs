@@ -109,10 +109,7 @@ impl Hotring {
     }
 
     pub(crate) fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(&self.address).expect("hotring's socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_nodelay(true).expect("no delay");
-        Connection::new(Stream::Tcp(stream))
+        Connection::to(&self.address)
     }
 }
 
@@ -137,6 +134,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// To a host and port.
+    pub(crate) fn to(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("a socket that listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Connection::new(Stream::Tcp(stream))
+    }
+
     fn new(stream: Stream) -> Self {
         Connection { stream, unread: Vec::new(), at: 0 }
     }

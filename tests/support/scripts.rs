@@ -1,23 +1,34 @@
 //! Programs in other languages that talk to hotring: where `tests/setup` puts what they need, and how they are run.
 
-use super::{Hotring, Redis};
+use super::{Cluster, Hotring, Redis};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Several real shards on TCP ports with one hotring before them, and programs run on it.
+/// Several real servers on TCP ports with one hotring before them, and programs run on it.
 pub(crate) struct Stand {
     hotring: Hotring,
-    shards: Vec<Redis>,
+    servers: Vec<String>,
+    cluster: bool,
+    /// They run as long as this is there.
+    _alive: (Vec<Redis>, Option<Cluster>),
 }
 
 impl Stand {
     /// A pool of so many shards, with hash tags in braces.
     pub(crate) fn over(count: usize) -> Self {
         let shards: Vec<Redis> = (0..count).map(|_| Redis::tcp(&[])).collect();
-        let addresses: Vec<&str> = shards.iter().map(Redis::address).collect();
-        let hotring = Hotring::over(&addresses, &["hash_tag: \"{}\""]);
-        Self { hotring, shards }
+        let servers: Vec<String> = shards.iter().map(|shard| shard.address().to_owned()).collect();
+        let hotring = Hotring::over(&servers, &["hash_tag: \"{}\""]);
+        Self { hotring, servers, cluster: false, _alive: (shards, None) }
+    }
+
+    /// A pool over a cluster of so many primaries. Programs find `HOTRING_CLUSTER` in their environment.
+    pub(crate) fn over_cluster(primaries: usize) -> Self {
+        let cluster = Cluster::start(primaries, 0);
+        let servers = (0..primaries).map(|node| cluster.address(node).to_owned()).collect();
+        let hotring = Hotring::start(&cluster.yaml(&[0], &[]));
+        Self { hotring, servers, cluster: true, _alive: (Vec::new(), Some(cluster)) }
     }
 
     /// What redis-cli prints for these lines on its input.
@@ -47,11 +58,14 @@ impl Stand {
         }
     }
 
-    /// Runs a program with the host and port of hotring and the addresses of the shards behind its arguments. It tells of
+    /// Runs a program with the host and port of hotring and the addresses of the servers behind its arguments. It tells of
     /// each check in a line; those are shown when one of them failed.
     pub(crate) fn run(&self, command: &mut Command) {
         let (host, port) = self.hotring.address(0).rsplit_once(':').unwrap();
-        command.args([host, port]).args(self.shards.iter().map(Redis::address)).stdin(Stdio::null());
+        command.args([host, port]).args(&self.servers).stdin(Stdio::null());
+        if self.cluster {
+            command.env("HOTRING_CLUSTER", "1");
+        }
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
