@@ -477,3 +477,56 @@ fn what_waits_is_not_overtaken_by_what_was_on_its_way_behind_it() {
     it.later(10_000);
     assert_eq!((it.told(0).as_str(), it.waiting(), it.engine.holdings().troubles), ("+OK +OK", 0, 0));
 }
+
+#[test]
+fn what_waits_stays_in_its_protocol_though_nodes_come() {
+    let mut it = World::new(cluster(2), 1);
+    it.ask(0, "HELLO 3");
+    let opened = it.engine.line_count();
+    (2..opened).for_each(|line| it.engine.connected(line, 0));
+    it.told(0);
+    it.ask(0, "HGETALL k");
+    it.ask(0, "GET k");
+    assert_eq!(it.sent(2), "HGETALL k, GET k", "where RESP3 is spoken");
+    it.reply(2, "-CLUSTERDOWN The cluster is down");
+    it.reply(2, "-CLUSTERDOWN The cluster is down");
+    assert_eq!(it.waiting(), 2);
+    it.engine.reload(0, cluster(5), it.now, &mut it.wires);
+    it.later(200_000);
+    assert_eq!((it.sent(0), it.sent(2)), (String::new(), "HGETALL k, GET k".into()));
+    it.reply(2, "%0");
+    it.reply(2, "_");
+    assert_eq!(it.told(0), "%0 _");
+}
+
+#[test]
+fn a_pool_that_becomes_a_cluster_follows_on_the_connections_that_it_has() {
+    let mut before = cluster(2);
+    before.follows = false;
+    before.nodes.clear();
+    before.path = inner::pool(2, 1, false).path;
+    let mut it = World::new(before, 1);
+    let key = inner::key_on(&it.engine, 0);
+    it.ask(0, &format!("SET {key} before"));
+    it.sent(0);
+    it.reply(0, "+OK");
+    it.engine.reload(0, cluster(2), it.now, &mut it.wires);
+    it.told(0);
+    it.ask(0, &format!("SET {key} v"));
+    assert_eq!(it.sent(0), format!("SET {key} v"));
+    it.reply(0, &moved(&key, 1));
+    assert_eq!((it.told(0), it.sent(1)), (String::new(), format!("SET {key} v")));
+}
+
+#[test]
+fn what_waits_in_a_cluster_that_is_none_any_more_is_sent_nowhere() {
+    let mut it = World::new(cluster(2), 1);
+    it.ask(0, "SET k v");
+    it.sent(0);
+    it.reply(0, "-CLUSTERDOWN The cluster is down");
+    it.engine.reload(0, inner::pool(2, 1, false), it.now, &mut it.wires);
+    it.later(200_000);
+    assert_eq!((it.sent(0), it.sent(1)), (String::new(), String::new()), "its home is another's to say now");
+    assert_eq!(it.told(0), "-TRYAGAIN the slot of this key is moving from one node to another; nothing was done");
+    assert_eq!((it.waiting(), it.engine.holdings().troubles), (0, 0));
+}

@@ -79,16 +79,20 @@ impl Engine {
                 self.dismiss(other, port);
             }
             let pool = self.pools.get_mut(usize::from(number))?;
-            let asked = pool.cluster.is_some().then(Box::default);
             let shelf = pool.own.get_mut(usize::from(shard))?;
             shelf.live += 1;
             shelf.ended.pop().unwrap_or_else(|| {
                 // No stage knows it by a number: health is told by the shared ones, and nobody joins what goes on it.
-                self.lines.push(Line { asked, ..Line::new(number, shard, u32::MAX, dialect) });
+                self.lines.push(Line::new(number, shard, u32::MAX, dialect));
                 self.lines.len() as LineId - 1
             })
         };
+        let in_cluster = self.pools.get(usize::from(number)).is_some_and(|pool| pool.cluster.is_some());
         let place = self.lines.get_mut(line as usize)?;
+        // One that is older may be of a pool that was no cluster's then.
+        if place.asked.is_some() != in_cluster {
+            place.asked = in_cluster.then(Box::default);
+        }
         place.dialect = dialect;
         place.owner = owner;
         place.arriving = false;

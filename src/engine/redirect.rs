@@ -62,6 +62,8 @@ pub(super) struct Asked {
     bytes: Vec<u8>,
     from: usize,
     flights: VecDeque<Kept>,
+    /// How many of them were redirected before.
+    redirected: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,11 +97,12 @@ impl Asked {
         }
         self.bytes.extend_from_slice(wire);
         self.flights.push_back(Kept { length: wire.len() as u32, ..kept });
+        self.redirected += usize::from(kept.hops > 0);
     }
 
     /// Whether some of it was redirected: it may be for slots that are others'.
     fn has_redirected(&self) -> bool {
-        self.flights.iter().any(|kept| kept.hops > 0)
+        self.redirected > 0
     }
 
     /// A flight is answered.
@@ -107,6 +110,7 @@ impl Asked {
     pub(super) fn forget(&mut self, serial: u64) {
         while let Some(kept) = self.flights.front().filter(|kept| kept.serial <= serial) {
             self.from += kept.length as usize;
+            self.redirected -= usize::from(kept.hops > 0);
             self.flights.pop_front();
         }
         if self.flights.is_empty() && self.bytes.capacity() > 4 * SLACK {
@@ -166,8 +170,8 @@ struct Trouble {
 #[derive(Debug)]
 struct Waiting {
     waiter: Waiter,
-    /// The number of the connection that it came back on.
-    number: u32,
+    /// The connection that it came back on: its number among the pool's may change while this waits.
+    from: LineId,
     slot: u16,
     wire: Vec<u8>,
     notes: Vec<(Note, Vec<u8>)>,
@@ -216,6 +220,16 @@ impl Pool {
             (true, None) => self.cluster = Some(Box::new(Cluster::new())),
             (false, Some(cluster)) if cluster.troubles.is_empty() => self.cluster = None,
             _ => {}
+        }
+    }
+
+    /// Has the connections that it has, and shares, keep what is on its way, if its shards are a cluster's; or no longer.
+    pub(super) fn keep_what_is_asked(&self, lines: &mut [Line]) {
+        for &id in &self.table {
+            let Some(line) = lines.get_mut(id as usize) else { continue };
+            if line.asked.is_some() != self.cluster.is_some() {
+                line.asked = self.cluster.is_some().then(Box::default);
+            }
         }
     }
 
@@ -346,7 +360,7 @@ impl Engine {
         for (shard, slots) in gone {
             self.disturb(number, &slots, shard, port);
         }
-        self.send_again(number, true, port);
+        self.send_again(number, None, true, port);
         self.follow_homes(port);
     }
 
@@ -424,7 +438,7 @@ impl Engine {
         port: &mut impl Port,
     ) -> Reply {
         let Some(line) = self.lines.get_mut(id as usize) else { return Reply::Stays };
-        let (number, place, shard, owner) = (line.pool, line.number, line.shard, line.owner);
+        let (number, shard, owner) = (line.pool, line.shard, line.owner);
         let word = Word::read(reply);
         let kept = match &mut line.asked {
             Some(asked) => asked.take(serial).filter(|_| word.is_some()),
@@ -469,7 +483,7 @@ impl Engine {
                 if let (Some(on), Some((wire, kept))) = (to.and_then(|to| self.move_own(id, to, port)), kept) {
                     let notes = self.notes_of(id, serial);
                     let (order, hops, since) = (kept.order, kept.hops.saturating_add(1), self.now as u32);
-                    let request = Waiting { waiter: *waiter, number: 0, slot: 0, wire, notes, order, hops, since };
+                    let request = Waiting { waiter: *waiter, from: id, slot: 0, wire, notes, order, hops, since };
                     self.send_again_on(on, request, matches!(word, Word::Ask(..)), port);
                     return Reply::Taken;
                 }
@@ -505,12 +519,12 @@ impl Engine {
         let notes = self.notes_of(id, serial);
         let hops = kept.hops.saturating_add(1);
         let order = kept.order;
-        let request = Waiting { waiter: *waiter, number: place, slot, wire, notes, order, hops, since };
+        let request = Waiting { waiter: *waiter, from: id, slot, wire, notes, order, hops, since };
         match node.filter(|_| at_once) {
             Some(node) => self.send_on(number, request, node, matches!(word, Word::Ask(..)), port),
             None => {
                 self.wait_for_slot(number, request, node.is_some());
-                self.send_again(number, false, port);
+                self.send_again(number, Some(slot), false, port);
             }
         }
         Reply::Taken
@@ -578,9 +592,9 @@ impl Engine {
     /// Sends a request that was redirected to a shard.
     fn send_on(&mut self, number: u16, request: Waiting, shard: u16, asking: bool, port: &mut impl Port) {
         let Some(pool) = self.pools.get(usize::from(number)) else { return };
+        let Some(from) = self.lines.get(request.from as usize).map(|line| line.number) else { return };
         let (stride, lanes) = (pool.stride().max(1), u32::from(pool.config.lanes.max(1)));
-        let place = request.number / stride * stride + u32::from(shard) * lanes + request.number % lanes;
-        let on = pool.line(place);
+        let on = pool.line(from / stride * stride + u32::from(shard) * lanes + from % lanes);
         self.send_again_on(on, request, asking, port);
     }
 
@@ -636,7 +650,7 @@ impl Engine {
         cluster.waiting += 1;
         cluster.bytes += request.wire.len();
         let before = cluster.troubles.len();
-        let on = pool.table.get(request.number as usize).copied().unwrap_or_default();
+        let on = request.from;
         let next = self.lines.get(on as usize).map_or(0, Line::next_serial);
         // Whoever knows where to is sent there as soon as nothing is on its way.
         let due = if moved && request.hops <= AT_ONCE { now } else { now + pause(request.hops) };
@@ -672,21 +686,28 @@ impl Engine {
         }
         for number in 0..self.pools.len() as u16 {
             self.settle_slots(number);
-            self.send_again(number, false, port);
+            self.send_again(number, None, false, port);
             self.settle_slots(number);
         }
     }
 
-    /// Sends again what waits for its slot; all of it, or what is due.
-    fn send_again(&mut self, number: u16, all: bool, port: &mut impl Port) {
+    /// Sends again what waits for its slot, or for any; all of it, or what is due.
+    fn send_again(&mut self, number: u16, slot: Option<u16>, all: bool, port: &mut impl Port) {
         let now = self.now;
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let Some(cluster) = &mut pool.cluster else { return };
         let (lines, wait) = (&self.lines, pool.config.redirect_wait);
+        // Whose slots decide nothing any more has no node to be asked: where its key lives is to be looked up anew.
+        let has_slots = pool.config.path.route.slots().is_some();
         let (mut due, mut over) = (Vec::new(), Vec::new());
-        for (_, trouble) in cluster.troubles.iter_mut().filter(|(_, trouble)| !trouble.waiting.is_empty()) {
+        let mut look = |trouble: &mut Trouble| {
+            if trouble.waiting.is_empty() {
+                return;
+            }
             trouble.marks.retain(|mark| is_on_its_way(lines, mark));
-            if trouble.marks.is_empty() && (all || trouble.due <= now) {
+            if !has_slots {
+                over.extend(trouble.waiting.drain(..));
+            } else if trouble.marks.is_empty() && (all || trouble.due <= now) {
                 due.extend(trouble.waiting.drain(..));
             } else if !trouble.marks.is_empty() {
                 let late = |request: &mut Waiting| u64::from((now as u32).wrapping_sub(request.since)) >= wait;
@@ -694,6 +715,14 @@ impl Engine {
                     trouble.waiting.iter_mut().position(|request| !late(request)).unwrap_or(trouble.waiting.len());
                 over.extend(trouble.waiting.drain(..first));
             }
+        };
+        match slot {
+            // There may be thousands of others.
+            Some(slot) => {
+                let trouble = cluster.of(slot).and_then(|own| cluster.troubles.get_mut(usize::from(own)));
+                trouble.into_iter().for_each(look);
+            }
+            None => cluster.troubles.iter_mut().for_each(|(_, trouble)| look(trouble)),
         }
         over.into_iter().for_each(|request| self.told_in_vain(number, request, port));
         for request in due {
@@ -701,8 +730,7 @@ impl Engine {
             let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
             // A slot that is nobody's may be somebody's by now: any node knows.
             let route = &pool.config.path.route;
-            let lanes = u32::from(pool.config.lanes.max(1));
-            let back = (request.number % pool.stride().max(1) / lanes) as u16;
+            let back = self.lines.get(request.from as usize).map_or(0, |line| line.shard);
             let shard = route.owner(request.slot).or_else(|| route.shards().first().copied()).unwrap_or(back);
             self.send_on(number, request, shard, false, port);
         }
@@ -723,7 +751,7 @@ impl Engine {
         self.waits_no_more(number, &request);
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         pool.counts.errors[Cause::Moving] += 1;
-        let on = pool.line(request.number);
+        let on = request.from;
         let Some(line) = self.lines.get_mut(on as usize) else { return };
         // What was noted of it is looked at by itself.
         let others = std::mem::take(&mut line.notes);

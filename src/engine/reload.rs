@@ -105,6 +105,7 @@ impl Engine {
         pool.meet_cluster();
         pool.own.resize_with(pool.config.shards.len().max(pool.own.len()), Default::default);
         pool.widen(number, before, &mut self.lines);
+        pool.keep_what_is_asked(&mut self.lines);
         let wider = pool.stride();
         for (_, session) in self.sessions.iter_mut().filter(|(_, session)| session.pool == number) {
             session.base = session.base.checked_div(stride).unwrap_or(0) * wider;
