@@ -30,6 +30,7 @@ mod broadcast;
 pub mod budget;
 pub mod channels;
 pub mod deadlines;
+mod explain;
 mod flush;
 mod gutter;
 mod hot;
@@ -496,7 +497,7 @@ impl Engine {
     /// # Errors
     /// A text for a person, when there is no such pool or the request has no legs.
     pub fn explain(&self, pool: u16, wire: &[u8], now: Micros) -> Result<String, String> {
-        plan::explain(self, pool, wire, now)
+        explain::explain(self, pool, wire, now)
     }
 }
 
