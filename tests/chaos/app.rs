@@ -13,6 +13,8 @@ use std::time::Duration;
 /// Registers of each shard; the last of them has the large values.
 const REGISTERS: usize = 4;
 const COUNTERS: usize = 2;
+/// So many requests of a pipeline are out at a time, in a cluster.
+const WINDOW: usize = 8;
 /// Between two tries of whoever is refused.
 const PATIENCE: Duration = Duration::from_millis(3);
 /// What an app may be told by a server that is about to stop or has just begun.
@@ -232,18 +234,23 @@ impl App {
     fn ask(&mut self, ops: &[Op]) -> bool {
         let generations: Vec<u64> = (0..self.keys.len()).map(|shard| self.generation(shard)).collect();
         self.asked = self.doubts();
-        let bytes: Vec<u8> = ops.iter().flat_map(|op| self.encode(op)).collect();
+        // In a cluster some are asked for while others are redirected.
+        let at_once = if self.shared.homes.are_slots() { ops.len().min(WINDOW) } else { ops.len() };
+        let bytes: Vec<u8> = ops[..at_once].iter().flat_map(|op| self.encode(op)).collect();
         let Some(mut link) = self.link.take() else { return false };
         // Who cannot send may have been answered all the same.
         let mut gone = link.send(&bytes).err().filter(|gone| *gone == Gone::Hung);
         let mut all = true;
-        for op in ops {
+        for (at, op) in ops.iter().enumerate() {
             let reply = match gone.clone() {
                 Some(gone) => Err(gone),
                 None => link.reply(),
             };
             gone = reply.as_ref().err().cloned();
             all &= self.settle(op, &reply, &generations);
+            if let (None, Some(next)) = (&gone, ops.get(at + at_once)) {
+                gone = link.send(&self.encode(next)).err().filter(|gone| *gone == Gone::Hung);
+            }
         }
         if gone.is_none() {
             self.link = Some(link);
