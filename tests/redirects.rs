@@ -502,3 +502,16 @@ fn where_nothing_waits_what_has_moved_is_sent_on_all_the_same() {
     it.reply(1, "-CLUSTERDOWN The cluster is down");
     assert_eq!(it.told(0), "-CLUSTERDOWN The cluster is down");
 }
+
+#[test]
+fn a_transaction_where_no_node_is_known_yet_is_told_that() {
+    let mut it = World::new(cluster(0), 1);
+    for line in ["MULTI", "PING", "EXEC"] {
+        it.ask(0, line);
+    }
+    assert_eq!(it.told(0), "+OK +QUEUED -CLUSTERDOWN Hash slot not served");
+    it.ask(0, "WATCH k");
+    assert_eq!(it.told(0), "-CLUSTERDOWN Hash slot not served");
+    it.ask(0, "PING");
+    assert_eq!(it.told(0), "+PONG");
+}
