@@ -47,7 +47,10 @@ impl Cause {
             Self::ShardDown => {
                 ("ERR shard … is down (…); nothing was sent", "Safe to retry later; hotring reconnects by itself.")
             }
-            Self::NoShard => ("ERR no shard is left: all are ejected; nothing was sent", "Safe to retry later."),
+            Self::NoShard => (
+                "ERR no shard is left: all are ejected, or nobody has told yet which there are; nothing was sent",
+                "Safe to retry later.",
+            ),
             Self::NoSlot => (
                 NO_SLOT,
                 "Redis Cluster's own words: no node serves the key's slot, or none could be asked yet. Safe to retry later.",
@@ -173,7 +176,10 @@ pub fn no_slot(out: &mut Vec<u8>) {
 
 /// Appends the error reply for [`Cause::NoShard`].
 pub fn no_shard(out: &mut Vec<u8>) {
-    write::error(out, b"ERR no shard is left: all are ejected; nothing was sent");
+    write::error(
+        out,
+        b"ERR no shard is left: all are ejected, or nobody has told yet which there are; nothing was sent",
+    );
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ use tokio::sync::Notify;
 
 /// How long a number is left unused after its shard has left.
 pub const REST: Duration = Duration::from_micros(2 * DRAIN);
+/// So many servers of a pool have numbers at most, those that were told of within the last [`REST`] too: one who tells of others
+/// each time must not use up all numbers there are.
+const MOST_NUMBERS: usize = 4 * topology::MOST_NODES;
 /// Keys that are compared to tell how much of the keyspace moves.
 const DRAWS: u32 = 100_000;
 
@@ -421,6 +424,20 @@ impl LivePool {
         let numbered = nodes.zip(&self.order).map(|(node, &number)| (number, &node.announced));
         let numbered = numbered.chain(self.replicas.iter().filter_map(replica));
         numbered.flat_map(|(number, spelled)| spelled.iter().map(move |spelling| (spelling.as_str(), number)))
+    }
+
+    /// Whether there are numbers for all servers of a layout that is told of.
+    #[must_use]
+    pub fn has_room_for(&self, layout: &Layout, now: Instant) -> bool {
+        let more = topology::resolved(&self.pool.upstream, layout);
+        let pool = Pool { upstream: more, ..(*self.pool).clone() };
+        let all = places(&pool).into_iter().chain(replicas(&pool));
+        let known = |(name, place): &(String, Place)| {
+            self.shards.iter().any(|shard| shard.name == *name && shard.place.is(place))
+        };
+        let new = all.filter(|place| !known(place)).count();
+        let rested = |shard: &&LiveShard| shard.left.is_none_or(|left| now.saturating_duration_since(left) <= REST);
+        new == 0 || self.shards.iter().filter(rested).count().saturating_add(new) <= MOST_NUMBERS
     }
 
     /// Whether its servers are not known yet, since nobody has answered.

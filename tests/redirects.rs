@@ -530,3 +530,29 @@ fn what_waits_in_a_cluster_that_is_none_any_more_is_sent_nowhere() {
     assert_eq!(it.told(0), "-TRYAGAIN the slot of this key is moving from one node to another; nothing was done");
     assert_eq!((it.waiting(), it.engine.holdings().troubles), (0, 0));
 }
+
+#[test]
+fn where_nothing_waits_what_has_moved_is_sent_on_all_the_same() {
+    let mut config = cluster(2);
+    config.redirect_wait = 0;
+    let mut it = World::new(config, 1);
+    it.ask(0, "SET k v");
+    it.sent(0);
+    it.reply(0, &moved("k", 1));
+    assert_eq!((it.told(0), it.sent(1)), (String::new(), "SET k v".into()));
+    it.reply(1, "-CLUSTERDOWN The cluster is down");
+    assert_eq!(it.told(0), "-CLUSTERDOWN The cluster is down");
+}
+
+#[test]
+fn a_transaction_where_no_node_is_known_yet_is_told_that() {
+    let mut it = World::new(cluster(0), 1);
+    for line in ["MULTI", "PING", "EXEC"] {
+        it.ask(0, line);
+    }
+    assert_eq!(it.told(0), "+OK +QUEUED -CLUSTERDOWN Hash slot not served");
+    it.ask(0, "WATCH k");
+    assert_eq!(it.told(0), "-CLUSTERDOWN Hash slot not served");
+    it.ask(0, "PING");
+    assert_eq!(it.told(0), "+PONG");
+}

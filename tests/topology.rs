@@ -3,7 +3,7 @@
 
 mod support;
 
-use hotring::topology::{Answer, Settings, Source};
+use hotring::topology::{Answer, Layout, Node, SLOTS, Settings, Source};
 use hotring::upstream::Topology;
 use hotring::upstream::topology::Asked;
 use std::sync::Arc;
@@ -143,4 +143,33 @@ fn whatever_a_node_says_is_an_error_that_names_it() {
     }
     let nobody = format!("127.0.0.1:{}", free_port());
     assert_eq!(ask(&mut source(&[&nobody], MINUTE, 1)).unwrap_err(), format!("{nobody}: connection refused"));
+}
+
+/// Numbers of servers are 16 bits: one that named others each time would make two servers of one number.
+#[test]
+fn who_tells_of_other_nodes_each_time_does_not_use_up_all_numbers() {
+    let yaml = "pools: {main: {listen: 127.0.0.1:0, topology: cluster, servers: ['127.0.0.1:1']}}";
+    let config = hotring::config::parse(yaml, std::path::Path::new("hotring.yaml")).unwrap();
+    let at = now();
+    let mut live = hotring::live::Live::first(config, at);
+    let layout = |from: u32| {
+        let node = |n: u32| {
+            let host = std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string();
+            let address = format!("{host}:7000").parse().unwrap();
+            let name = format!("{host}:7000");
+            Node { id: name.clone(), name, weight: 1, address, announced: Vec::new(), replicas: Vec::new() }
+        };
+        Arc::new(Layout { nodes: (from..from + 1024).map(node).collect(), slots: Some(vec![0; SLOTS]) })
+    };
+    let mut taken = 0;
+    for n in 0..16 {
+        if live.pools[0].has_room_for(&layout(n * 1024), at) {
+            live = live.with_layout("main", layout(n * 1024), at);
+            taken += 1;
+        }
+    }
+    assert_eq!((taken, live.pools[0].shards.len()), (8, 8192));
+    assert!(live.pools[0].has_room_for(&layout(7 * 1024), at), "those that are known are no others");
+    let later = at + hotring::live::REST + Duration::from_secs(1);
+    assert!(live.pools[0].has_room_for(&layout(9 * 1024), later), "numbers are used again");
 }

@@ -227,6 +227,27 @@ fn a_copy_on_its_way_brings_nothing_back() {
     }
 }
 
+#[test]
+fn a_write_that_waits_while_its_key_moves_back_is_forgotten_where_the_key_was_last() {
+    let grown = Grown::new(1, PREVIOUS);
+    let key = &grown.keys[0];
+    let mut app = grown.app();
+    assert_eq!(app.ask(&format!("GET {key}")), bulk(&format!("old:{key}")));
+    eventually("it is copied", || grown.metric("copies_total") == 1.0);
+    let first = &grown.redis[home(2, key.as_bytes())];
+    first.freeze();
+    app.send(&wire(&["DEL", key]));
+    let mark = format!("GET hotring:warm:{key}");
+    eventually("the write waits", || grown.home(key).ask(&mark) == bulk("gone"));
+    let at: Vec<String> = grown.redis[..2].iter().map(|redis| redis.address().to_owned()).collect();
+    let (status, told) = grown.site.reload(&pool(&at, PREVIOUS));
+    assert_eq!(status, 200, "{told}");
+    first.thaw();
+    app.text();
+    assert_eq!(app.ask(&format!("GET {key}")), NIL, "it was deleted");
+    assert_eq!(grown.home(key).ask(&format!("EXISTS {key}")), ":0\r\n");
+}
+
 /// Two processes, writers that check what they have written, and readers that make copies all the time.
 #[test]
 fn two_processes_never_tell_of_what_was_overwritten() {

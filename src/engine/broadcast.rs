@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 impl Pool {
     /// Why nobody can be asked where there is no shard at all, since nobody has told yet which there are.
-    fn nobody(&self) -> Refusal {
+    pub(super) fn nobody(&self) -> Refusal {
         if self.config.path.route.slots().is_some() { Refusal::NoSlot } else { Refusal::NoShard }
     }
 }

@@ -387,7 +387,8 @@ impl Engine {
             match cluster.of(slot) {
                 Some(known) => {
                     if let Some(trouble) = cluster.troubles.get_mut(usize::from(known)) {
-                        trouble.marks.retain(|mark| !marks.contains(mark));
+                        // One connection is waited for once, however often its node takes back what it has said.
+                        trouble.marks.retain(|(id, _)| !marks.iter().any(|(new, _)| new == id));
                         trouble.marks.extend_from_slice(&marks);
                     }
                 }
@@ -503,9 +504,7 @@ impl Engine {
         };
         let since = if kept.hops == 0 { self.now as u32 } else { kept.since };
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Reply::Stays };
-        if u64::from((self.now as u32).wrapping_sub(since)) >= pool.config.redirect_wait {
-            return self.given_up(number, stays);
-        }
+        let late = u64::from((self.now as u32).wrapping_sub(since)) >= pool.config.redirect_wait;
         let Some(cluster) = &pool.cluster else { return Reply::Stays };
         let queued = cluster.of(slot).and_then(|trouble| cluster.troubles.get(usize::from(trouble)));
         let queued = queued.is_some_and(|trouble| !trouble.waiting.is_empty());
@@ -513,7 +512,7 @@ impl Engine {
         // What was moved before and is again may have been overtaken on the way.
         let straight = kept.hops == 0 || matches!(word, Word::Ask(..));
         let at_once = !queued && kept.hops < AT_ONCE && straight && node.is_some();
-        if full && !at_once {
+        if (full || late) && !at_once {
             return self.given_up(number, stays);
         }
         let notes = self.notes_of(id, serial);

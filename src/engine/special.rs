@@ -73,8 +73,9 @@ pub struct Special {
     pub sharded: usize,
     /// Which replies it does not want.
     pub mute: Mute,
-    /// Its next request waits, or has waited, until its keys are forgotten where they lived before: by which number that is known.
-    pub forgets: Option<(u32, u64)>,
+    /// Its next request waits, or has waited, until its keys are forgotten where they lived before: by which number that is known,
+    /// and what [`super::Engine::changes`] said as it began.
+    pub forgets: Option<(u32, u64, u32)>,
     /// The request that is passed on while it arrives.
     pub stream: Option<Stream>,
     /// Its own connection.

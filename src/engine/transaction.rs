@@ -431,6 +431,9 @@ impl Engine {
     pub(super) fn exhausted(&mut self, id: SessionId, shard: u16) {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
+        if pool.config.path.route.shards().is_empty() {
+            return self.refused(id, pool.nobody(), shard);
+        }
         let name = pool.config.shards.get(usize::from(shard)).map_or("", String::as_str);
         let text =
             format!("ERR all {} dedicated connections to shard {name} are in use; nothing was sent", pool.config.own);

@@ -432,7 +432,7 @@ label! {
         Memory = "memory",
         /// The shard is down: its connection is lost or refused, and is being tried again. Nothing was sent.
         ShardDown = "shard_down",
-        /// No shard is left in the ring: all are ejected. Nothing was sent.
+        /// No shard is left in the ring: all are ejected, or nobody has told yet which there are. Nothing was sent.
         NoShard = "no_shard",
         /// No node of the cluster serves the key's slot, as far as is known. Nothing was sent.
         NoSlot = "no_slot",

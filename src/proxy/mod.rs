@@ -497,9 +497,10 @@ impl Proxy {
     #[expect(clippy::disallowed_methods, reason = "whole minutes of the process' life, for the numbers of shards")]
     async fn take_news(&self, news: News) -> Result<(), &'static str> {
         let Some(pool) = self.topologies.pool_of(&news) else { return Ok(()) };
-        let Some(layout) = topologies::take(&self.shared, &pool, &news.answer) else { return Ok(()) };
+        let at = Instant::now();
+        let Some(layout) = topologies::take(&self.shared, &pool, &news.answer, at) else { return Ok(()) };
         let now = self.shared.live();
-        let next = Arc::new(now.with_layout(&pool, layout, Instant::now()));
+        let next = Arc::new(now.with_layout(&pool, layout, at));
         let of = |live: &Live| live.number(&pool).and_then(|number| live.pools.get(usize::from(number)).cloned());
         let only_slots = of(&now).zip(of(&next)).is_some_and(|(before, after)| before.differs_by_slots(&after));
         match next.number(&pool).filter(|_| only_slots) {

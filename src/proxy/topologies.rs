@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -299,9 +299,14 @@ impl Asker {
 }
 
 /// Takes an answer: what runs next, if that is something else.
-pub(super) fn take(shared: &Shared, pool: &str, answer: &Result<Answer, String>) -> Option<Arc<Layout>> {
+pub(super) fn take(shared: &Shared, pool: &str, answer: &Result<Answer, String>, now: Instant) -> Option<Arc<Layout>> {
     let live = shared.live();
-    let known = live.listed().map(|(_, own)| own).find(|own| own.pool.name == pool)?.layout.clone();
+    let own = live.listed().map(|(_, own)| own).find(|own| own.pool.name == pool)?;
+    let known = own.layout.clone();
+    let is_endless =
+        |answer: &Answer| known.as_deref() != Some(&answer.layout) && !own.has_room_for(&answer.layout, now);
+    let endless = Err("it tells of too many servers that it did not tell of before".to_owned());
+    let answer = if answer.as_ref().is_ok_and(is_endless) { &endless } else { answer };
     let changed = answer.as_ref().is_ok_and(|answer| known.as_deref() != Some(&answer.layout));
     let is_new = shared.topologies.take(pool, answer, changed);
     match answer {

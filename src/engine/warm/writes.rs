@@ -50,7 +50,7 @@ impl Engine {
         port: &mut impl Port,
     ) -> bool {
         let (Ok(spec), Some(session)) = (named, self.sessions.get_mut(id as usize)) else { return true };
-        if let Some((link, number)) = session.special.as_mut().and_then(|special| special.forgets) {
+        if let Some((link, number, changes)) = session.special.as_mut().and_then(|special| special.forgets) {
             if self.warm.writes.get(link as usize).is_some_and(|write| write.number == number) {
                 // Whoever has woken it did so for another reason.
                 session.paused = true;
@@ -58,7 +58,10 @@ impl Engine {
                 return false;
             }
             session.special().forgets = None;
-            return true;
+            // If it was configured anew meanwhile, its keys may have lived, and live, elsewhere.
+            if changes == self.changes {
+                return true;
+            }
         }
         let elsewhere = session.base != 0 && session.db() != 0;
         if spec.access != Access::Write || spec.flags & flag::PUBSUB != 0 || !session.authenticated || elsewhere {
@@ -109,7 +112,7 @@ impl Engine {
             return true;
         }
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
-        session.special().forgets = Some((link, number_of_it));
+        session.special().forgets = Some((link, number_of_it, self.changes));
         session.paused = true;
         session.mode |= mode::WAITING;
         false
