@@ -12,10 +12,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark may panic, and has a clock")]
 
 #[path = "../tests/chaos/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
 mod chaos;
 #[path = "../tests/histories/mod.rs"]
-#[allow(dead_code, reason = "each program uses its part")]
 mod histories;
 #[path = "hot/load.rs"]
 #[allow(dead_code, reason = "each program uses its part")]
