@@ -556,3 +556,34 @@ fn a_transaction_where_no_node_is_known_yet_is_told_that() {
     it.ask(0, "PING");
     assert_eq!(it.told(0), "+PONG");
 }
+
+#[test]
+fn who_listens_to_a_channel_goes_on_when_its_slot_is_nobodys_for_a_while() {
+    const TOLD: &str = "*3\r\n$10\r\nssubscribe\r\n$1\r\nc\r\n:1";
+    let mut it = World::new(cluster(2), 2);
+    it.ask(0, "SSUBSCRIBE c");
+    let first = it.engine.line_count() - 1;
+    assert_eq!(it.wires.wanted.pop(), Some(first));
+    it.engine.connected(first, 0);
+    it.engine.flush(&mut it.wires);
+    assert_eq!(it.sent(first as usize), "ssubscribe c");
+    it.reply(first, TOLD);
+    assert!(it.told(0).contains("ssubscribe"));
+    // The slot moves, and the node that is to have it does not serve it yet.
+    it.engine.set_slots(0, Arc::new(vec![1; SLOTS]), 0, &mut it.wires);
+    let second = it.engine.line_count() - 1;
+    assert_eq!(it.wires.wanted.pop(), Some(second));
+    it.engine.connected(second, 0);
+    it.later(1);
+    assert_eq!(it.sent(second as usize), "ssubscribe c");
+    it.ask(1, "SSUBSCRIBE c");
+    it.reply(second, "-CLUSTERDOWN Hash slot not served");
+    assert_eq!(it.told(1), "-CLUSTERDOWN Hash slot not served", "who has only come is told");
+    it.later(50_000);
+    assert_eq!(it.sent(second as usize), "");
+    it.later(200_000);
+    assert_eq!(it.sent(second as usize), "ssubscribe c");
+    it.reply(second, TOLD);
+    it.reply(second, "*3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$2\r\nhi");
+    assert_eq!((it.told(0).as_str(), it.told(1)), ("*3 $8 smessage $1 c $2 hi", String::new()));
+}

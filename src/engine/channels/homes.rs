@@ -21,7 +21,8 @@ impl Engine {
         for pool in 0..self.pools.len() {
             let Some(place) = self.pools.get_mut(pool) else { return };
             let changes = place.config.path.route.changes();
-            if std::mem::replace(&mut place.channels.changes, changes) != changes {
+            let again = place.channels.again.take_if(|at| self.now >= *at).is_some();
+            if std::mem::replace(&mut place.channels.changes, changes) != changes || again {
                 self.move_channels(pool as u16, port);
             }
         }

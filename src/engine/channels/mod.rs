@@ -49,6 +49,8 @@ pub(super) struct Channels {
     ears: Vec<Option<Ear>>,
     /// SUBSCRIBE commands that wait for shards, by number.
     asked: HashMap<u64, Asked>,
+    /// When what nodes did not want to tell of is asked for again.
+    again: Option<Micros>,
     number: u64,
     /// How often the ring had changed when the topics were last sent to their homes.
     changes: u32,
@@ -63,6 +65,9 @@ struct Topic {
     /// Who waits for the rest of them.
     waiting: Vec<u64>,
 }
+
+/// How long after a node has refused to tell of a channel it is asked again, in microseconds.
+const AGAIN: Micros = 100_000;
 
 #[derive(Debug)]
 struct Ear {
@@ -355,6 +360,10 @@ impl Engine {
                 let name = ear.expected.pop_front();
                 return self.is_heard_elsewhere(pool, shard, name, Some(frame), port);
             }
+            if cluster && (frame.starts_with(b"-CLUSTERDOWN ") || frame.starts_with(b"-TRYAGAIN ")) {
+                let name = ear.expected.pop_front();
+                return self.is_not_heard_yet(pool, shard, name, frame);
+            }
             // An error: the oldest subscription that waits is not allowed, say.
             if frame.first() == Some(&b'-')
                 && let Some(name) = ear.expected.pop_front()
@@ -417,6 +426,25 @@ impl Engine {
         topic.confirmed.retain(|&other| other != shard);
         // It is subscribed where it lives at the next look.
         place.channels.changes = place.config.path.route.changes().wrapping_sub(1);
+    }
+
+    /// A node of a cluster does not tell of what is published to a name as long as its slot is nobody's: those who wait are told
+    /// so, and for those who listen already it is asked for again.
+    #[cold]
+    fn is_not_heard_yet(&mut self, pool: u16, shard: u16, name: Option<Name>, why: &[u8]) {
+        self.wish(pool);
+        let now = self.now;
+        let topic = |engine: &mut Self| {
+            let place = engine.pools.get_mut(usize::from(pool))?;
+            let topic = place.channels.topics.get_mut(name.as_ref()?)?;
+            topic.shards.retain(|&other| other != shard);
+            topic.confirmed.retain(|&other| other != shard);
+            place.channels.again.get_or_insert(now.saturating_add(AGAIN));
+            Some(std::mem::take(&mut topic.waiting))
+        };
+        for number in topic(self).unwrap_or_default() {
+            self.not_subscribed(pool, number, why);
+        }
     }
 
     /// Tells those who wait for a name, if all its shards have said that it is subscribed.
