@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use hotring::engine::{Engine, PoolConfig, SessionId};
+use hotring::error::{Cause, Failure};
 use hotring::resp::write;
 use hotring::ring::{SLOTS, slot_of};
 use hotring::stages::{Placement, Route};
@@ -216,7 +217,7 @@ fn nodes_that_send_each_other_a_request_do_not_do_so_for_ever() {
     }
     assert!((10..60).contains(&hops), "{hops}");
     assert_eq!(it.told(0), "-TRYAGAIN the slot of this key is moving from one node to another; nothing was done");
-    assert_eq!(it.engine.pool_counts(0).unwrap().errors[hotring::error::Cause::Moving], 1);
+    assert_eq!(it.engine.pool_counts(0).unwrap().errors[Cause::Moving], 1);
 }
 
 #[test]
@@ -277,7 +278,7 @@ fn what_was_redirected_is_lost_with_its_new_connection() {
     it.ask(0, "SET k v");
     it.sent(0);
     it.reply(0, &moved("k", 1));
-    let failure = hotring::error::Failure { cause: hotring::error::Cause::Lost, reason: "reset" };
+    let failure = Failure { cause: Cause::Lost, reason: "reset" };
     it.engine.fail(1, failure, 0, &mut it.wires);
     it.engine.flush(&mut it.wires);
     assert_eq!(it.told(0), "-ERR shard s1 was lost (reset); the command may have run");
@@ -444,7 +445,7 @@ fn a_read_that_is_sent_anew_on_the_next_connection_keeps_its_slot_in_trouble() {
     assert_eq!(it.engine.submit(0, &wire, 0, &mut it.wires).consumed, wire.len());
     it.engine.set_slots(0, Arc::new(vec![1; SLOTS]), 0, &mut it.wires);
     // Lost before any of it has left: it waits for the next connection to the old node.
-    let failure = hotring::error::Failure { cause: hotring::error::Cause::Lost, reason: "reset" };
+    let failure = Failure { cause: Cause::Lost, reason: "reset" };
     it.engine.fail(0, failure, 0, &mut it.wires);
     it.later(1);
     assert_eq!(it.ask(0, "SET k 1"), 0, "it has to wait");
@@ -586,4 +587,19 @@ fn who_listens_to_a_channel_goes_on_when_its_slot_is_nobodys_for_a_while() {
     it.reply(second, TOLD);
     it.reply(second, "*3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$2\r\nhi");
     assert_eq!((it.told(0).as_str(), it.told(1)), ("*3 $8 smessage $1 c $2 hi", String::new()));
+}
+
+#[test]
+fn a_redirection_on_a_connection_of_a_sessions_own_says_nothing_of_other_nodes() {
+    let mut it = World::new(cluster(2), 1);
+    it.wires.shards.resize(8, Vec::new());
+    let failure = Failure { cause: Cause::Lost, reason: "the server closed the connection" };
+    it.engine.fail(1, failure, it.now, &mut it.wires);
+    let failures = |it: &World| it.engine.path(0).unwrap().health.failures(1);
+    assert_eq!(failures(&it), 1);
+    it.ask(0, "BLPOP k 0");
+    it.engine.connected(2, 0);
+    it.engine.flush(&mut it.wires);
+    it.reply(2, &moved("k", 1));
+    assert_eq!(failures(&it), 1, "it has not said anything");
 }

@@ -93,7 +93,8 @@ impl Engine {
                     Reply::Stays => {}
                     Reply::Becomes(text) => write::error(&mut instead, text.as_bytes()),
                     Reply::Taken => {
-                        self.tell(pool, &Event::Replied(number));
+                        // One of a session's own has no number that stages know.
+                        self.tell(pool, &if shared { Event::Replied(number) } else { Event::Answered(shard) });
                         if !self.landed.is_empty() {
                             self.send_next(port);
                         }
