@@ -321,6 +321,25 @@ fn a_command_that_blocks_moves_with_its_slot() {
 }
 
 #[test]
+fn what_a_script_says_itself_does_not_have_it_run_again() {
+    let mut it = World::new(cluster(2), 1);
+    let call = "EVAL s 1 k";
+    for said in ["-TRYAGAIN x", "-CLUSTERDOWN x", "-MOVED 1 10.0.0.1:7000", "-ASK 1 10.0.0.1:7000"] {
+        it.ask(0, call);
+        assert_eq!(it.sent(0), call);
+        it.reply(0, said);
+        assert_eq!((it.told(0).as_str(), it.waiting()), (said, 0));
+    }
+    it.later(3_000_000);
+    assert_eq!((it.sent(0), it.sent(1)), (String::new(), String::new()));
+    // The node's own word for the slot of its keys: it has not run.
+    it.ask(0, call);
+    it.sent(0);
+    it.reply(0, &moved("k", 1));
+    assert_eq!(it.sent(1), call);
+}
+
+#[test]
 fn a_transaction_whose_slot_moves_ends_in_redis_words() {
     let mut it = World::new(cluster(2), 1);
     it.wires.shards.resize(8, Vec::new());

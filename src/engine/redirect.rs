@@ -20,6 +20,8 @@
 //!
 //! A command that blocks, or is carried aside, moves to a connection of its session's own to the other node, and begins its time anew there.
 //!
+//! Scripts may answer with such words themselves, after they have run: of those only MOVED and ASK for their own keys' slot are followed.
+//!
 //! Does not: follow redirections within transactions, of requests that are passed on while they arrive, and of the proxy's own.
 //! They are learned from, and told in Redis' words for them.
 
@@ -310,6 +312,15 @@ fn slot_in(wire: &[u8]) -> Option<u16> {
     Some(slot_of(request.arg(first?)?))
 }
 
+/// Whether a script has surely not run that is answered so. It may say anything by itself, and has run then; but a node that does
+/// not have its keys' slot says so before, of that very slot.
+fn is_nodes_own(word: Word<'_>, wire: Option<&[u8]>) -> bool {
+    match word {
+        Word::Moved(slot, _) | Word::Ask(slot, _) => wire.and_then(slot_in) == Some(slot),
+        Word::TryAgain | Word::ClusterDown => false,
+    }
+}
+
 /// Whether something that was on its way is not answered yet.
 fn is_on_its_way(lines: &[Line], &(id, serial): &(LineId, u64)) -> bool {
     lines.get(id as usize).is_some_and(|line| line.base < serial)
@@ -451,6 +462,9 @@ impl Engine {
             }
             return Reply::Stays;
         };
+        if waiter.tag.class() == Class::Script && !is_nodes_own(word, kept.as_ref().map(|(wire, _)| wire.as_slice())) {
+            return Reply::Stays;
+        }
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Reply::Stays };
         if pool.cluster.is_none() {
             return Reply::Stays;
@@ -476,6 +490,8 @@ impl Engine {
             Owner::Shared if waiter.part == Waiter::SPREAD && follows => {
                 return Reply::Stays;
             }
+            // Its key's own shard may be well.
+            Owner::Shared if waiter.part == Waiter::COPY && node.is_none() => return Reply::Stays,
             Owner::Shared if waiter.part != Waiter::ERRAND => {}
             Owner::Session(..) if Some(waiter.tag) == *EXEC => return Reply::Becomes(MOVED_TRANSACTION),
             Owner::Session(..) => {

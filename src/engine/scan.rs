@@ -28,7 +28,7 @@ impl Engine {
     pub(super) fn scan(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, port: &mut impl Port) {
         let Some(session) = self.sessions.get(id as usize) else { return };
         let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
-        let shards = pool.config.path.route.shards();
+        let shards = pool.config.path.route.in_turn();
         let turn = request.arg(1).and_then(number).and_then(|cursor| Turn::of(cursor, shards.len() as u16));
         let at = turn.and_then(|(turn, cursor)| Some((turn, cursor, *shards.get(usize::from(turn.shard))?)));
         let Some((turn, cursor, shard)) = at else {

@@ -227,15 +227,29 @@ impl Route {
         self.firsts.get(usize::from(shard)).copied().flatten()
     }
 
+    /// The shards' numbers in an order to visit them in: a cluster's by their slots, so that who takes another's place has its
+    /// turn, too.
+    #[must_use]
+    pub fn in_turn(&self) -> Vec<u16> {
+        let mut shards = self.placement.numbers.clone();
+        if self.placement.slots.is_some() {
+            shards.sort_by_key(|&shard| self.slot_at(shard).unwrap_or(NOBODY));
+        }
+        shards
+    }
+
     /// One slot is another shard's now.
     pub fn give(&mut self, slot: u16, shard: u16) {
         if let Some(slots) = &mut self.placement.slots
             && let Some(owner) = Arc::make_mut(slots).get_mut(usize::from(slot))
             && *owner != shard
         {
-            *owner = shard;
+            let before = std::mem::replace(owner, shard);
             self.changes = self.changes.wrapping_add(1);
-            self.firsts = firsts(self.placement.slots.as_ref());
+            // Seldom: slot by slot this would be much for a whole shard.
+            if self.slot_at(before) == Some(slot) || self.slot_at(shard).is_none_or(|first| slot < first) {
+                self.firsts = firsts(self.placement.slots.as_ref());
+            }
         }
     }
 

@@ -451,7 +451,8 @@ impl Engine {
     fn confirm(&mut self, pool: u16, name: &Name) {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let Some(topic) = place.channels.topics.get_mut(name) else { return };
-        if topic.confirmed.len() < topic.shards.len() {
+        // Of one that has left its shard it is not known yet where it is told of.
+        if topic.shards.is_empty() || topic.confirmed.len() < topic.shards.len() {
             return;
         }
         for number in std::mem::take(&mut topic.waiting) {
