@@ -3,7 +3,7 @@
 
 use crate::rules::{hotring, proxy_yaml};
 use crate::support::{Client, FOREVER, Scratch, eventually};
-use crate::tools::{at, of_kind, text};
+use crate::tools::{at, list, of_kind, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_yaml::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,10 +25,17 @@ impl Pod {
         let deployment = of_kind(documents, "Deployment").next().unwrap();
         let manifest = at(deployment, "spec.template.spec").clone();
         let dir = Scratch::new();
-        for volume in ["etc", "run"] {
+        for volume in ["etc", "run", "secrets"] {
             std::fs::create_dir(dir.file(volume)).unwrap();
         }
-        let (container, admin) = run(&dir, || swap(&dir, 0, documents));
+        for name in list(&manifest, "volumes").iter().map(|volume| text(volume, "secret.secretName")) {
+            if !name.is_empty() {
+                std::fs::create_dir(dir.file(&format!("secrets/{name}"))).unwrap();
+                put(&dir, &format!("secrets/{name}"), 0, "password", "first\n");
+            }
+        }
+        swap(&dir, 0, documents);
+        let (container, admin) = run(&dir);
         let pod = Self { dir, manifest, container, admin, versions: 1 };
         pod.is_probed("startupProbe", 200);
         pod
@@ -40,11 +47,17 @@ impl Pod {
         self.versions += 1;
     }
 
+    /// What the Secret says now is in its volume; it has one key, `password`, which was `first`.
+    pub(crate) fn rotate(&mut self, name: &str, password: &str) {
+        put(&self.dir, &format!("secrets/{name}"), self.versions, "password", password);
+        self.versions += 1;
+    }
+
     /// The container is killed and started anew, as after a failure; its volumes stay.
     pub(crate) fn crash(&mut self) {
         self.container.kill().unwrap();
         self.container.wait().unwrap();
-        (self.container, self.admin) = run(&self.dir, || ());
+        (self.container, self.admin) = run(&self.dir);
         self.is_probed("startupProbe", 200);
     }
 
@@ -102,25 +115,29 @@ impl Drop for Pod {
     }
 }
 
-/// The ConfigMap's next version, as the kubelet puts it into a volume: a directory of its own, and one rename.
+/// The ConfigMap's next version.
 fn swap(dir: &Scratch, version: u32, documents: &[Value]) {
     let yaml = proxy_yaml(of_kind(documents, "ConfigMap").next().unwrap());
     // What a pod has for itself, a test has not: paths and ports.
     let yaml = yaml.replace("/run/hotring", &dir.file("run")).replace("127.0.0.1:6380", "127.0.0.1:0");
-    let yaml = yaml.replace("0.0.0.0:9380", "127.0.0.1:0");
+    let yaml = yaml.replace("0.0.0.0:9380", "127.0.0.1:0").replace("/etc/hotring-secrets", &dir.file("secrets"));
+    put(dir, "etc", version, "proxy.yaml", &yaml);
+}
+
+/// Puts a file into a volume as the kubelet does it: into a directory of its own, and then with one rename.
+fn put(dir: &Scratch, volume: &str, version: u32, file: &str, text: &str) {
     let name = format!("..2026_01_01_00_00_0{version}.1234");
-    std::fs::create_dir(dir.file(&format!("etc/{name}"))).unwrap();
-    dir.write(&format!("etc/{name}/proxy.yaml"), &yaml);
-    symlink(&name, dir.file("etc/..data_tmp")).unwrap();
-    std::fs::rename(dir.file("etc/..data_tmp"), dir.file("etc/..data")).unwrap();
+    std::fs::create_dir(dir.file(&format!("{volume}/{name}"))).unwrap();
+    dir.write(&format!("{volume}/{name}/{file}"), text);
+    symlink(&name, dir.file(&format!("{volume}/..data_tmp"))).unwrap();
+    std::fs::rename(dir.file(&format!("{volume}/..data_tmp")), dir.file(&format!("{volume}/..data"))).unwrap();
     if version == 0 {
-        symlink("..data/proxy.yaml", dir.file("etc/proxy.yaml")).unwrap();
+        symlink(format!("..data/{file}"), dir.file(&format!("{volume}/{file}"))).unwrap();
     }
 }
 
 /// The program, and where its admin listener is.
-fn run(dir: &Scratch, before: impl FnOnce()) -> (Child, String) {
-    before();
+fn run(dir: &Scratch) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hotring"))
         .args(["-c", &dir.file("etc/proxy.yaml")])
         // Nothing of it is writable in the image, and nothing is asked of it.
