@@ -396,7 +396,7 @@ fn a_classic_sidecar_serves_until_the_app_has_ended() {
         if pod.page("/readyz").unwrap().0 == 503 {
             since.get_or_insert(round);
         }
-        since.is_some_and(|first| round >= first + 200) || told.elapsed().as_secs() >= 4
+        since.is_some_and(|first| round >= first + 200) || told.elapsed().as_secs() >= 3
     });
     assert_eq!(wrong, Vec::<String>::new(), "after {:?}", told.elapsed());
     assert!(since.is_some(), "the pod is not ready any more");
