@@ -7,6 +7,7 @@ mod inner;
 
 use hotring::engine::{Engine, PoolConfig};
 use hotring::error::{Cause, Failure};
+use hotring::stages::{Health, HealthConfig, SPAN, Way};
 use inner::{Wires, request};
 
 const LOST: Failure = Failure { cause: Cause::Lost, reason: "closed by the server" };
@@ -62,6 +63,33 @@ fn unsent_reads_are_sent_again_and_writes_never() {
     assert_eq!((engine.in_flight(), engine.pending()), (0, 0));
     let holdings = engine.holdings();
     assert_eq!((holdings.gathers, holdings.joined), (0, 0));
+}
+
+#[test]
+fn who_waits_for_a_shard_that_is_gone_is_told_so_by_the_next_probe() {
+    let probes = |config: &mut PoolConfig| {
+        let health = HealthConfig {
+            way: Way::Error,
+            failure_limit: 2,
+            span: SPAN,
+            retry_timeout: 30_000_000,
+            probe_interval: Some(1_000_000),
+            seed: 7,
+        };
+        config.path.health = Health::new(health, 1, 1);
+    };
+    let (mut engine, mut wires) = engine(probes, 1);
+    submit(&mut engine, &mut wires, 0, &["GET a"]);
+    engine.fail(0, LOST, 2, &mut wires);
+    assert_eq!(told(&mut engine, &mut wires, 0), "");
+    engine.probed(0, 0, None, 3, &mut wires);
+    assert_eq!(told(&mut engine, &mut wires, 0), "", "it may be back");
+    engine.probed(0, 0, Some(REFUSED), 4, &mut wires);
+    assert_eq!(
+        told(&mut engine, &mut wires, 0),
+        "-ERR shard s0 cannot be reached (connection refused); nothing was sent\r\n"
+    );
+    assert_eq!((engine.in_flight(), engine.pending()), (0, 0));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! They still stand in the outbox: the shard has never heard of them, and a read does no harm in any case. So an app does not
 //! notice that a server closed a connection just as something was asked on it. They wait where they are until the connection
-//! is open again, no longer than the pool's `timeout` from when they were read; if it cannot be opened they are answered with
-//! that.
+//! is open again, no longer than the pool's `timeout` from when they were read; if it cannot be opened, or the shard does not answer
+//! its next probe, they are answered with that.
 //!
 //! Never: writes, whatever left or not; anything of which a byte may have left; parts of split requests, scripts and all that
 //! is not answered as it is; what waited for a connection that could not be opened. Nor a read before which its session had
@@ -18,6 +18,7 @@
 use super::hot::Note;
 use super::line::{Line, Owner, State, Ticket, Waiter};
 use super::misses::WHOLE;
+use super::port::Port;
 use super::{Engine, LineId, SessionId};
 use crate::command::{self, Class, Keys};
 use crate::error::{Cause, Failure};
@@ -107,6 +108,23 @@ impl Engine {
             pool.counts.retried_reads += count as u64;
         }
         told
+    }
+
+    /// A shard does not answer its probe either: whoever waits for one of its lost connections is told so. Those are not opened before
+    /// it does.
+    #[cold]
+    pub(super) fn keep_no_longer(&mut self, pool: u16, shard: u16, failure: Failure, port: &mut impl Port) {
+        let now = self.now;
+        let lost = |line: &Line| {
+            (line.pool, line.shard, line.owner) == (pool, shard, Owner::Shared)
+                && matches!(line.state, State::Down(_))
+                && !line.waiters.is_empty()
+        };
+        let lines = (0..).zip(&self.lines);
+        let lines: Vec<LineId> = lines.filter(|(_, line)| lost(line)).map(|(id, _)| id).collect();
+        for id in lines {
+            self.fail(id, failure, now, port);
+        }
     }
 
     /// What is noted of a read that is sent again: what was, is lost with its connection.

@@ -294,6 +294,9 @@ impl Engine {
         self.now = now;
         self.tell(pool, &Event::Probed(shard, missed));
         self.follow_homes(port);
+        if let Some(failure) = missed {
+            self.keep_no_longer(pool, shard, failure, port);
+        }
     }
 
     /// A connection is open and its shard has answered the handshake.
