@@ -8,7 +8,7 @@ use hotring::ring::{SLOTS, slot_of};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use support::{Cluster, FOREVER, Hotring, Redis, eventually, now, pool, shards, wire};
+use support::{Client, Cluster, FOREVER, Hotring, Redis, eventually, now, pool, shards, wire};
 
 /// As long as it would have to be late by for another one to be told.
 const LOAD: Duration = Duration::from_millis(150);
@@ -247,6 +247,7 @@ fn one_connection_of_many_threads_loads_once() {
     let (redis, at) = shards(1);
     let hotring = Hotring::over(&at, &["misses: {lease: local, same_connection: wait}"]);
     let mut app = hotring.app();
+    make_patient(&mut app);
     for _ in 0..3 {
         redis[0].client().ask("DEL k");
         app.send(&wire(&["GET", "k"]).repeat(50));
@@ -262,6 +263,7 @@ fn several_keys_and_transactions() {
     let (_redis, at) = shards(2);
     let hotring = Hotring::over(&at, &[&misses("local")]);
     let (mut a, mut b) = (hotring.app(), hotring.app());
+    make_patient(&mut a);
     assert_eq!(a.ask("MGET a b c d"), format!("*4\r\n{}", "$-1\r\n".repeat(4)));
     b.send(&wire(&["MGET", "d", "c", "b", "a"]));
     for key in ["a", "b", "c", "d"] {
@@ -278,16 +280,20 @@ fn several_keys_and_transactions() {
     assert_eq!(c.reply(), b"$1\r\nv\r\n");
 }
 
+/// Makes waits long, by a load that takes its time: readers wait for twice as long as loads take.
+fn make_patient(app: &mut Client) {
+    assert_eq!(app.ask("GET k"), "$-1\r\n");
+    let done = now() + Duration::from_millis(1500);
+    eventually("it is loaded", || now() >= done);
+    assert_eq!((app.ask("SET k v"), app.ask("DEL k")), ("+OK\r\n".to_owned(), ":1\r\n".to_owned()));
+}
+
 #[test]
 fn nobody_waits_when_the_process_is_to_end() {
     let (_redis, at) = shards(1);
     let hotring = Hotring::with_admin(&pool(&at, &["misses: {lease: local, lease_wait: 60s, lease_term: 60s}"]));
     let (mut holder, mut waiting) = (hotring.app(), hotring.app());
-    // So that a wait is long: twice what a load has taken.
-    assert_eq!(holder.ask("GET k"), "$-1\r\n");
-    let done = now() + Duration::from_millis(1500);
-    eventually("it is loaded", || now() >= done);
-    assert_eq!((holder.ask("SET k v"), holder.ask("DEL k")), ("+OK\r\n".to_owned(), ":1\r\n".to_owned()));
+    make_patient(&mut holder);
     assert_eq!(holder.ask("GET k"), "$-1\r\n");
     waiting.send(&wire(&["GET", "k"]));
     eventually("it waits", || hotring.metric("hotring_lease_waiting{pool=\"main\"}") == 1.0);
