@@ -3,7 +3,7 @@
 //! One after another is asked, in an order that differs from sidecar to sidecar and from time to time: those that were
 //! learned and those of the file. The first answer that is good ends it. One is good where the node says that the cluster is
 //! well (`cluster_state:ok`) and has heard of all that anybody has (`cluster_current_epoch`); of others the best is taken,
-//! once nobody is left to ask. One who does not answer within [`STEP`] has others asked beside it.
+//! once nobody is left to ask. One who does not answer within a fifth of a second has others asked beside it.
 
 pub mod replies;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! All sentinels are asked, those that are configured and those they know of ([`peers`]), and most of them are believed
 //! ([`votes`]). A server that they name anew is asked by ROLE, with the pool's own credentials, whether it is a master. All are
-//! listened to meanwhile ([`listen`]): what one tells is a reason to ask them all.
+//! listened to meanwhile (`listen`): what one tells is a reason to ask them all.
 //!
 //! Promises: everything has a deadline and a bound. The last good answer stays while nobody answers, or while those that do
 //! know less than what was known before. An address that more than half of all sentinels no longer name is never in an answer
