@@ -2,8 +2,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and positions within the outbox")]
 
+use super::asked::Asked;
 use super::hot::{Note, Notes};
-use super::redirect::Asked;
 use super::{LineId, SessionId};
 use crate::command::Tag;
 use crate::error::Failure;

@@ -26,6 +26,7 @@
 
 mod apps;
 mod aside;
+mod asked;
 mod broadcast;
 pub mod budget;
 pub mod channels;
