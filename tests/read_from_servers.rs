@@ -5,52 +5,13 @@ mod support;
 
 use std::path::Path;
 use std::time::Duration;
-use support::{Client, Cut, FOREVER, Hotring, Redis, Relay, Site, Way, eventually, free_port, now};
+use support::{
+    Client, Cut, Hotring, Redis, Relay, Site, Way, eventually, free_port, now, primary, read_until, replica,
+    replicated, until_read_from,
+};
 
-/// A server on a port, which begins to feed a replica at once.
-fn primary() -> Redis {
-    Redis::tcp(&["--repl-diskless-sync-delay", "0"])
-}
-
-/// A replica of the server at this address, on a unix socket.
-fn replica(of: &str) -> Redis {
-    let (host, port) = of.rsplit_once(':').unwrap();
-    Redis::start(&["--replicaof", host, port])
-}
-
-fn yaml(primary: &str, replicas: &[&str], more: &str) -> String {
-    let listed = replicas.iter().map(|at| format!("\"{at}\"")).collect::<Vec<_>>().join(", ");
-    let listed = if replicas.is_empty() { String::new() } else { format!("    replicas: {{s0: [{listed}]}}\n") };
-    format!(
-        "watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{primary}:1 s0\"]\n{listed}    probe_interval: 100ms\n    \
-         timeout: 1m\n    connect_timeout: 1m\n    {more}\n"
-    )
-}
-
-/// Reads keys `k0` to `k9` until something is so; every answer must be this one. None of them is hot.
-fn read_until(app: &mut Client, value: &str, what: &str, mut is_so: impl FnMut() -> bool) {
-    let (start, reply) = (now(), format!("${}\r\n{value}\r\n", value.len()));
-    loop {
-        let batch = now();
-        for n in 0..50 {
-            assert_eq!(app.ask(&format!("GET k{}", n % 10)), reply, "while waiting: {what}");
-        }
-        // `timeout` is a minute: nobody has waited for that.
-        assert!(batch.elapsed() < FOREVER / 2, "{what}");
-        if is_so() {
-            return;
-        }
-        assert!(start.elapsed() < FOREVER, "still not so: {what}");
-    }
-}
-
-/// Reads until each of these has answered, from now on.
-fn until_read_from(app: &mut Client, value: &str, servers: &[&Redis]) {
-    let before: Vec<u64> = servers.iter().map(|redis| redis.calls("get")).collect();
-    read_until(app, value, "all are read from", || {
-        servers.iter().zip(&before).all(|(redis, before)| redis.calls("get") > before + 20)
-    });
-}
+/// None of them is hot.
+const KEYS: [&str; 10] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"];
 
 fn write_all(app: &mut Client, value: &str) {
     for n in 0..10 {
@@ -71,10 +32,10 @@ fn all_reads_of_one_key_go_to_replicas_and_nothing_else_does() {
     let replicas = [replica(primary.address()), replica(primary.address())];
     let at = replicas.each_ref().map(Redis::address);
     let more = "read_from: prefer_replica\n    read_from_prefixes: {\"lock:\": primary}";
-    let hotring = Hotring::with_admin(&yaml(primary.address(), &at, more));
+    let hotring = Hotring::with_admin(&replicated(primary.address(), &at, more));
     let mut app = hotring.app();
     write_all(&mut app, "v");
-    until_read_from(&mut app, "v", &[&replicas[0], &replicas[1]]);
+    until_read_from(&mut app, &KEYS, "v", &[&replicas[0], &replicas[1]]);
     // What was written is long there by now.
     let before = primary.calls("get");
     for n in 0..300 {
@@ -104,12 +65,12 @@ fn what_was_written_is_read_though_replicas_lag() {
     let link = Relay::to(primary.address());
     link.delay(Way::ToProxy, Duration::from_millis(30));
     let replica = replica(link.address());
-    let hotring = Hotring::with_admin(&yaml(primary.address(), &[replica.address()], "read_from: replica"));
+    let hotring = Hotring::with_admin(&replicated(primary.address(), &[replica.address()], "read_from: replica"));
     let (mut app, mut other) = (hotring.app(), hotring.app());
     for round in 0..5 {
         let value = round.to_string();
         write_all(&mut other, &value);
-        until_read_from(&mut app, &value, &[&replica]);
+        until_read_from(&mut app, &KEYS, &value, &[&replica]);
     }
     eventually("some were kept", || hotring.metric("hotring_replica_reads_kept_total{pool=\"main\"}") > 0.0);
 }
@@ -121,32 +82,32 @@ fn a_replica_that_is_stopped_or_killed_costs_nobody_an_error() {
         let mut replicas = [replica(primary.address()), replica(primary.address())];
         let at = replicas.each_ref().map(|redis| redis.address().to_owned());
         let more = format!("read_from: {word}");
-        let hotring = Hotring::with_admin(&yaml(primary.address(), &[&at[0], &at[1]], &more));
+        let hotring = Hotring::with_admin(&replicated(primary.address(), &[&at[0], &at[1]], &more));
         let mut app = hotring.app();
         write_all(&mut app, "v");
-        until_read_from(&mut app, "v", &[&replicas[0], &replicas[1]]);
+        until_read_from(&mut app, &KEYS, "v", &[&replicas[0], &replicas[1]]);
         replicas[0].freeze();
         let behind = || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0;
-        read_until(&mut app, "v", "the frozen one is left out", behind);
-        until_read_from(&mut app, "v", &[&replicas[1]]);
+        read_until(&mut app, &KEYS, "v", "the frozen one is left out", behind);
+        until_read_from(&mut app, &KEYS, "v", &[&replicas[1]]);
         replicas[0].thaw();
-        until_read_from(&mut app, "v", &[&replicas[0], &replicas[1]]);
+        until_read_from(&mut app, &KEYS, "v", &[&replicas[0], &replicas[1]]);
         replicas[1].kill();
-        read_until(&mut app, "v", "the dead one is left out", behind);
-        until_read_from(&mut app, "v", &[&replicas[0]]);
+        read_until(&mut app, &KEYS, "v", "the dead one is left out", behind);
+        until_read_from(&mut app, &KEYS, "v", &[&replicas[0]]);
         replicas[1].restart();
-        until_read_from(&mut app, "v", &[&replicas[0], &replicas[1]]);
+        until_read_from(&mut app, &KEYS, "v", &[&replicas[0], &replicas[1]]);
         assert_eq!(errors(&hotring), 0, "{word}");
         // Both: only where nobody else may answer is that told.
         replicas.iter_mut().for_each(Redis::kill);
         let told = "-ERR shard s0 is down (none of its replicas is fit to be read from); nothing was sent\r\n";
         match word {
             "replica" => eventually("nobody is left", || app.ask("GET k1") == told),
-            _ => until_read_from(&mut app, "v", &[&primary]),
+            _ => until_read_from(&mut app, &KEYS, "v", &[&primary]),
         }
         replicas.iter_mut().for_each(Redis::restart);
         eventually("it is read again", || app.ask("GET k1") == "$1\r\nv\r\n");
-        until_read_from(&mut app, "v", &[&replicas[0], &replicas[1]]);
+        until_read_from(&mut app, &KEYS, "v", &[&replicas[0], &replicas[1]]);
     }
 }
 
@@ -156,13 +117,13 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
     let link = Relay::to(primary.address());
     let replica = replica(link.address());
     let more = "read_from: prefer_replica\n    read_staleness: 500ms";
-    let hotring = Hotring::with_admin(&yaml(primary.address(), &[replica.address()], more));
+    let hotring = Hotring::with_admin(&replicated(primary.address(), &[replica.address()], more));
     let mut app = hotring.app();
     let mut writer = primary.client();
     write_all(&mut writer, "0");
     let mut stale = 0;
     for round in 0..10 {
-        until_read_from(&mut app, &round.to_string(), &[&replica]);
+        until_read_from(&mut app, &KEYS, &round.to_string(), &[&replica]);
         // Nothing is lost, nothing is told, nothing arrives: the worst kind of cut.
         link.hold(Way::ToProxy);
         write_all(&mut writer, &(round + 1).to_string());
@@ -178,7 +139,7 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
         eventually("it is left out", || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0);
         link.heal();
         if stale > 0 {
-            until_read_from(&mut app, &(round + 1).to_string(), &[&replica]);
+            until_read_from(&mut app, &KEYS, &(round + 1).to_string(), &[&replica]);
             break;
         }
     }
@@ -188,7 +149,7 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
     link.cut(Cut::Reset);
     let behind = || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0;
     let value = primary.client().ask("GET k3")[4..5].to_owned();
-    read_until(&mut app, &value, "it is left out", behind);
+    read_until(&mut app, &KEYS, &value, "it is left out", behind);
 }
 
 #[test]
@@ -200,16 +161,17 @@ fn the_nearest_is_read_from_and_another_one_when_that_is_far() {
     delay(&links[0], 30);
     delay(&links[1], 30);
     let at = [links[1].address(), links[2].address()];
-    let hotring = Hotring::with_admin(&yaml(links[0].address(), &at, "read_from: nearest\n    read_staleness: 2s"));
+    let hotring =
+        Hotring::with_admin(&replicated(links[0].address(), &at, "read_from: nearest\n    read_staleness: 2s"));
     let mut app = hotring.app();
     write_all(&mut app, "v");
-    until_read_from(&mut app, "v", &[&near]);
+    until_read_from(&mut app, &KEYS, "v", &[&near]);
     let before = [primary.calls("get"), far.calls("get")];
-    until_read_from(&mut app, "v", &[&near]);
+    until_read_from(&mut app, &KEYS, "v", &[&near]);
     assert_eq!([primary.calls("get"), far.calls("get")], before);
     delay(&links[2], 120);
     delay(&links[1], 1);
-    until_read_from(&mut app, "v", &[&far]);
+    until_read_from(&mut app, &KEYS, "v", &[&far]);
     assert_eq!(errors(&hotring), 0);
 }
 
@@ -218,22 +180,22 @@ fn it_is_switched_on_and_off_and_replicas_come_and_go_while_it_runs() {
     let primary = primary();
     let replicas = [replica(primary.address()), replica(primary.address())];
     let at = replicas.each_ref().map(Redis::address);
-    let site = Site::new(&yaml(primary.address(), &at[..1], ""));
+    let site = Site::new(&replicated(primary.address(), &at[..1], ""));
     let mut app = site.hotring.app();
     write_all(&mut app, "v");
-    until_read_from(&mut app, "v", &[&primary]);
+    until_read_from(&mut app, &KEYS, "v", &[&primary]);
     assert_eq!(replicas[0].calls("get"), 0);
-    assert_eq!(site.reload(&yaml(primary.address(), &at[..1], "read_from: replica")).0, 200);
-    until_read_from(&mut app, "v", &[&replicas[0]]);
+    assert_eq!(site.reload(&replicated(primary.address(), &at[..1], "read_from: replica")).0, 200);
+    until_read_from(&mut app, &KEYS, "v", &[&replicas[0]]);
     // Nobody is refused for it: what is known is known further on.
     for count in [2, 1, 2] {
-        assert_eq!(site.reload(&yaml(primary.address(), &at[..count], "read_from: replica")).0, 200);
+        assert_eq!(site.reload(&replicated(primary.address(), &at[..count], "read_from: replica")).0, 200);
         let wanted: Vec<&Redis> = replicas[..count].iter().collect();
-        until_read_from(&mut app, "v", &wanted);
+        until_read_from(&mut app, &KEYS, "v", &wanted);
     }
-    assert_eq!(site.reload(&yaml(primary.address(), &at, "")).0, 200);
+    assert_eq!(site.reload(&replicated(primary.address(), &at, "")).0, 200);
     let before = replicas.each_ref().map(|redis| redis.calls("get"));
-    until_read_from(&mut app, "v", &[&primary]);
+    until_read_from(&mut app, &KEYS, "v", &[&primary]);
     assert_eq!(replicas.each_ref().map(|redis| redis.calls("get")), before);
     assert_eq!(errors(&site.hotring), 0);
 }
@@ -252,7 +214,7 @@ fn replicas_of_a_cluster_are_told_that_they_are_only_read_from() {
     assert_eq!(link.ask(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}")), "+OK\r\n");
     eventually("it follows", || link.ask(&format!("CLUSTER REPLICATE {id}")) == "+OK\r\n");
     for readonly in [true, false] {
-        let text = yaml(primary.address(), &[replica.address()], "read_from: prefer_replica");
+        let text = replicated(primary.address(), &[replica.address()], "read_from: prefer_replica");
         let mut config = hotring::config::parse(&text, Path::new("test.yaml")).unwrap();
         config.pools[0].upstream.readonly = readonly;
         let proxy = hotring::proxy::Proxy::start(config).unwrap();
@@ -260,11 +222,11 @@ fn replicas_of_a_cluster_are_told_that_they_are_only_read_from() {
         eventually("the cluster is up", || app.ask("SET k0 v") == "+OK\r\n");
         write_all(&mut app, "v");
         if readonly {
-            until_read_from(&mut app, "v", &[&replica]);
+            until_read_from(&mut app, &KEYS, "v", &[&replica]);
         } else {
             // Else it refuses, and the server is asked.
             let refused = || replica.client().ask("INFO errorstats").contains("errorstat_MOVED");
-            read_until(&mut app, "v", "the replica has refused", refused);
+            read_until(&mut app, &KEYS, "v", "the replica has refused", refused);
         }
         drop(app);
         proxy.stop().unwrap();

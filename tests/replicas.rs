@@ -4,52 +4,12 @@
 mod support;
 
 use std::time::Duration;
-use support::{Client, Cut, FOREVER, Hotring, Redis, Relay, Site, Way, eventually, now};
+use support::{
+    Cut, Hotring, Redis, Relay, Site, Way, eventually, now, primary, read_until, replica, replicated, until_read_from,
+};
 
-/// A server on a port, which begins to feed a replica at once.
-fn primary() -> Redis {
-    Redis::tcp(&["--repl-diskless-sync-delay", "0"])
-}
-
-/// A replica of the server at this address, on a unix socket.
-fn replica(of: &str) -> Redis {
-    let (host, port) = of.rsplit_once(':').unwrap();
-    Redis::start(&["--replicaof", host, port])
-}
-
-fn yaml(primary: &Redis, replicas: &[&str], more: &str) -> String {
-    let listed = replicas.iter().map(|at| format!("\"{at}\"")).collect::<Vec<_>>().join(", ");
-    let listed = if replicas.is_empty() { String::new() } else { format!("    replicas: {{s0: [{listed}]}}\n") };
-    format!(
-        "watch: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: [\"{}:1 s0\"]\n{listed}    hot_keys: {{reads: replicas, \
-         max_staleness: 500ms}}\n    probe_interval: 100ms\n    timeout: 1m\n    connect_timeout: 1m\n{more}",
-        primary.address()
-    )
-}
-
-/// Reads a key until something is so; every answer must be this one.
-fn read_until(app: &mut Client, key: &str, value: &str, what: &str, mut is_so: impl FnMut() -> bool) {
-    let (start, reply) = (now(), format!("${}\r\n{value}\r\n", value.len()));
-    loop {
-        let batch = now();
-        for _ in 0..50 {
-            assert_eq!(app.ask(&format!("GET {key}")), reply, "while waiting: {what}");
-        }
-        // `timeout` is a minute: nobody has waited for that.
-        assert!(batch.elapsed() < FOREVER / 2, "{what}");
-        if is_so() {
-            return;
-        }
-        assert!(start.elapsed() < FOREVER, "still not so: {what}");
-    }
-}
-
-/// Reads a key until each of these has answered it, from now on.
-fn until_read_from(app: &mut Client, key: &str, value: &str, servers: &[&Redis]) {
-    let before: Vec<u64> = servers.iter().map(|redis| redis.calls("get")).collect();
-    read_until(app, key, value, "all are read from", || {
-        servers.iter().zip(&before).all(|(redis, before)| redis.calls("get") > before + 20)
-    });
+fn yaml(primary: &Redis, replicas: &[&str]) -> String {
+    replicated(primary.address(), replicas, "hot_keys: {reads: replicas, max_staleness: 500ms}")
 }
 
 #[test]
@@ -57,10 +17,10 @@ fn reads_of_a_hot_key_are_spread_and_nothing_else_is() {
     let primary = primary();
     let replicas = [replica(primary.address()), replica(primary.address())];
     let at = replicas.each_ref().map(Redis::address);
-    let hotring = Hotring::with_admin(&yaml(&primary, &at, ""));
+    let hotring = Hotring::with_admin(&yaml(&primary, &at));
     let mut app = hotring.app();
     assert_eq!(app.ask("MSET k v other 1"), "+OK\r\n");
-    until_read_from(&mut app, "k", "v", &[&primary, &replicas[0], &replicas[1]]);
+    until_read_from(&mut app, &["k"], "v", &[&primary, &replicas[0], &replicas[1]]);
     // All others stay at home, whatever they are.
     let fed = replicas[0].calls("set");
     for _ in 0..50 {
@@ -99,12 +59,12 @@ fn what_was_written_is_read_though_replicas_lag() {
     let link = Relay::to(primary.address());
     link.delay(Way::ToProxy, Duration::from_millis(30));
     let replica = replica(link.address());
-    let hotring = Hotring::with_admin(&yaml(&primary, &[replica.address()], ""));
+    let hotring = Hotring::with_admin(&yaml(&primary, &[replica.address()]));
     let (mut app, mut other) = (hotring.app(), hotring.app());
     for round in 0..5 {
         let value = round.to_string();
         assert_eq!(other.ask(&format!("SET k {value}")), "+OK\r\n");
-        until_read_from(&mut app, "k", &value, &[&replica]);
+        until_read_from(&mut app, &["k"], &value, &[&replica]);
     }
 }
 
@@ -113,21 +73,21 @@ fn a_replica_that_is_stopped_or_killed_costs_nobody_an_error() {
     let primary = primary();
     let mut replicas = [replica(primary.address()), replica(primary.address())];
     let at = replicas.each_ref().map(|redis| redis.address().to_owned());
-    let hotring = Hotring::with_admin(&yaml(&primary, &[&at[0], &at[1]], ""));
+    let hotring = Hotring::with_admin(&yaml(&primary, &[&at[0], &at[1]]));
     let mut app = hotring.app();
     assert_eq!(app.ask("SET k v"), "+OK\r\n");
-    until_read_from(&mut app, "k", "v", &[&replicas[0], &replicas[1]]);
+    until_read_from(&mut app, &["k"], "v", &[&replicas[0], &replicas[1]]);
     replicas[0].freeze();
     let behind = || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0;
-    read_until(&mut app, "k", "v", "the frozen one is left out", behind);
-    until_read_from(&mut app, "k", "v", &[&replicas[1]]);
+    read_until(&mut app, &["k"], "v", "the frozen one is left out", behind);
+    until_read_from(&mut app, &["k"], "v", &[&replicas[1]]);
     replicas[0].thaw();
-    until_read_from(&mut app, "k", "v", &[&replicas[0], &replicas[1]]);
+    until_read_from(&mut app, &["k"], "v", &[&replicas[0], &replicas[1]]);
     replicas[1].kill();
-    read_until(&mut app, "k", "v", "the dead one is left out", behind);
-    until_read_from(&mut app, "k", "v", &[&replicas[0]]);
+    read_until(&mut app, &["k"], "v", "the dead one is left out", behind);
+    until_read_from(&mut app, &["k"], "v", &[&replicas[0]]);
     replicas[1].restart();
-    until_read_from(&mut app, "k", "v", &[&replicas[0], &replicas[1]]);
+    until_read_from(&mut app, &["k"], "v", &[&replicas[0], &replicas[1]]);
     for (_, counted) in hotring
         .page("/metrics")
         .1
@@ -143,13 +103,13 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
     let primary = primary();
     let link = Relay::to(primary.address());
     let replica = replica(link.address());
-    let hotring = Hotring::with_admin(&yaml(&primary, &[replica.address()], ""));
+    let hotring = Hotring::with_admin(&yaml(&primary, &[replica.address()]));
     let mut app = hotring.app();
     let mut writer = primary.client();
     assert_eq!(writer.ask("SET k 0"), "+OK\r\n");
     let mut stale = 0;
     for round in 0..10 {
-        until_read_from(&mut app, "k", &round.to_string(), &[&replica]);
+        until_read_from(&mut app, &["k"], &round.to_string(), &[&replica]);
         // Nothing is lost, nothing is told, nothing arrives: the worst kind of cut.
         link.hold(Way::ToProxy);
         assert_eq!(writer.ask(&format!("SET k {}", round + 1)), "+OK\r\n");
@@ -165,7 +125,7 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
         eventually("it is left out", || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0);
         link.heal();
         if stale > 0 {
-            until_read_from(&mut app, "k", &(round + 1).to_string(), &[&replica]);
+            until_read_from(&mut app, &["k"], &(round + 1).to_string(), &[&replica]);
             break;
         }
     }
@@ -175,28 +135,28 @@ fn a_replica_whose_link_is_cut_is_left_out_before_it_is_too_old() {
     link.cut(Cut::Reset);
     let behind = || hotring.metric("hotring_replicas_behind{pool=\"main\"}") == 1.0;
     let value = primary.client().ask("GET k")[4..5].to_owned();
-    read_until(&mut app, "k", &value, "it is left out", behind);
+    read_until(&mut app, &["k"], &value, "it is left out", behind);
 }
 
 #[test]
 fn replicas_come_and_go_with_the_configuration() {
     let primary = primary();
     let replicas = [replica(primary.address()), replica(primary.address())];
-    let site = Site::new(&yaml(&primary, &[], ""));
+    let site = Site::new(&yaml(&primary, &[]));
     let mut app = site.hotring.app();
     assert_eq!(app.ask("SET k v"), "+OK\r\n");
-    until_read_from(&mut app, "k", "v", &[&primary]);
-    let (status, told) = site.reload(&yaml(&primary, &[replicas[0].address()], ""));
+    until_read_from(&mut app, &["k"], "v", &[&primary]);
+    let (status, told) = site.reload(&yaml(&primary, &[replicas[0].address()]));
     assert_eq!(status, 200, "{told}");
-    until_read_from(&mut app, "k", "v", &[&primary, &replicas[0]]);
+    until_read_from(&mut app, &["k"], "v", &[&primary, &replicas[0]]);
     let both = [replicas[1].address(), replicas[0].address()];
-    assert_eq!(site.reload(&yaml(&primary, &both, "")).0, 200);
-    until_read_from(&mut app, "k", "v", &[&primary, &replicas[0], &replicas[1]]);
-    assert_eq!(site.reload(&yaml(&primary, &[], "")).0, 200);
+    assert_eq!(site.reload(&yaml(&primary, &both)).0, 200);
+    until_read_from(&mut app, &["k"], "v", &[&primary, &replicas[0], &replicas[1]]);
+    assert_eq!(site.reload(&yaml(&primary, &[])).0, 200);
     // Its own replication link is no client's.
     eventually("nothing is connected to them", || replicas.iter().all(|redis| clients(redis) == 0));
     let before = replicas.each_ref().map(|redis| redis.calls("get"));
-    read_until(&mut app, "k", "v", "it is read at home", || true);
+    read_until(&mut app, &["k"], "v", "it is read at home", || true);
     assert_eq!(replicas.each_ref().map(|redis| redis.calls("get")), before);
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod fake;
 mod redis;
 mod relay;
+mod replicas;
 mod scripts;
 pub(crate) mod sentinel;
 
@@ -16,6 +17,7 @@ pub(crate) use cluster::{Cluster, over as over_cluster};
 pub(crate) use fake::{Fake, Visit};
 pub(crate) use redis::{Redis, free_port, shards, shards_with};
 pub(crate) use relay::{Cut, Relay, Way};
+pub(crate) use replicas::{primary, read_until, replica, replicated, until_read_from};
 pub(crate) use scripts::{Stand, installed, source};
 
 use hotring::config::Config;
