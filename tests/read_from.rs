@@ -3,17 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/followed.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod followed;
 #[path = "support/engine.rs"]
 #[allow(unreachable_pub, dead_code, reason = "shared with benchmarks")]
 mod support;
 
-use hotring::engine::{Engine, LineId, SessionId};
+use followed::{Stand, bulk};
+use hotring::engine::{LineId, SessionId};
 use hotring::error::{Cause, Failure};
 use hotring::ring::{SLOTS, slot_of};
 use hotring::stages::hot::{Config, ReadFrom, Reading};
 use hotring::stages::{Hot, Placement, Route};
 use std::sync::Arc;
-use support::{Wires, engine, pool_of, request};
+use support::{engine, pool_of, request};
 
 const MS: u64 = 1_000;
 const S: u64 = 1_000_000;
@@ -21,18 +25,6 @@ const LOST: Failure = Failure { cause: Cause::Lost, reason: "connection reset" }
 const UNFIT: &str = "-ERR shard s0 is down (none of its replicas is fit to be read from); nothing was sent\r\n";
 const INFO: &str = "*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
 const ZONE: &str = "*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
-
-/// One shard, on connection 0, with two replicas, on connections 1 and 2.
-struct Stand {
-    engine: Engine,
-    wires: Wires,
-    now: u64,
-    /// How far the shard is.
-    offset: u64,
-    /// How long each of them takes to answer.
-    takes: [u64; 3],
-    zones: [&'static str; 3],
-}
 
 impl Stand {
     fn with(reading: Reading) -> Self {
@@ -43,7 +35,7 @@ impl Stand {
         pool.path.route = route.with_replicas(pairs.to_vec());
         pool.timeout = Some(5 * S);
         let (engine, wires) = engine(pool, 3);
-        Self { engine, wires, now: 10 * S, offset: 100, takes: [100; 3], zones: [""; 3] }
+        Self::over(engine, wires)
     }
 
     /// A node of a cluster with two replicas, and another node, on connection 3; all slots are the first one's.
@@ -65,7 +57,7 @@ impl Stand {
         pool.follows = true;
         pool.nodes = [(0, "10.0.0.1:1"), (3, "10.0.0.2:1")].map(|(n, at)| (at.as_bytes().into(), n)).to_vec();
         let (engine, wires) = engine(pool, 3);
-        let mut stand = Self { engine, wires, now: 10 * S, offset: 100, takes: [100; 3], zones: [""; 3] };
+        let mut stand = Self::over(engine, wires);
         stand.prove(&[1, 2]);
         stand
     }
@@ -79,52 +71,6 @@ impl Stand {
         let mut stand = Self::of(from);
         stand.prove(&[1, 2]);
         stand
-    }
-
-    fn flush(&mut self) {
-        self.engine.flush(&mut self.wires);
-    }
-
-    /// Sends a request; whether it was taken.
-    fn ask(&mut self, session: SessionId, line: &str) -> bool {
-        self.now += 10;
-        let submitted = self.engine.submit(session, &request(line), self.now, &mut self.wires);
-        self.flush();
-        submitted.consumed > 0
-    }
-
-    fn answer(&mut self, line: LineId, reply: &str) {
-        self.now += 10;
-        let used = self.engine.receive(line, reply.as_bytes(), self.now, &mut self.wires).unwrap();
-        assert_eq!(used.0, reply.len());
-        self.flush();
-    }
-
-    fn tick(&mut self, later: u64) {
-        self.now += later;
-        assert!(self.engine.tick(self.now, &mut self.wires).is_empty());
-        self.flush();
-    }
-
-    fn app(&mut self, session: SessionId) -> String {
-        String::from_utf8(std::mem::take(&mut self.wires.apps[session as usize])).unwrap()
-    }
-
-    fn sent(&mut self, line: LineId) -> String {
-        String::from_utf8(std::mem::take(&mut self.wires.shards[line as usize])).unwrap()
-    }
-
-    /// What the shard, or a replica, says of itself.
-    fn standing(&self, line: LineId) -> String {
-        let (role, done) = match line {
-            0 => ("master", String::new()),
-            _ => (
-                "slave\r\nmaster_link_status:up\r\nmaster_sync_in_progress:0",
-                format!("slave_repl_offset:{}\r\n", self.offset),
-            ),
-        };
-        let (id, offset) = ("a".repeat(40), self.offset);
-        bulk(&format!("# Replication\r\nrole:{role}\r\n{done}master_replid:{id}\r\nmaster_repl_offset:{offset}\r\n"))
     }
 
     /// Lets the shard and these replicas tell how far they are, each after its time.
@@ -186,10 +132,6 @@ impl Stand {
     fn explained(&self) -> String {
         self.engine.explain(0, &request("GET k"), self.now).unwrap()
     }
-}
-
-fn bulk(text: &str) -> String {
-    format!("${}\r\n{text}\r\n", text.len())
 }
 
 #[test]

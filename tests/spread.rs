@@ -3,28 +3,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/followed.rs"]
+#[allow(dead_code, reason = "each program uses its part")]
+mod followed;
 #[path = "support/engine.rs"]
 #[allow(unreachable_pub, dead_code, reason = "shared with benchmarks")]
 mod support;
 
-use hotring::engine::{Engine, LineId, SessionId};
+use followed::Stand;
+use hotring::engine::{LineId, SessionId};
 use hotring::error::{Cause, Failure};
 use hotring::stages::Hot;
 use hotring::stages::hot::{Config, Means, Reads};
-use support::{Wires, engine, pool_of, request};
+use support::{engine, pool_of, request};
 
 const MS: u64 = 1_000;
 const S: u64 = 1_000_000;
 const LOST: Failure = Failure { cause: Cause::Lost, reason: "connection reset" };
-
-/// One shard, on connection 0, with two replicas, on connections 1 and 2; its key `k` is hot.
-struct Stand {
-    engine: Engine,
-    wires: Wires,
-    now: u64,
-    /// How far the shard is.
-    offset: u64,
-}
 
 impl Stand {
     fn new(coalesce: bool) -> Self {
@@ -36,7 +31,7 @@ impl Stand {
         pool.path.route = route.with_replicas(pairs.to_vec());
         pool.timeout = Some(5 * S);
         let (engine, wires) = engine(pool, 3);
-        let mut stand = Self { engine, wires, now: 10 * S, offset: 100 };
+        let mut stand = Self::over(engine, wires);
         let now = stand.now;
         stand.engine.path_mut(0).unwrap().hot.enter(b"k", 0, Means::Replicas, now);
         stand
@@ -47,56 +42,6 @@ impl Stand {
         let mut stand = Self::new(false);
         stand.prove(&[1, 2]);
         stand
-    }
-
-    fn flush(&mut self) {
-        self.engine.flush(&mut self.wires);
-    }
-
-    /// Sends a request; whether it was taken.
-    fn ask(&mut self, session: SessionId, line: &str) -> bool {
-        self.now += 10;
-        let submitted = self.engine.submit(session, &request(line), self.now, &mut self.wires);
-        self.flush();
-        submitted.consumed > 0
-    }
-
-    fn answer(&mut self, line: LineId, reply: &str) {
-        self.now += 10;
-        let used = self.engine.receive(line, reply.as_bytes(), self.now, &mut self.wires).unwrap();
-        assert_eq!(used.0, reply.len());
-        self.flush();
-    }
-
-    fn tick(&mut self, later: u64) {
-        self.now += later;
-        assert!(self.engine.tick(self.now, &mut self.wires).is_empty());
-        self.flush();
-    }
-
-    fn app(&mut self, session: SessionId) -> String {
-        String::from_utf8(std::mem::take(&mut self.wires.apps[session as usize])).unwrap()
-    }
-
-    fn sent(&mut self, line: LineId) -> String {
-        String::from_utf8(std::mem::take(&mut self.wires.shards[line as usize])).unwrap()
-    }
-
-    /// What the shard, or a replica, says of itself.
-    fn standing(&self, line: LineId) -> String {
-        let (role, done) = match line {
-            0 => ("master", String::new()),
-            _ => (
-                "slave\r\nmaster_link_status:up\r\nmaster_sync_in_progress:0",
-                format!("slave_repl_offset:{}\r\n", self.offset),
-            ),
-        };
-        let id = "a".repeat(40);
-        let text = format!(
-            "# Replication\r\nrole:{role}\r\n{done}master_replid:{id}\r\nmaster_repl_offset:{}\r\n",
-            self.offset
-        );
-        format!("${}\r\n{text}\r\n", text.len())
     }
 
     /// Lets the shard and these replicas tell how far they are.
