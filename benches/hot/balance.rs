@@ -3,7 +3,7 @@
 use crate::Options;
 use crate::histories::Chance;
 use crate::load::{Crowd, Done, Zipf, name, part, probe};
-use crate::stand::{Did, Mode, Witness, fill, proxies, spread};
+use crate::stand::{Did, Mode, Proxy, Witness, fill, proxies, spread};
 use crate::support::{Scratch, shards};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,10 +19,10 @@ const ZIPF: f64 = 1.2;
 pub(crate) struct Row {
     pub(crate) mode: Mode,
     pub(crate) did: Vec<Did>,
-    done: Done,
+    pub(crate) done: Done,
     /// Of a key that is hot, asked for alone.
-    hot: [Duration; 2],
-    near: f64,
+    pub(crate) hot: [Duration; 2],
+    pub(crate) near: f64,
 }
 
 /// Measures all; gives a table and what a picture needs.
@@ -36,35 +36,46 @@ pub(crate) fn run(options: &Options, modes: &[Mode]) -> (String, Vec<Row>) {
     for mode in options.of(modes) {
         let dir = Scratch::new();
         let all = proxies(mode, count, &at, &dir, &[], options);
-        let addresses: Vec<String> = all.iter().map(super::stand::Proxy::address).collect();
-        let mut crowd = Crowd::to(&addresses, 4, options.rate.unwrap_or(RATE));
         let mut chance = Chance::of(42);
-        // 0 before it is measured, 1 meanwhile, 2 after it.
-        let stage = AtomicU8::new(0);
-        let row = std::thread::scope(|scope| {
-            let prober = scope.spawn(|| {
-                let pause = Duration::from_millis(5);
-                probe(&addresses[0], &name(0), pause, || stage.load(Ordering::Relaxed) == 0);
-                probe(&addresses[0], &name(0), pause, || stage.load(Ordering::Relaxed) == 1)
-            });
-            let mut draw = || name(zipf.draw(&mut chance));
-            crowd.read(WARM, &mut draw);
-            let near = || all.iter().map(|proxy| proxy.metric("hotring_near_hits_total")).sum::<f64>();
-            let near_before = near();
-            let before = witness.ask();
-            stage.store(1, Ordering::Relaxed);
-            let mut done = crowd.read(options.time, &mut draw);
-            stage.store(2, Ordering::Relaxed);
-            let did = witness.since(&before);
-            let near = near() - near_before;
-            let mut hot = prober.join().unwrap();
-            done.requests += hot.len() as u64;
-            Row { mode, did, done, hot: [0.5, 0.99].map(|of| part(&mut hot, of)), near }
-        });
+        let draw = || name(zipf.draw(&mut chance));
+        let row = measure(mode, (&all, &mut witness), options.rate.unwrap_or(RATE), options.time, draw);
         eprintln!("{}: {:?}", mode.name(), row.did.iter().map(|did| did.gets).collect::<Vec<_>>());
         rows.push(row);
     }
     (table(&rows, count, keys), rows)
+}
+
+/// What the servers do while apps read the keys that are drawn, so many times a second through all of these proxies, and beside
+/// them somebody the first key alone.
+pub(crate) fn measure(
+    mode: Mode,
+    (all, witness): (&[Proxy], &mut Witness),
+    rate: f64,
+    time: Duration,
+    mut draw: impl FnMut() -> String,
+) -> Row {
+    let addresses: Vec<String> = all.iter().map(Proxy::address).collect();
+    let mut crowd = Crowd::to(&addresses, 4, rate);
+    // 0 before it is measured, 1 meanwhile, 2 after it.
+    let stage = AtomicU8::new(0);
+    std::thread::scope(|scope| {
+        let prober = scope.spawn(|| {
+            let pause = Duration::from_millis(5);
+            probe(&addresses[0], &name(0), pause, || stage.load(Ordering::Relaxed) == 0);
+            probe(&addresses[0], &name(0), pause, || stage.load(Ordering::Relaxed) == 1)
+        });
+        crowd.read(WARM, &mut draw);
+        let near = || all.iter().map(|proxy| proxy.metric("hotring_near_hits_total")).sum::<f64>();
+        let (near_before, before) = (near(), witness.ask());
+        stage.store(1, Ordering::Relaxed);
+        let mut done = crowd.read(time, &mut draw);
+        stage.store(2, Ordering::Relaxed);
+        let did = witness.since(&before);
+        let near = near() - near_before;
+        let mut hot = prober.join().unwrap();
+        done.requests += hot.len() as u64;
+        Row { mode, did, done, hot: [0.5, 0.99].map(|of| part(&mut hot, of)), near }
+    })
 }
 
 fn table(rows: &[Row], count: usize, keys: usize) -> String {

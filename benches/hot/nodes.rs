@@ -1,29 +1,17 @@
 //! E2f: who carries the load of a cluster when one key is half of it.
 
 use crate::Options;
+use crate::balance::{Row, measure};
 use crate::chaos::Process;
 use crate::histories::Chance;
-use crate::load::{Crowd, Done, name, part, probe};
+use crate::load::name;
 use crate::stand::{Did, Mode, Proxy, Witness, spread};
 use crate::support::{Cluster, Scratch, over_cluster, wire};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 const PRIMARIES: usize = 6;
 /// Requests a second of all apps together.
 const RATE: f64 = 6_000.0;
-const WARM: Duration = Duration::from_secs(5);
-
-/// What was counted behind one kind of proxy.
-struct Row {
-    mode: Mode,
-    /// Primaries first.
-    did: Vec<Did>,
-    done: Done,
-    hot: [Duration; 2],
-    near: f64,
-}
 
 /// Measures all; gives a table.
 pub(crate) fn run(options: &Options) -> String {
@@ -41,32 +29,12 @@ pub(crate) fn run(options: &Options) -> String {
             fill(&addresses[0], keys);
             filled = true;
         }
-        let mut crowd = Crowd::to(&addresses, 4, options.rate.unwrap_or(RATE));
         let mut chance = Chance::of(42);
-        // 0 before it is measured, 1 meanwhile, 2 after it.
-        let stage = AtomicU8::new(0);
-        let row = std::thread::scope(|scope| {
-            let prober = scope.spawn(|| {
-                let pause = Duration::from_millis(5);
-                probe(&addresses[0], &name(0), pause, || stage.load(Ordering::Relaxed) == 0);
-                probe(&addresses[0], &name(0), pause, || stage.load(Ordering::Relaxed) == 1)
-            });
-            let mut draw = || {
-                let hot = chance.part() < 0.5;
-                name(if hot { 0 } else { (chance.part() * keys as f64) as usize })
-            };
-            crowd.read(WARM, &mut draw);
-            let near = || all.iter().map(|proxy| proxy.metric("hotring_near_hits_total")).sum::<f64>();
-            let (near_before, before) = (near(), witness.ask());
-            stage.store(1, Ordering::Relaxed);
-            let mut done = crowd.read(options.time, &mut draw);
-            stage.store(2, Ordering::Relaxed);
-            let did = witness.since(&before);
-            let near = near() - near_before;
-            let mut hot = prober.join().unwrap();
-            done.requests += hot.len() as u64;
-            Row { mode, did, done, hot: [0.5, 0.99].map(|of| part(&mut hot, of)), near }
-        });
+        let draw = || {
+            let hot = chance.part() < 0.5;
+            name(if hot { 0 } else { (chance.part() * keys as f64) as usize })
+        };
+        let row = measure(mode, (&all, &mut witness), options.rate.unwrap_or(RATE), options.time, draw);
         eprintln!("{}: {:?}", mode.name(), row.did.iter().map(|did| did.gets).collect::<Vec<_>>());
         rows.push(row);
     }
