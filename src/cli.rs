@@ -81,6 +81,8 @@ enum Command {
         #[arg(value_name = "NUTCRACKER_YML")]
         file: PathBuf,
     },
+    /// Print the JSON Schema of a proxy.yaml, with which editors complete and check one
+    Schema,
     /// Say how much of the keyspace a change of the configuration moves, and from which server to which
     Plan {
         /// The configuration as it is
@@ -142,6 +144,10 @@ pub fn main() -> ExitCode {
             route(&file.config, pool.as_deref(), command.as_deref().unwrap_or("GET"), &arguments)
         }
         Some(Command::Import { file }) => import(&file),
+        Some(Command::Schema) => {
+            say(&format!("{:#}\n", config::schema()));
+            Ok(())
+        }
         Some(Command::Plan { old, new, keys }) => plan(&old, &new, keys.as_deref()),
         Some(Command::Demo { what }) => demo(&what),
     };

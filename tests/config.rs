@@ -1,6 +1,9 @@
 //! The promises of the configuration, kept on files: golden messages, twemproxy's files, the example.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "schema/example.rs"]
+mod example;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -311,19 +314,7 @@ fn the_example_loads() {
 #[test]
 fn the_example_uncommented_loads() {
     let text = fs::read_to_string(root().join("proxy.yaml")).unwrap();
-    let mut uncommented = String::new();
-    for line in text.lines() {
-        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
-        // A comment is `# ` and a word; an example is anything else behind a `#`.
-        let example = rest.strip_prefix('#').filter(|rest| {
-            let prose = rest.is_empty() || (rest.starts_with(' ') && !rest.starts_with("  "));
-            !prose
-        });
-        match example {
-            Some(example) => uncommented.push_str(&format!("{indent}{example}\n")),
-            None => uncommented.push_str(&format!("{line}\n")),
-        }
-    }
+    let uncommented = example::uncommented(&text);
     let all = parse(&uncommented);
     let mut least = parse(&text);
     assert_eq!(

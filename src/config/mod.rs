@@ -15,6 +15,7 @@ mod misses;
 mod nutcracker;
 mod problems;
 mod reading;
+mod schema;
 mod servers;
 mod text;
 mod topology;
@@ -33,6 +34,7 @@ use std::{fmt, str::FromStr};
 
 pub use keys::{KEYS, Key, Place};
 pub use problems::{Problem, Problems};
+pub use schema::schema;
 pub(crate) use text::quoted;
 
 use crate::downstream;
