@@ -137,6 +137,8 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
 #[must_use]
 pub fn settings(now: &Config, next: &Config) -> Vec<&'static str> {
     let same = [
+        ("admin_token", now.admin_token == next.admin_token),
+        ("admin_hosts", now.admin_hosts == next.admin_hosts),
         ("watch", now.watch == next.watch),
         ("drain", now.drain == next.drain),
         ("max_memory", now.max_memory == next.max_memory),

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hotring::admin::{Backend, Explanation, Limits, Listener, Readiness, Source, serve, serve_within};
+use hotring::admin::{Access, Backend, Explanation, Limits, Listener, Readiness, Source, serve, serve_within};
+use hotring::metrics::AdminAction;
+use hotring::units::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
@@ -16,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Only a test that fails waits this long.
 const FOREVER: Duration = Duration::from_secs(60);
+
+const TOKEN: &str = "the-token-of-this-test";
 
 /// Metrics too many for the sockets' buffers: 18 MB.
 const LINE: &str = "hotring_workers 1\n";
@@ -30,6 +34,12 @@ struct Fake {
 }
 
 impl Source for Fake {
+    fn access(&self) -> Access {
+        Access { token: Some(Secret::new(TOKEN)), hosts: Vec::new() }
+    }
+
+    fn acted(&self, _: AdminAction) {}
+
     fn metrics(&self) -> String {
         LINE.repeat(LINES)
     }
@@ -144,6 +154,11 @@ fn status(answer: &str) -> &str {
     answer.strip_prefix("HTTP/1.1 ").map_or(answer, |after| &after[..3])
 }
 
+/// The header that shows the token.
+fn shown() -> String {
+    format!("Authorization: Bearer {TOKEN}\r\n")
+}
+
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").expect("a head").1
 }
@@ -238,11 +253,11 @@ fn what_is_not_there_is_refused_in_plain_text() {
         for (request, code) in
             [("GET /metrics/", "404"), ("GET /../config", "404"), ("POST /nowhere", "404"), ("DELETE /config", "405")]
         {
-            let answer = admin.send(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+            let answer = admin.send(format!("{request} HTTP/1.1\r\nHost: x\r\n{}\r\n", shown())).await;
             assert_eq!(status(&answer), code, "{request}");
             assert!(answer.contains("content-type: text/plain") && !body(&answer).is_empty(), "{answer}");
         }
-        let mut post = b"POST /config HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".to_vec();
+        let mut post = format!("POST /config HTTP/1.1\r\n{}Content-Length: 100000\r\n\r\n", shown()).into_bytes();
         post.resize(post.len() + 100_000, b'x');
         let answer = admin.send(&post).await;
         assert_eq!(status(&answer), "405");
@@ -261,7 +276,7 @@ fn who_still_sends_is_not_reset() {
         socket.write_all(&half).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.expect("an end, not a reset");
-        assert_eq!(status(&answer), "405");
+        assert_eq!(status(&answer), "401");
         // Plenty of turns for a listener that would close on what it has not read.
         for _ in 0..1000 {
             yield_now().await;

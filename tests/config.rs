@@ -345,10 +345,16 @@ fn the_example_uncommented_loads() {
     least.commands = all.commands.clone();
     assert_eq!(all.handover.as_deref(), Some(Path::new("/run/hotring/handover.sock")));
     least.handover.clone_from(&all.handover);
+    assert_eq!(all.admin_token.as_ref().map(|token| token.expose()), Some("replace-by-32-random-characters"));
+    assert_eq!(all.admin_hosts, ["hotring.example.com"]);
+    (least.admin_token, least.admin_hosts) = (all.admin_token.clone(), all.admin_hosts.clone());
     assert_eq!(all, least);
     for key in KEYS.iter().filter(|key| key.place != Place::Auth) {
         // Told of in words: `redis` is for twemproxy's files, `db` another name, `redis_auth` both other passwords.
-        if matches!(key.name, "redis" | "db" | "redis_auth" | "password_env" | "password_file") {
+        if matches!(key.name, "redis" | "db" | "redis_auth")
+            || key.name.ends_with("_env")
+            || key.name.ends_with("_file")
+        {
             continue;
         }
         assert!(

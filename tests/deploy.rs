@@ -111,6 +111,7 @@ config:
     jobs: {listen: "0.0.0.0:6390", servers: ["redis-0.redis:6379:1 redis-0"]}
 ports: {Sessions_of_all_users: 6380, jobs: 6390}
 secrets: [redis]
+adminToken: {existingSecret: hotring-admin, key: the-token}
 replicas: 3
 env: [{name: ZONE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]
 service: {type: LoadBalancer, annotations: {a: b}}

@@ -5,8 +5,11 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use super::gate::{Peer, UNIX};
 use axum::Router;
+use hyper::Request;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,10 +41,13 @@ impl From<UnixListener> for Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         Ok(match self {
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (socket, from) = listener.accept().await?;
+                (Box::new(socket), Peer(from.to_string()))
+            }
+            Self::Unix(listener) => (Box::new(listener.accept().await?.0), Peer(UNIX.to_owned())),
         })
     }
 }
@@ -114,9 +120,9 @@ async fn accept(
             continue;
         }
         match listener.accept().await {
-            Ok(socket) => {
+            Ok((socket, peer)) => {
                 failures = 0;
-                open.spawn(converse(socket, routes.clone(), limits, shutdown.clone()));
+                open.spawn(converse(socket, peer, routes.clone(), limits, shutdown.clone()));
             }
             Err(error) => {
                 failures += 1;
@@ -131,9 +137,13 @@ async fn accept(
 }
 
 /// One connection: a request, its answer, the end.
-async fn converse(mut socket: Socket, routes: Router, limits: Limits, shutdown: CancellationToken) {
+async fn converse(mut socket: Socket, peer: Peer, routes: Router, limits: Limits, shutdown: CancellationToken) {
     let talk = async {
-        let service = TowerToHyperService::new(routes);
+        let routes = TowerToHyperService::new(routes);
+        let service = service_fn(|mut request: Request<_>| {
+            request.extensions_mut().insert(peer.clone());
+            routes.call(request)
+        });
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())

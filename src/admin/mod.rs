@@ -1,14 +1,15 @@
 //! The admin listener: what operators, probes and Prometheus ask of the running process, over HTTP/1.1.
 //!
-//! Read only but for `POST /reload`, which has the process read its own file again: nothing here takes a configuration, or
-//! anything else, from its peer. All answers are plain text, but for one. It asks a [`Source`] and knows nothing of
-//! workers, pools or config itself.
+//! Everybody who reaches it may read; who changes something (`POST /reload`, which has the process read its own file again) shows a
+//! token (`gate`). Nothing here takes a configuration from its peer. It asks a [`Source`] and knows nothing of workers, pools or
+//! config itself.
 //!
 //! Promises: a request has a bounded head and a deadline, a connection serves one request, at most
 //! [`Limits::connections`] are open; garbage costs its own connection only. HTTP keep-alive is absent on purpose: with one
-//! request a connection, two deadlines bound everything a peer can hold. So are TLS and passwords: bind it to loopback, to
-//! a pod's own address or to a unix socket. Whoever reaches it reads the config (without its secrets) and the metrics.
+//! request a connection, two deadlines bound everything a peer can hold. So is TLS: bind it to loopback, to a pod's own address or
+//! to a unix socket. Whoever reaches it reads the config (without its secrets), the metrics and the names of hot keys.
 
+mod gate;
 mod listener;
 mod query;
 
@@ -20,11 +21,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::AdminAction;
+pub use gate::Access;
+use gate::Gate;
 pub use listener::{Limits, Listener};
 use query::Explain;
 
@@ -33,6 +38,10 @@ pub type Explanation = Pin<Box<dyn Future<Output = Result<String, String>> + Sen
 
 /// The process as the admin listener sees it. Called on the admin's own runtime; only `explain` may take its time.
 pub trait Source: Send + Sync {
+    /// What is asked of those who come, now.
+    fn access(&self) -> Access;
+    /// Counts what became of a request to change something.
+    fn acted(&self, outcome: AdminAction);
     /// All metrics in the Prometheus text format, version 0.0.4.
     fn metrics(&self) -> String;
     /// Whether this process should get traffic now.
@@ -106,7 +115,13 @@ pub async fn serve_within(
     source: Arc<dyn Source>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let routes = Router::new()
+    listener::run(listener.into(), routes(limits, source), limits, shutdown).await
+}
+
+/// All there is. Whatever is put here stands behind the gate, which knows a change by its method: no GET may make one.
+fn routes(limits: Limits, source: Arc<dyn Source>) -> Router {
+    let gate = middleware::from_fn_with_state(Gate::new(Arc::clone(&source)), gate::pass);
+    Router::new()
         .route("/", get(async || text(StatusCode::OK, INDEX)))
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || text(StatusCode::OK, "ok\n")))
@@ -117,19 +132,14 @@ pub async fn serve_within(
         .route("/hotkeys", get(hot_keys))
         .route("/warm", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.warm())))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
-        .route(
-            "/reload",
-            post(async move |State(source), headers, RawQuery(query)| {
-                reload(source, headers, query, limits.answer).await
-            }),
-        )
+        .route("/reload", post(async move |State(source), RawQuery(query)| reload(source, query, limits.answer).await))
         .route("/version", get(async || text(StatusCode::OK, VERSION)))
         .fallback(async || text(StatusCode::NOT_FOUND, "no such page; / lists them\n"))
         .method_not_allowed_fallback(async || {
             text(StatusCode::METHOD_NOT_ALLOWED, "wrong method; / lists what there is\n")
         })
-        .with_state(source);
-    listener::run(listener.into(), routes, limits, shutdown).await
+        .with_state(source)
+        .layer(gate)
 }
 
 const VERSION: &str = concat!("hotring ", env!("CARGO_PKG_VERSION"), "\n");
@@ -152,19 +162,18 @@ const INDEX: &str = concat!(
 
 POST /reload            reads the configuration again and goes on with it
 POST /reload?dry_run    tells what that would change
+
+POST needs the header `Authorization: Bearer TOKEN`, with the token of the configuration (`admin_token`).
 "
 );
 
-/// Reloads, or tells what a reload would change. A page that a browser has open cannot do it: it would name its origin.
-async fn reload(source: Arc<dyn Source>, headers: HeaderMap, query: Option<String>, patience: Duration) -> Response {
+/// Reloads, or tells what a reload would change.
+async fn reload(source: Arc<dyn Source>, query: Option<String>, patience: Duration) -> Response {
     let dry = match query.as_deref().unwrap_or_default() {
         "" => false,
         "dry_run" | "dry_run=true" => true,
         _ => return text(StatusCode::BAD_REQUEST, "expected nothing, or ?dry_run\n"),
     };
-    if headers.contains_key(header::ORIGIN) {
-        return text(StatusCode::FORBIDDEN, "not from a browser\n");
-    }
     match tokio::time::timeout(patience, source.reload(dry)).await {
         Ok(Ok(told)) => text(StatusCode::OK, told),
         Ok(Err(wrong)) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{}\n", wrong.trim_end())),
@@ -173,7 +182,7 @@ async fn reload(source: Arc<dyn Source>, headers: HeaderMap, query: Option<Strin
 }
 
 async fn hot_keys(State(source): State<Arc<dyn Source>>) -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [(header::CONTENT_TYPE, "application/json")];
     (headers, source.hot_keys()).into_response()
 }
 
@@ -228,7 +237,7 @@ fn backends(rows: &[Backend]) -> Response {
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     (status, headers, body.into()).into_response()
 }
 

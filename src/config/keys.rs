@@ -98,6 +98,22 @@ pub const KEYS: &[Key] = &[
     own(Place::Top, "admin", "127.0.0.1:9380", "address of metrics, health and `/explain`; `off` for none"),
     own(
         Place::Top,
+        "admin_token",
+        "",
+        "what who changes something over `admin` (`POST /reload`) must show, as `Authorization: Bearer TOKEN`; at least 16 characters \
+         without blanks. Left out, nobody can",
+    ),
+    own(Place::Top, "admin_token_env", "", "environment variable that holds it"),
+    own(Place::Top, "admin_token_file", "", "file that holds it, relative to this one; a newline at its end is cut"),
+    own(
+        Place::Top,
+        "admin_hosts",
+        "",
+        "a list of names by which `admin` may be called, such as `[hotring.example.com]`; IP addresses, its own name, and names that \
+         cannot be had in public need not be listed",
+    ),
+    own(
+        Place::Top,
         "watch",
         "2s",
         "how often this file, the password files and those of ids are looked at for changes, which are then taken while running; `off` \

@@ -6,6 +6,7 @@
 //! Promises: all that is wrong with a file is told at once, with file, line, column and key; a file with anything wrong
 //! gives no configuration. Does not resolve host names, bind, connect, or watch the file.
 
+mod admin;
 mod build;
 mod commands;
 mod hot;
@@ -40,7 +41,7 @@ pub(crate) use text::quoted;
 use crate::downstream;
 use crate::engine::{limits as rates, slow};
 use crate::stages;
-use crate::units::{Address, Expected, Size};
+use crate::units::{Address, Expected, Secret, Size};
 use crate::upstream;
 
 /// Where the admin listener is when a `proxy.yaml` says nothing.
@@ -59,6 +60,10 @@ pub struct Config {
     pub max_memory: MaxMemory,
     /// Where metrics, health and explanations are served, if anywhere.
     pub admin: Option<Address>,
+    /// What must be shown by who changes something there; `None` lets nobody.
+    pub admin_token: Option<Secret>,
+    /// Names by which it may be called, beside those that nobody else can have.
+    pub admin_hosts: Vec<String>,
     /// How often the file is looked at for changes; `None` never.
     pub watch: Option<Duration>,
     /// How the process stops.

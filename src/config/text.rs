@@ -42,6 +42,13 @@ impl Text {
         }
         self.top("admin", admin);
         if self.all {
+            if let Some(token) = &config.admin_token {
+                self.top("admin_token", self.secret(token));
+            }
+            if !config.admin_hosts.is_empty() {
+                let hosts: Vec<String> = config.admin_hosts.iter().map(|host| quoted(host)).collect();
+                self.top("admin_hosts", format!("[{}]", hosts.join(", ")));
+            }
             self.top("watch", config.watch.map_or("off".to_owned(), |watch| Millis::from(watch).to_string()));
             self.line("drain:");
             self.line(&format!("  delay: {}", Millis::from(config.drain.delay)));

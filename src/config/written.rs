@@ -41,6 +41,8 @@ pub(super) struct FileWritten {
     pub(super) max_memory: Option<Written<MaxMemory>>,
     /// `None` inside: `off`.
     pub(super) admin: Option<Written<Option<Address>>>,
+    pub(super) admin_token: Option<Written<Secret>>,
+    pub(super) admin_hosts: Vec<Written<String>>,
     /// `None` inside: `off`.
     pub(super) watch: Option<Written<Option<Duration>>>,
     pub(super) drain_delay: Option<Written<Duration>>,
@@ -174,6 +176,8 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         max_pause: None,
         max_memory: None,
         admin: None,
+        admin_token: None,
+        admin_hosts: Vec::new(),
         watch: None,
         drain_delay: None,
         drain_timeout: None,
@@ -196,6 +200,8 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
     let max_pause = top.value("max_pause", max_pause);
     let max_memory = top.value("max_memory", max_memory);
     let admin = top.value("admin", admin);
+    let admin_token = top.admin_token(dir);
+    let admin_hosts = top.admin_hosts();
     let watch = top.value("watch", watch);
     let (mut drain_delay, mut drain_timeout) = (None, None);
     if let Some(mut drain) = top.fields("drain", Place::Drain) {
@@ -218,6 +224,8 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         max_pause,
         max_memory,
         admin,
+        admin_token,
+        admin_hosts,
         watch,
         drain_delay,
         drain_timeout,
@@ -551,10 +559,15 @@ impl<'n, 'r> Fields<'n, 'r> {
 
     /// A password in a file, which is noted as one that the configuration depends on.
     pub(super) fn password_file(&mut self, dir: &Path) -> Option<Written<Secret>> {
-        if let Some(name) = self.get("password_file").and_then(Node::text) {
-            self.report.depends_on(dir.join(name));
+        self.secret_file("password_file", dir)
+    }
+
+    /// The same under another name.
+    pub(super) fn secret_file(&mut self, name: &str, dir: &Path) -> Option<Written<Secret>> {
+        if let Some(path) = self.get(name).and_then(Node::text) {
+            self.report.depends_on(dir.join(path));
         }
-        self.value("password_file", |text| from_file(text, dir))
+        self.value(name, |text| from_file(text, dir))
     }
 
     fn password(&mut self, dir: &Path) -> Option<Secret> {

@@ -366,6 +366,8 @@ declare! {
         reloads: Per<Reloaded, u64, { Reloaded::COUNT }> = "hotring_config_reloads_total", One;
         /// 1 while the newest configuration is one that was not taken, so that an older one runs.
         config_refused: Setting = "hotring_config_refused", One;
+        /// Requests over the admin listener to change something, by what became of them.
+        admin_actions: Per<AdminAction, u64, { AdminAction::COUNT }> = "hotring_admin_actions_total", One;
         /// A number below 2^48 made from the running config: instances with the same config show the same one.
         config_hash: Setting = "hotring_config_hash", One;
     }
@@ -402,6 +404,22 @@ label! {
         Taken = "taken",
         /// Something is wrong with it; the one before still runs.
         Refused = "refused",
+    }
+}
+
+label! {
+    /// What became of a request over the admin listener to change something.
+    AdminAction "outcome" {
+        /// It showed the token.
+        Allowed = "allowed",
+        /// There is no token in the configuration.
+        NoToken = "no_token",
+        /// It showed none, or a wrong one.
+        WrongToken = "wrong_token",
+        /// A page in a browser made it.
+        Browser = "browser",
+        /// It called the listener by a name that is not one of its own.
+        NoName = "no_name",
     }
 }
 

@@ -6,7 +6,8 @@ use crate::embedded::{self, Node};
 use crate::live::{Live, Place};
 use crate::memory;
 use crate::metrics::{
-    BuildCounts, EmbeddedCounts, EmbeddedMetrics, ProcessCounts, Reloaded, TopologyCounts, TopologyMetrics,
+    AdminAction, BuildCounts, EmbeddedCounts, EmbeddedMetrics, Label, ProcessCounts, Reloaded, TopologyCounts,
+    TopologyMetrics,
 };
 use crate::ring::KeyHash;
 use std::sync::{Arc, PoisonError};
@@ -93,6 +94,8 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
             let reloads = std::mem::take(&mut *shared.reloads.lock().unwrap_or_else(PoisonError::into_inner));
             counts.reloads[Reloaded::Taken] += reloads.done;
             counts.reloads[Reloaded::Refused] += reloads.refused;
+            let actions = std::mem::take(&mut *shared.actions.lock().unwrap_or_else(PoisonError::into_inner));
+            AdminAction::ALL.iter().for_each(|&outcome| counts.admin_actions[outcome] += actions[outcome]);
             counts.config_refused.0 = u64::from(!shared.refused().is_empty());
         }
         process.fold(&mut counts);

@@ -218,6 +218,7 @@ impl Proxy {
             asks,
             asked: Mutex::new(Some(asked)),
             reloads: Mutex::default(),
+            actions: Mutex::default(),
             topologies: notes,
         });
         let tasks = TaskTracker::new();

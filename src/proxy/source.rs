@@ -2,13 +2,14 @@
 
 use super::topologies::{self, Notes};
 use super::{ENDED, STOPPING};
-use crate::admin::{self, Backend, Explanation, Readiness};
+use crate::admin::{self, Access, Backend, Explanation, Readiness};
 use crate::engine::budget::Budget;
 use crate::live::{Live, Place};
-use crate::metrics::Exporter;
+use crate::metrics::{AdminAction, Exporter, Per};
 use crate::reload::ReloadCounts;
 use crate::resp::write;
 use crate::stages::ShardState;
+use crate::units::Address;
 use crate::worker::{Order, Question, ShardView};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) asked: Mutex<Option<mpsc::Receiver<Ask>>>,
     pub(super) reloads: Mutex<ReloadCounts>,
+    /// What became of requests over the admin listener to change something, since that was last published.
+    pub(super) actions: Mutex<Per<AdminAction, u64, { AdminAction::COUNT }>>,
     /// What is told of the pools' topologies.
     pub(super) topologies: Notes,
 }
@@ -51,6 +54,20 @@ impl Shared {
 }
 
 impl admin::Source for Shared {
+    fn access(&self) -> Access {
+        let live = self.live();
+        let own = match &live.config.admin {
+            Some(Address::Tcp { host, .. }) => Some(host.clone()),
+            _ => None,
+        };
+        let hosts = live.config.admin_hosts.iter().cloned().chain(own).collect();
+        Access { token: live.config.admin_token.clone(), hosts }
+    }
+
+    fn acted(&self, outcome: AdminAction) {
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)[outcome] += 1;
+    }
+
     fn metrics(&self) -> String {
         self.exporter.render()
     }

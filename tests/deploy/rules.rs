@@ -118,7 +118,7 @@ fn holds_for_pod(name: &str, pod: &Value, documents: &[Value]) {
         return;
     };
     let yaml = proxy_yaml(map);
-    for file in yaml.split("password_file: ").skip(1) {
+    for file in ["password_file: ", "admin_token_file: "].iter().flat_map(|key| yaml.split(key).skip(1)) {
         let file = file.split(['}', '\n', ',']).next().unwrap().trim();
         assert!(mounted(file), "{name}: {file} is not mounted");
     }
@@ -132,6 +132,7 @@ fn holds_for_pod(name: &str, pod: &Value, documents: &[Value]) {
 
 /// The same with passwords in the place of their files.
 fn without_files(yaml: &str) -> String {
+    let yaml = yaml.replace("admin_token_file: ", "admin_token: ");
     let mut parts = yaml.split("password_file: ");
     let first = parts.next().unwrap().to_owned();
     parts.fold(first, |before, part| before + "password: x" + &part[part.find(['}', '\n', ',']).unwrap()..])

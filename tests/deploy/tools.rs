@@ -117,7 +117,7 @@ pub(crate) fn check(config: &str) {
     for name in secrets.map(|rest| rest.split([' ', '\n', '}', ',']).next().unwrap().to_owned()) {
         let path = dir.0.join("secrets").join(&name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "a-password\n").unwrap();
+        std::fs::write(path, "a-password-or-token\n").unwrap();
     }
     let config = config.replace("/etc/hotring-secrets", &dir.file("secrets"));
     let path = dir.write("proxy.yaml", &config);

@@ -37,6 +37,9 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(60);
 /// How patient a pool is where a test does not say it: a server that gets no turn for seconds is not what is tested.
 const PATIENT: [&str; 2] = ["timeout: 1m", "connect_timeout: 1m"];
 
+/// What the tests show to change something over the admin listener.
+pub(crate) const TOKEN: &str = "the-token-of-the-tests";
+
 /// Asks until the answer is yes. What is asked goes through a socket, so that others get their turn meanwhile.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = now();
@@ -68,9 +71,12 @@ impl Scratch {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 
+    /// A `proxy.yaml` is given the tests' token, unless it has one, behind all else: lines keep their numbers.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.file(name);
-        std::fs::write(&path, text).unwrap();
+        let token = name == "proxy.yaml" && text.contains("\npools:\n") && !text.contains("admin_token");
+        let token = if token { format!("admin_token: {TOKEN}\n") } else { String::new() };
+        std::fs::write(&path, format!("{text}{token}")).unwrap();
         path
     }
 }
@@ -109,6 +115,7 @@ impl Hotring {
     pub(crate) fn with_file(yaml: &str, path: &Path) -> Self {
         let mut config = config(yaml, path);
         (config.admin, config.source.admin_given) = (Some("127.0.0.1:0".parse().unwrap()), true);
+        config.admin_token.get_or_insert_with(|| hotring::units::Secret::new(TOKEN));
         let proxy = Proxy::start(config).unwrap_or_else(|error| panic!("{error}"));
         let addresses = addresses(&proxy);
         let (stop, mut stopped) = tokio::sync::mpsc::channel(1);
@@ -149,15 +156,30 @@ impl Hotring {
         self.ask_admin("GET", path, "")
     }
 
-    /// Status and body of what the admin listener answers to another method; `headers` end with a line break each.
+    /// Status and body of what the admin listener answers to another method; `headers` end with a line break each. Shows the
+    /// token, unless they say what to show.
     pub(crate) fn ask_admin(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(&self.admin.as_ref().unwrap().0).unwrap();
-        socket.set_read_timeout(Some(FOREVER)).unwrap();
-        write!(socket, "{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
+        let token = format!("Authorization: Bearer {TOKEN}\r\n");
+        let token = if method == "GET" || headers.contains("Authorization") { "" } else { &token };
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}{headers}\r\n");
+        let answer = String::from_utf8(self.raw_admin(request.as_bytes())).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// All that the admin listener answers to these bytes.
+    pub(crate) fn raw_admin(&self, request: &[u8]) -> Vec<u8> {
+        let mut socket = TcpStream::connect(self.admin_at()).unwrap();
+        socket.set_read_timeout(Some(FOREVER)).unwrap();
+        socket.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        answer
+    }
+
+    /// Where the admin listener is.
+    pub(crate) fn admin_at(&self) -> &str {
+        &self.admin.as_ref().unwrap().0
     }
 
     /// The value of a series as `/metrics` says it, such as `hotring_fragments_total{pool="main"}`; 0 if it is not there.

@@ -48,7 +48,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $config := deepCopy .Values.config -}}
 {{- $seconds := .Values.drain.timeoutSeconds | int -}}
 {{- $drain := dict "delay" (printf "%ss" (include "hotring.delaySeconds" .)) "timeout" (printf "%ds" $seconds) -}}
-{{- $config = mergeOverwrite (dict "admin" (printf "%s:%d" .Values.bindAddress (int .Values.adminPort)) "drain" $drain) $config -}}
+{{- $own := dict "admin" (printf "%s:%d" .Values.bindAddress (int .Values.adminPort)) "drain" $drain -}}
+{{- if .Values.adminToken.existingSecret -}}
+{{- $_ := set $own "admin_token_file" (printf "/etc/hotring-secrets/%s/%s" .Values.adminToken.existingSecret .Values.adminToken.key) -}}
+{{- end -}}
+{{- $config = mergeOverwrite $own $config -}}
 {{- range $name, $pool := $config.pools -}}
 {{- if and $pool (not (hasKey $pool "listen")) -}}
 {{- $listen := list -}}
@@ -64,6 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{- /* All Secrets that are mounted, that of the token among them, as YAML. */ -}}
+{{- define "hotring.secrets" -}}
+{{- append .Values.secrets .Values.adminToken.existingSecret | compact | uniq | toYaml -}}
 {{- end -}}
 
 {{- /* The pools that there are and have ports, as YAML of names and numbers. */ -}}
@@ -151,7 +160,7 @@ volumeMounts:
   {{- if and (eq .Values.mode "sidecar") .Values.sidecar.socket }}
   - {name: hotring-socket, mountPath: /run/hotring}
   {{- end }}
-  {{- range .Values.secrets }}
+  {{- range include "hotring.secrets" . | fromYamlArray }}
   - {name: hotring-secret-{{ . }}, mountPath: /etc/hotring-secrets/{{ . }}, readOnly: true}
   {{- end }}
 {{- end -}}

@@ -47,7 +47,7 @@ Of initContainers and containers one is empty, as `sidecar.native` says. deploy/
   emptyDir: {sizeLimit: 1Mi}
 {{- end }}
 {{- /* Whose group the files have is the app's matter in a sidecar; they are in memory, and this pod's alone. */ -}}
-{{- range .Values.secrets }}
+{{- range include "hotring.secrets" . | fromYamlArray }}
 - name: hotring-secret-{{ . }}
   secret: {secretName: {{ . }}, defaultMode: {{ ternary "0444" "0440" (eq $.Values.mode "sidecar") }}}
 {{- end }}
