@@ -174,6 +174,11 @@ fn top(name: &str) -> Value {
         "max_pause" | "watch" => or_off(&named("time")),
         "max_memory" => json!({"anyOf": [named("size"), {"enum": ["auto", "off"]}]}),
         "admin" => or_off(&named("address")),
+        "admin_hosts" => {
+            let name = matching("^[A-Za-z0-9._-]{1,253}$");
+            json!({"anyOf": [name, {"type": "array", "items": name}]})
+        }
+        "admin_token" | "admin_token_env" | "admin_token_file" => named("text"),
         "drain" => map_of(Place::Drain),
         "handover" => matching("^(unix:)?/[^\\s]*[^\\s/]$"),
         "log" => map_of(Place::Log),
