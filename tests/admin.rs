@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hotring::admin::status::Status;
 use hotring::admin::{Access, Backend, Explanation, Limits, Listener, Readiness, Source, serve, serve_within};
 use hotring::metrics::AdminAction;
 use hotring::units::Secret;
@@ -82,6 +83,10 @@ impl Source for Fake {
 
     fn hot_keys(&self) -> String {
         "{\"pools\":[]}\n".into()
+    }
+
+    fn status(&self) -> Status {
+        Status::default()
     }
 
     fn reload(&self, dry: bool) -> Explanation {

@@ -75,7 +75,7 @@ fn names_follow_the_rules() {
         for label in metric.labels() {
             let known = [
                 "pool", "backend", "worker", "version", "class", "cause", "full", "state", "result", "why", "limit",
-                "age",
+                "age", "outcome",
             ];
             assert!(known.contains(&label), "{name} has a label {label}");
         }

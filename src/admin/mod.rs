@@ -12,6 +12,7 @@
 mod gate;
 mod listener;
 mod query;
+pub mod status;
 
 use std::future::Future;
 use std::io;
@@ -32,6 +33,7 @@ pub use gate::Access;
 use gate::Gate;
 pub use listener::{Limits, Listener};
 use query::Explain;
+use status::Status;
 
 /// What `explain` gives: the text, or why there is none.
 pub type Explanation = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -59,6 +61,8 @@ pub trait Source: Send + Sync {
     /// Reads the configuration again and goes on with it; `dry` only tells what would change. The text is for people, also
     /// where it was not taken.
     fn reload(&self, dry: bool) -> Explanation;
+    /// What the process knows of itself.
+    fn status(&self) -> Status;
     /// One row for each backend, in the order to show them.
     fn backends(&self) -> Vec<Backend>;
 }
@@ -129,6 +133,7 @@ fn routes(limits: Limits, source: Arc<dyn Source>) -> Router {
         .route("/config", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.config())))
         .route("/backends", get(async |State(source): State<Arc<dyn Source>>| backends(&source.backends())))
         .route("/topology", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.topology())))
+        .route("/status", get(status))
         .route("/hotkeys", get(hot_keys))
         .route("/warm", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.warm())))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
@@ -154,6 +159,7 @@ const INDEX: &str = concat!(
 /readyz     200 when it should get traffic, else 503 and the reasons
 /config     the running config, secrets masked
 /backends   the backends and how they are
+/status     all of that for programs, as JSON, with the last minutes
 /topology   which servers the pools have, and who says so
 /hotkeys    which keys are hot and what serves them, as JSON
 /warm       how far the pools are that look for keys where they lived before
@@ -178,6 +184,13 @@ async fn reload(source: Arc<dyn Source>, query: Option<String>, patience: Durati
         Ok(Ok(told)) => text(StatusCode::OK, told),
         Ok(Err(wrong)) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{}\n", wrong.trim_end())),
         Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "not done in time; the log tells what becomes of it\n"),
+    }
+}
+
+async fn status(State(source): State<Arc<dyn Source>>) -> Response {
+    match serde_json::to_string(&source.status()) {
+        Ok(told) => ([(header::CONTENT_TYPE, "application/json")], told + "\n").into_response(),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Key, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::latency::{self, SharedHistogram};
+use super::latency::{self, SharedHistogram, Snapshot};
 use super::{
     BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, LimitMetrics, METRICS, Metric, PoolMetrics, ProcessMetrics,
     TopologyMetrics, Unit, WorkerMetrics,
@@ -26,10 +27,11 @@ pub struct Exporter {
     known: Mutex<Known>,
 }
 
-/// The series made so far, by name and labels as rendered. One nobody else holds is not rendered.
+/// The series made so far, by name and labels as rendered. One nobody else holds is not rendered. With each its value, which the
+/// registry gives to nobody.
 #[derive(Debug, Default)]
 struct Known {
-    holders: BTreeMap<String, Arc<()>>,
+    holders: BTreeMap<String, Arc<AtomicU64>>,
     histograms: BTreeMap<(&'static str, String), Arc<SharedHistogram>>,
 }
 
@@ -118,6 +120,45 @@ impl Exporter {
         out
     }
 
+    /// The value of a counter or gauge whose labels have these values, in the order in which they are declared; 0 where there is
+    /// none. Counts what is rendered, in whole numbers: micros of seconds, millionths of ratios.
+    pub fn value(&self, name: &'static str, values: &[&str]) -> u64 {
+        debug_assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
+        self.under(name, values, |_, value| value).into_iter().sum()
+    }
+
+    /// The same of each value of the label that follows: for a metric that has one more.
+    pub fn values(&self, name: &'static str, values: &[&str]) -> Vec<(String, u64)> {
+        debug_assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
+        let last = |series: &str| series.rsplit('"').nth(1).unwrap_or_default().to_owned();
+        self.under(name, values, |series, value| (last(series), value))
+    }
+
+    /// All histograms of a metric whose labels begin with these values, as one.
+    pub fn histogram(&self, name: &'static str, values: &[&str]) -> Snapshot {
+        let Some(metric) = METRICS.iter().find(|metric| metric.name == name) else { return Snapshot::default() };
+        let prefix = labels_of(metric, values);
+        let known = self.known();
+        let all = known.histograms.range((name, prefix.clone())..);
+        let ours = all.take_while(|((of, labels), _)| *of == name && labels.starts_with(&prefix));
+        ours.filter(|((_, labels), _)| is_under(labels, &prefix))
+            .fold(Snapshot::default(), |sum, (_, histogram)| sum.and(&histogram.snapshot()))
+    }
+
+    /// What is made of each series whose labels begin with these values.
+    fn under<T>(&self, name: &str, values: &[&str], make: impl Fn(&str, u64) -> T) -> Vec<T> {
+        let Some(metric) = METRICS.iter().find(|metric| metric.name == name) else { return Vec::new() };
+        let labels = labels_of(metric, values);
+        let prefix = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{labels}") };
+        let known = self.known();
+        let all = known.holders.range(prefix.clone()..).take_while(|(series, _)| series.starts_with(&prefix));
+        let held = all.filter(|(_, holder)| Arc::strong_count(holder) > 1);
+        // Another metric's name, or another pool's, may begin as this one does.
+        held.filter(|(series, _)| is_under(series, &prefix))
+            .map(|(series, value)| make(series, value.load(Relaxed)))
+            .collect()
+    }
+
     /// Lets the exporter tidy up; call it every few seconds.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
@@ -157,12 +198,12 @@ impl<'a> Series<'a> {
 
     pub(super) fn counter(&self) -> Held<metrics::Counter> {
         debug_assert_eq!(self.metric.kind, Kind::Counter);
-        Held { handle: self.exporter.recorder.register_counter(&self.key(), &METADATA), _holder: self.hold() }
+        Held { handle: self.exporter.recorder.register_counter(&self.key(), &METADATA), value: self.hold() }
     }
 
     pub(super) fn gauge(&self) -> Held<metrics::Gauge> {
         debug_assert_eq!(self.metric.kind, Kind::Gauge);
-        Held { handle: self.exporter.recorder.register_gauge(&self.key(), &METADATA), _holder: self.hold() }
+        Held { handle: self.exporter.recorder.register_gauge(&self.key(), &METADATA), value: self.hold() }
     }
 
     pub(super) fn histogram(&self) -> Arc<SharedHistogram> {
@@ -175,7 +216,7 @@ impl<'a> Series<'a> {
         Key::from_parts(self.metric.name, labels)
     }
 
-    fn hold(&self) -> Arc<()> {
+    fn hold(&self) -> Arc<AtomicU64> {
         let (name, labels) = (self.metric.name, self.text());
         let series = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{labels}}}") };
         self.exporter.known().holders.entry(series).or_default().clone()
@@ -183,8 +224,7 @@ impl<'a> Series<'a> {
 
     /// The labels as the exporter renders them.
     fn text(&self) -> String {
-        let labels: Vec<_> = self.labels.iter().map(|(k, v)| format!("{k}=\"{}\"", v.replace('"', "\\\""))).collect();
-        labels.join(",")
+        text(&self.labels)
     }
 }
 
@@ -198,7 +238,14 @@ impl fmt::Debug for Series<'_> {
 #[derive(Debug)]
 pub struct Held<H> {
     handle: H,
-    _holder: Arc<()>,
+    value: Arc<AtomicU64>,
+}
+
+impl<H> Held<H> {
+    /// Changes the value that is read without rendering, as the handle's is changed.
+    pub(super) fn note(&self, change: impl Fn(u64) -> u64) {
+        let _ = self.value.fetch_update(Relaxed, Relaxed, |value| Some(change(value)));
+    }
 }
 
 impl<H> Deref for Held<H> {
@@ -210,6 +257,23 @@ impl<H> Deref for Held<H> {
 }
 
 const METADATA: Metadata<'static> = Metadata::new("hotring", metrics::Level::INFO, None);
+
+/// Labels as the exporter renders them.
+fn text(labels: &[(&'static str, String)]) -> String {
+    let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", v.replace('"', "\\\""))).collect();
+    labels.join(",")
+}
+
+/// The first labels of a metric with these values.
+fn labels_of(metric: &'static Metric, values: &[&str]) -> String {
+    let labels: Vec<_> = metric.labels().zip(values).map(|(name, value)| (name, plain(value))).collect();
+    text(&labels)
+}
+
+/// Whether what begins with a prefix ends there, or goes on with another label.
+fn is_under(series: &str, prefix: &str) -> bool {
+    series.get(prefix.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(['{', ',', '}']))
+}
 
 /// A label's value without backslashes and control characters, which become `_`: the exporter's escaping makes some
 /// different values equal, and a series must not appear twice.

@@ -90,7 +90,7 @@ impl Default for SharedHistogram {
 }
 
 /// A histogram at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     buckets: Vec<u64>,
     sum: u64,
@@ -109,8 +109,18 @@ impl Snapshot {
 
     /// What came after `earlier`, a snapshot of the same histogram.
     pub fn since(&self, earlier: &Self) -> Self {
-        let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now.saturating_sub(*then)).collect();
+        let then = earlier.buckets.iter().copied().chain(std::iter::repeat(0));
+        let buckets = self.buckets.iter().zip(then).map(|(now, then)| now.saturating_sub(then)).collect();
         Self { buckets, sum: self.sum.saturating_sub(earlier.sum) }
+    }
+
+    /// Both together; an empty one is of any histogram.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, more)| *sum += more);
+        self.sum += other.sum;
+        self
     }
 
     /// The duration in microseconds that a share `q` (0 to 1) of them did not exceed, to within 6.25 %; `None` of none.

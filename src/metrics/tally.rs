@@ -32,7 +32,9 @@ impl Tally for u64 {
 
     fn fold(&mut self, handle: &mut Self::Handle) {
         if *self != 0 {
-            handle.increment(std::mem::take(self));
+            let more = std::mem::take(self);
+            handle.increment(more);
+            handle.note(|value| value.wrapping_add(more));
         }
     }
 }
@@ -77,6 +79,9 @@ pub struct Share {
 
 impl Share {
     fn publish(&mut self, level: u64) {
+        if level != self.published {
+            self.gauge.note(|value| value.wrapping_add(level).wrapping_sub(self.published));
+        }
         if level > self.published {
             self.gauge.increment((level - self.published) as f64);
         } else if level < self.published {
@@ -122,6 +127,7 @@ impl Tally for Setting {
 
     fn fold(&mut self, handle: &mut Self::Handle) {
         handle.set(self.0 as f64);
+        handle.note(|_| self.0);
     }
 }
 

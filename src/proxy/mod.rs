@@ -1,9 +1,11 @@
 //! The process: binds, starts the workers and the admin listener, waits for a signal, stops.
 
 mod doors;
+mod history;
 mod hotkeys;
 mod housekeeping;
 mod source;
+mod status;
 mod topologies;
 mod warm;
 
@@ -219,6 +221,9 @@ impl Proxy {
             asked: Mutex::new(Some(asked)),
             reloads: Mutex::default(),
             actions: Mutex::default(),
+            histories: Mutex::default(),
+            rings: Mutex::default(),
+            last_reload: Mutex::default(),
             topologies: notes,
         });
         let tasks = TaskTracker::new();
@@ -286,6 +291,7 @@ impl Proxy {
                 }
             };
             tasks.spawn(housekeeping(Arc::clone(&self.shared), self.threads.len(), quit.clone()));
+            tasks.spawn(history::keep(Arc::clone(&self.shared), quit.clone()));
             let (sender, signals) = mpsc::channel(SIGNALS);
             let mut signals = Signals { from: signals, stop: false, again: false };
             watch(sender);
@@ -396,6 +402,9 @@ impl Proxy {
         if dry || signals.stop {
             return done;
         }
+        let (taken, told) = (done.is_ok(), done.clone().unwrap_or_else(|problems| problems));
+        let note = admin::status::Reload { at: history::unix_millis(), taken, told };
+        *self.shared.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
         let mut counts = self.shared.reloads.lock().unwrap_or_else(PoisonError::into_inner);
         let mut refused = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
         match &done {

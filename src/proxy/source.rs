@@ -1,7 +1,10 @@
 //! What the admin listener asks of the process, and what its parts share.
 
+use super::history::Histories;
+use super::status::Rings;
 use super::topologies::{self, Notes};
 use super::{ENDED, STOPPING};
+use crate::admin::status::{Reload, Status};
 use crate::admin::{self, Access, Backend, Explanation, Readiness};
 use crate::engine::budget::Budget;
 use crate::live::{Live, Place};
@@ -32,6 +35,9 @@ pub(super) struct Shared {
     pub(super) reloads: Mutex<ReloadCounts>,
     /// What became of requests over the admin listener to change something, since that was last published.
     pub(super) actions: Mutex<Per<AdminAction, u64, { AdminAction::COUNT }>>,
+    pub(super) histories: Mutex<Histories>,
+    pub(super) rings: Mutex<Rings>,
+    pub(super) last_reload: Mutex<Option<Reload>>,
     /// What is told of the pools' topologies.
     pub(super) topologies: Notes,
 }
@@ -48,8 +54,55 @@ impl Shared {
         Arc::clone(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(super) fn boards(&self) -> Vec<Vec<Vec<ShardView>>> {
+        self.boards.iter().map(|board| board.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
     pub(super) fn refused(&self) -> String {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All servers of what runs, pool by pool, in the order of their numbers there.
+    pub(super) fn backends_of(&self, live: &Live) -> Vec<Backend> {
+        let boards = self.boards();
+        let mut rows = Vec::new();
+        for (number, pool) in live.listed() {
+            for shard in pool.numbers() {
+                let view =
+                    |board: &Vec<Vec<ShardView>>| board.get(usize::from(number))?.get(usize::from(shard)).copied();
+                let views: Vec<ShardView> = boards.iter().filter_map(view).collect();
+                let connections = views.iter().map(|v| v.connections).sum();
+                let any = |state| views.iter().any(|v| v.state == state);
+                let state = if any(ShardState::Ejected) {
+                    "ejected"
+                } else if any(ShardState::HalfOpen) {
+                    "half-open"
+                } else if !views.is_empty() && views.iter().all(|v| v.down) {
+                    "down"
+                } else if any(ShardState::Suspect) {
+                    "suspect"
+                } else if connections == 0 {
+                    "idle"
+                } else {
+                    "up"
+                };
+                let address = match pool.shards.get(usize::from(shard)).map(|shard| &shard.place) {
+                    Some(Place::Server { address, .. }) => address.to_string(),
+                    _ => "in this process".into(),
+                };
+                rows.push(Backend {
+                    pool: pool.pool.name.clone(),
+                    name: pool.name_of(shard).to_owned(),
+                    address,
+                    role: pool.role(shard).to_string(),
+                    state: state.into(),
+                    connections,
+                    in_queue: views.iter().map(|v| v.in_queue).sum(),
+                    out_queue: views.iter().map(|v| v.out_queue).sum(),
+                });
+            }
+        }
+        rows
     }
 }
 
@@ -103,6 +156,10 @@ impl admin::Source for Shared {
         self.live().config.masked_yaml()
     }
 
+    fn status(&self) -> Status {
+        super::status::of(self)
+    }
+
     fn topology(&self) -> String {
         topologies::page(self)
     }
@@ -149,45 +206,6 @@ impl admin::Source for Shared {
     }
 
     fn backends(&self) -> Vec<Backend> {
-        let boards: Vec<Vec<Vec<ShardView>>> =
-            self.boards.iter().map(|b| b.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
-        let mut rows = Vec::new();
-        for (number, pool) in self.live().listed() {
-            for shard in pool.numbers() {
-                let view =
-                    |board: &Vec<Vec<ShardView>>| board.get(usize::from(number))?.get(usize::from(shard)).copied();
-                let views: Vec<ShardView> = boards.iter().filter_map(view).collect();
-                let connections = views.iter().map(|v| v.connections).sum();
-                let any = |state| views.iter().any(|v| v.state == state);
-                let state = if any(ShardState::Ejected) {
-                    "ejected"
-                } else if any(ShardState::HalfOpen) {
-                    "half-open"
-                } else if !views.is_empty() && views.iter().all(|v| v.down) {
-                    "down"
-                } else if any(ShardState::Suspect) {
-                    "suspect"
-                } else if connections == 0 {
-                    "idle"
-                } else {
-                    "up"
-                };
-                let address = match pool.shards.get(usize::from(shard)).map(|shard| &shard.place) {
-                    Some(Place::Server { address, .. }) => address.to_string(),
-                    _ => "in this process".into(),
-                };
-                rows.push(Backend {
-                    pool: pool.pool.name.clone(),
-                    name: pool.name_of(shard).to_owned(),
-                    address,
-                    role: pool.role(shard).to_string(),
-                    state: state.into(),
-                    connections,
-                    in_queue: views.iter().map(|v| v.in_queue).sum(),
-                    out_queue: views.iter().map(|v| v.out_queue).sum(),
-                });
-            }
-        }
-        rows
+        self.backends_of(&self.live())
     }
 }

@@ -246,6 +246,20 @@ impl Ring {
         hashes.into_iter().map(|count| count as f64 / total.max(1) as f64).collect()
     }
 
+    /// Whose each of `count` equally long parts of the ring is, as far as its middle tells: for drawing. Nobody's where keys have no
+    /// home.
+    pub fn sectors(&self, count: u32) -> Vec<Option<u16>> {
+        let end = match &self.layout {
+            Layout::Circle(_) if self.distribution == Distribution::Even => u64::from(u32::MAX) + 1,
+            Layout::Circle(_) => u64::from(self.key_hash.max()) + 1,
+            Layout::Slots(slots) => slots.last().map_or(0, |&(end, _)| end),
+            Layout::Alone(_) => 1,
+            Layout::Any(_) => return vec![None; count as usize],
+        };
+        let middle = |sector: u32| (2 * u64::from(sector) + 1) * end / (2 * u64::from(count));
+        (0..count).map(|sector| self.shard_at(u32::try_from(middle(sector)).unwrap_or(u32::MAX), 0)).collect()
+    }
+
     /// The points each shard of the file has on the circle; under `modula` its slots; otherwise 1 for a live shard.
     pub fn points(&self) -> Vec<u32> {
         let mut points: Vec<u32> = match &self.layout {

@@ -147,7 +147,8 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
             let mut ejected_anew = 0;
             if let (Some(path), Some(told)) = (engine.path(pool), book.told.get_mut(index)) {
                 let health = &path.health;
-                (view.state, view.down) = (health.state(shard), health.is_down(shard));
+                (view.state, view.down, view.reason) =
+                    (health.state(shard), health.is_down(shard), health.reason(shard));
                 let name = book.names.get(index).map_or("", String::as_str);
                 ejected_anew = told.look(&book.name, name, health, shard);
             }

@@ -180,6 +180,8 @@ pub struct ShardView {
     pub state: ShardState,
     /// Whether all connections to it are down.
     pub down: bool,
+    /// Why it was last said not to be well; empty if it never was.
+    pub reason: &'static str,
     /// Open connections.
     pub connections: u64,
     /// Requests not sent yet.
