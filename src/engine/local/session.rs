@@ -18,6 +18,7 @@ pub(super) fn reset(engine: &mut Engine, id: SessionId) {
         session.special().failures = failures;
     }
     engine.be_nobody(id);
+    engine.mark_aside(id);
 }
 
 pub(super) fn select(engine: &mut Engine, asked: &mut Asked<'_>) -> Answer {
