@@ -3,7 +3,8 @@
 //! Exit codes, after `sysexits.h`: 0 done, 64 bad arguments or bad configuration, 71 the system refused (an address in use,
 //! no thread), 78 no configuration file.
 
-use crate::config::{self, Config, Format, Level, Problems, Workers};
+use crate::audit::Sieve;
+use crate::config::{self, Audit, Config, Format, Level, Problems, Workers};
 use crate::demo::{Stampede, stampede};
 use crate::engine::Engine;
 use crate::live::{self, Live};
@@ -14,9 +15,11 @@ use crate::units::{Address, Millis};
 use crate::upstream::Servers;
 use crate::worker;
 use clap::{Args, Parser, Subcommand, value_parser};
+use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -194,7 +197,7 @@ fn warnings(config: &Config) -> Vec<String> {
 
 fn check(path: &Path) -> Outcome {
     let config = load(path)?;
-    for warning in warnings(&config) {
+    for warning in warnings(&config).into_iter().chain(config.exposed()) {
         say(&format!("warning: {warning}\n"));
     }
     let many = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
@@ -321,7 +324,7 @@ fn run(arguments: &Run) -> Outcome {
             Some(text.parse::<Address>().map_err(|e| (BAD, format!("--admin: read `{text}`, expected {e}")))?)
         }
     };
-    start_logging(&config);
+    start_logging(&config).map_err(|e| (SYSTEM, format!("hotring: {e}")))?;
     let limit = raise_descriptor_limit();
     let needed = descriptors(&config);
     if let Some(limit) = limit.filter(|&limit| limit < needed) {
@@ -465,8 +468,15 @@ fn descriptors(config: &Config) -> u64 {
     clients.map_or(0, |clients| clients + servers + OWN)
 }
 
-fn start_logging(config: &Config) {
+/// Starts the log, and the audit log beside it.
+///
+/// # Errors
+/// The file of the audit log cannot be opened.
+fn start_logging(config: &Config) -> Result<(), String> {
+    use std::os::unix::fs::OpenOptionsExt as _;
     use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::fmt::{self, writer::BoxMakeWriter};
+    use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
     let level = match config.log.level {
         Level::Trace => LevelFilter::TRACE,
         Level::Debug => LevelFilter::DEBUG,
@@ -475,21 +485,36 @@ fn start_logging(config: &Config) {
         Level::Error => LevelFilter::ERROR,
         Level::Off => LevelFilter::OFF,
     };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Set once; a second attempt would be a test's, which keeps the first.
-    let _ = match config.log.format {
-        Format::Text => tracing::subscriber::set_global_default(log.finish()),
-        Format::Json => tracing::subscriber::set_global_default(log.json().finish()),
+    let among = if config.log.audit == Audit::Log { level.min(LevelFilter::INFO) } else { LevelFilter::OFF };
+    let log = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal());
+    let log = match config.log.format {
+        Format::Text => log.boxed(),
+        Format::Json => log.json().boxed(),
     };
+    let writer = match &config.log.audit {
+        Audit::Log | Audit::Off => None,
+        Audit::Stdout => Some(BoxMakeWriter::new(std::io::stdout)),
+        Audit::File(path) => {
+            // Who was denied what is not for everybody.
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+            let file = file.map_err(|error| format!("the audit log {} cannot be opened: {error}", path.display()))?;
+            Some(BoxMakeWriter::new(Mutex::new(file)))
+        }
+    };
+    let audit = writer.map(|writer| {
+        let lines = fmt::layer().json().flatten_event(true).with_target(false).with_level(false);
+        let lines = lines.with_current_span(false).with_span_list(false).with_writer(writer);
+        lines.with_filter(Sieve { level: LevelFilter::OFF, audit: LevelFilter::INFO })
+    });
+    let all = tracing_subscriber::registry().with(log.with_filter(Sieve { level, audit: among })).with(audit);
+    // Set once; a second attempt would be a test's, which keeps the first.
+    let _ = tracing::subscriber::set_global_default(all);
     // A panic in a session ends that session; it must not pass unseen.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a task panicked; please report this");
     }));
+    Ok(())
 }
 
 /// Prints to standard output; a closed pipe is nobody's problem.

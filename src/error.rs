@@ -27,7 +27,15 @@ impl Cause {
             Self::Auth => ("NOAUTH Authentication required.", "Send AUTH; `WRONGPASS …` if the password is wrong."),
             Self::Denied => (
                 "NOPERM this user has no permissions to …",
-                "Redis' own words: the rules of the app's user (`users:`) do not allow the command, a key or a channel.",
+                "Redis' own words: the rules of the app's user (`users:`) do not allow the command, a key or a channel; `NOPERM the '…' command is denied by 'deny_commands' …` where nobody may run it.",
+            ),
+            Self::ReadOnly => (
+                "READONLY You can't write against a read only pool: 'read_only' is set; nothing was sent",
+                "The pool is for reading. Scripts that only read go as EVAL_RO, EVALSHA_RO and FCALL_RO.",
+            ),
+            Self::TooLong => (
+                "ERR a value of … bytes is longer than 'max_value' of this pool (…); nothing was sent",
+                "The same of keys and `max_key`. The connection stays as it is; a MSET is refused as a whole.",
             ),
             Self::RateLimited => (
                 "ERR rate limited: the limit '…' of this pool is reached; nothing was sent, slow down",

@@ -23,6 +23,7 @@ pub mod downstream;
 pub mod embedded;
 pub mod upstream;
 
+pub mod audit;
 pub mod contain;
 pub mod hub;
 

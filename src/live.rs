@@ -6,6 +6,7 @@
 //!
 //! Promises: values only, made whole and never changed; who has one has numbers that fit each other.
 
+use crate::acl::Headcount;
 use crate::config::{Config, Pool};
 use crate::embedded::{self, Node};
 use crate::engine::reload::DRAIN;
@@ -67,6 +68,8 @@ pub struct LivePool {
     pub leases: Arc<Shared>,
     /// Its open sessions, over all workers.
     pub open: Arc<AtomicUsize>,
+    /// How many of them each user has.
+    pub heads: Arc<Headcount>,
     /// What was answered last to who asked for its topology; `None` where the file says all, or nobody has answered yet.
     pub layout: Option<Arc<Layout>>,
     /// Of a cluster: for each slot the number of the shard that serves it, or [`NOBODY`].
@@ -257,6 +260,7 @@ impl Live {
                     board: Arc::default(),
                     leases: Arc::new(Shared::new()),
                     open: Arc::default(),
+                    heads: Arc::default(),
                     layout: None,
                     slots: None,
                     wish: Arc::default(),

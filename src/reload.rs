@@ -100,7 +100,7 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
     keep(now.log == next.log, "`log`");
     keep(now.handover == next.handover, "`handover`");
     next.handover.clone_from(&now.handover);
-    (next.workers, next.max_pause, next.log) = (now.workers, now.max_pause, now.log);
+    (next.workers, next.max_pause, next.log) = (now.workers, now.max_pause, now.log.clone());
     next.admin.clone_from(&now.admin);
     next.source.admin_given = now.source.admin_given;
     for pool in &mut next.pools {

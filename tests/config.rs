@@ -348,6 +348,8 @@ fn the_example_uncommented_loads() {
     assert_eq!(all.admin_token.as_ref().map(|token| token.expose()), Some("replace-by-32-random-characters"));
     assert_eq!(all.admin_hosts, ["hotring.example.com"]);
     (least.admin_token, least.admin_hosts) = (all.admin_token.clone(), all.admin_hosts.clone());
+    assert_eq!(all.source.secrets, [Path::new("proxy.yaml")], "its passwords");
+    least.source.secrets.clone_from(&all.source.secrets);
     assert_eq!(all, least);
     for key in KEYS.iter().filter(|key| key.place != Place::Auth) {
         // Told of in words: `redis` is for twemproxy's files, `db` another name, `redis_auth` both other passwords.

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["command", "error"],
     &["stages", "acl"],
     &["engine"],
-    &["hub", "contain", "memory"],
+    &["hub", "contain", "memory", "audit"],
     &["downstream", "upstream", "admin", "embedded"],
     &["topology"],
     &["config"],

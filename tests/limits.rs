@@ -18,7 +18,7 @@ use support::{Hotring, eventually, now, pool, shards};
 const SECOND: u64 = 1_000_000;
 
 fn limit(name: &str, requests: u64, on: Scope) -> Limit {
-    Limit { name: name.to_owned(), requests: Some(requests), bytes: None, burst: BURST, on }
+    Limit { name: name.to_owned(), requests: Some(requests), bytes: None, reply_bytes: None, burst: BURST, on }
 }
 
 fn text(name: &str) -> String {
@@ -101,6 +101,7 @@ fn a_users_limit_comes_with_auth_and_goes_with_reset() {
         nopass: password.is_none(),
         rules: "on +@all ~* &*".to_owned(),
         read_only: false,
+        connections: None,
     };
     let users = Users::new(&[account("default", None), account("app", Some("pw"))], None).unwrap();
     let limits = vec![limit("app", 1, Scope::User("app".into()))];

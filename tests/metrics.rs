@@ -36,6 +36,7 @@ fn declared_and_rendered_are_the_same() {
         exporter.pool("p"),
         exporter.backend("p", "b"),
         exporter.limit("p", "l"),
+        exporter.user("p", "u"),
         exporter.topology("p"),
         exporter.embedded("p", "b"),
         exporter.worker(0),
@@ -75,7 +76,7 @@ fn names_follow_the_rules() {
         for label in metric.labels() {
             let known = [
                 "pool", "backend", "worker", "version", "class", "cause", "full", "state", "result", "why", "limit",
-                "age", "outcome",
+                "user", "age", "outcome",
             ];
             assert!(known.contains(&label), "{name} has a label {label}");
         }

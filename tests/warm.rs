@@ -421,3 +421,24 @@ fn only_who_may_write_makes_anything_forgotten() {
     assert_eq!(Client::connect(&strict).ask(&format!("GET {key}")), NIL);
     assert_eq!(limited.ask(&format!("GET {key}")), "$3\r\nold\r\n");
 }
+
+#[test]
+fn what_is_refused_for_everybody_makes_nothing_forgotten() {
+    let settings = [PREVIOUS[0], "deny_commands: [APPEND]", "max_value: 100b"];
+    let grown = Grown::new(1, &settings);
+    let (key, mut app) = (&grown.keys[0], grown.app());
+    assert!(app.ask(&format!("APPEND {key} x")).starts_with("-NOPERM"));
+    assert!(app.ask(&format!("SET {key} {}", "x".repeat(101))).starts_with("-ERR a value of"));
+    assert_eq!(grown.former(key).ask(&format!("GET {key}")), bulk(&format!("old:{key}")));
+    assert_eq!(app.ask(&format!("SET {key} new")), "+OK\r\n");
+    assert_eq!(grown.former(key).ask(&format!("GET {key}")), NIL);
+}
+
+#[test]
+fn after_reset_a_session_writes_as_before() {
+    let grown = Grown::new(1, PREVIOUS);
+    let (key, mut app) = (&grown.keys[0], grown.app());
+    assert_eq!(app.ask("RESET"), "+RESET\r\n");
+    assert_eq!(app.ask(&format!("SET {key} new")), "+OK\r\n");
+    assert_eq!(grown.former(key).ask(&format!("GET {key}")), NIL, "it is forgotten where it was");
+}

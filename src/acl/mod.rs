@@ -10,17 +10,22 @@
 
 mod access;
 mod commands;
+mod guard;
+mod headcount;
 mod password;
 mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::command::{self, Keys, Spec, flag};
 use crate::glob;
 use crate::resp::Request;
 use crate::units::{Expected, Secret};
 
+pub use guard::{Barred, Denials, Guard, denial};
+pub use headcount::{Headcount, Seat};
 use password::Digest;
 use rules::Rules;
 
@@ -41,6 +46,8 @@ pub struct Account {
     pub rules: String,
     /// Whatever the rules say, commands that may write are denied.
     pub read_only: bool,
+    /// Sessions that it may have at a time; `None` is as many as the pool may.
+    pub connections: Option<u32>,
 }
 
 /// What is wrong with one rule, or with a password.
@@ -133,6 +140,21 @@ impl Users {
         self.0.get(DEFAULT.as_bytes()).is_some_and(|user| user.nopass)
     }
 
+    /// The same users, whose sessions are counted there: with those of other workers, and of the users of the same names before.
+    #[must_use]
+    pub fn counted_in(mut self, heads: &Headcount) -> Self {
+        for user in self.0.values_mut() {
+            let count = heads.of(&user.name);
+            Arc::make_mut(user).count = count;
+        }
+        self
+    }
+
+    /// All users, by name.
+    pub fn all(&self) -> impl Iterator<Item = &User> {
+        self.0.values().map(|user| &**user)
+    }
+
     /// The user of that name, whether it is off or not.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<User>> {
         self.0.get(name)
@@ -149,6 +171,10 @@ pub struct User {
     rules: Rules,
     /// Nothing is denied: one look is enough.
     unlimited: bool,
+    /// Sessions that it may have.
+    connections: Option<u32>,
+    /// Sessions that it has, over all workers.
+    count: Arc<AtomicUsize>,
 }
 
 impl User {
@@ -180,6 +206,8 @@ impl User {
             passwords,
             unlimited: rules.commands.are_all() && rules.keys.is_none() && rules.channels.is_none(),
             rules,
+            connections: account.connections,
+            count: Arc::default(),
         })
     }
 
@@ -187,7 +215,36 @@ impl User {
     pub fn default_open() -> Self {
         let (rules, _) = Rules::read("allcommands allkeys allchannels");
         let (name, passwords) = (DEFAULT.into(), Vec::new());
-        Self { name, enabled: true, nopass: true, passwords, rules, unlimited: true }
+        let (connections, count) = (None, Arc::default());
+        Self { name, enabled: true, nopass: true, passwords, rules, unlimited: true, connections, count }
+    }
+
+    /// Sessions that it may have at a time.
+    pub fn connections(&self) -> Option<u32> {
+        self.connections
+    }
+
+    /// Sessions that it has, as far as they are counted: those of whoever may do everything and has no bound are not.
+    pub fn sessions(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// A seat for a session that has logged in as it; `None` where it has as many sessions as it may have.
+    pub fn ask_seat(&self) -> Option<Seat> {
+        match self.connections {
+            Some(most) => Seat::ask(&self.count, most as usize),
+            None => Some(Seat::take(&self.count)),
+        }
+    }
+
+    /// The seat of a session that is this user's, whether there is room or not: the one that it has, if that is it.
+    pub fn seat(&self, has: Option<Seat>) -> Seat {
+        has.filter(|seat| self.has_seat(seat)).unwrap_or_else(|| Seat::take(&self.count))
+    }
+
+    /// Whether a seat is one of its own.
+    pub fn has_seat(&self, seat: &Seat) -> bool {
+        seat.is_of(&self.count)
     }
 
     /// Its name, as `ACL WHOAMI` says it.

@@ -138,7 +138,7 @@ impl Rules {
 }
 
 /// A command, or a subcommand behind a bar.
-fn find(name: &str) -> Option<&'static Spec> {
+pub(super) fn find(name: &str) -> Option<&'static Spec> {
     match name.split_once('|') {
         None => command::lookup(name.as_bytes()),
         Some((container, _)) => {

@@ -11,8 +11,8 @@ use std::path::Path;
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
-    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, hot, misses, reading,
-    servers, topology, warm,
+    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, misses,
+    reading, servers, topology, warm,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -53,11 +53,18 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         log: Log {
             level: file.level.map(|w| w.value).unwrap_or_default(),
             format: file.format.map(|w| w.value).unwrap_or_default(),
+            audit: file.audit.map(|w| w.value).unwrap_or_default(),
         },
+        pools: file.pools.into_iter().map(|pool| self::pool(pool, &file.commands, kind, report)).collect(),
         commands: file.commands,
-        pools: file.pools.into_iter().map(|pool| self::pool(pool, kind, report)).collect(),
         handover: file.handover.map(|handover| handover.value),
-        source: Source { path: path.to_owned(), kind, files: report.files(), admin_given: false },
+        source: Source {
+            path: path.to_owned(),
+            kind,
+            files: report.files(),
+            secrets: report.secrets(path),
+            admin_given: false,
+        },
     }
 }
 
@@ -65,12 +72,13 @@ fn value<T>(written: Option<Written<T>>, default: T) -> T {
     written.map_or(default, |written| written.value)
 }
 
-fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
+fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut Report) -> Pool {
     check_redis(&written, kind, report);
     check_embedded(&written, report);
     check_servers(&written, report);
     check_users(&written, report);
     check_limits(&written, report);
+    denials::check(commands, &written, report);
     check_pins(&written, report);
     hot::check(&written, report);
     misses::check(&written, report);
@@ -138,6 +146,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
             client_idle_timeout: value(written.client_idle_timeout, None),
             request_timeout: value(written.request_timeout, Some(downstream::REQUEST_TIMEOUT)),
             auth_timeout: value(written.auth_timeout, Some(downstream::AUTH_TIMEOUT)),
+            max_auth_failures: value(written.max_auth_failures, Some(downstream::MAX_AUTH_FAILURES)),
             max_request: value(written.max_request, MAX_REQUEST),
             password: client_password,
             admin_commands: value(written.admin_commands, false),
@@ -203,6 +212,7 @@ fn pool(written: PoolWritten, kind: Kind, report: &mut Report) -> Pool {
         coalesce: value(written.coalesce, false),
         merge: value(written.merge, Merge::default()),
         rate_limits: written.rate_limits.into_iter().map(|limit| limit.value).collect(),
+        denials: denials::build(written.denials, commands),
     }
 }
 

@@ -127,7 +127,7 @@ pub const KEYS: &[Key] = &[
         "path of a unix socket by which a hotring that is started while another runs takes its listeners, so that it can be \
          replaced without refusing a connection",
     ),
-    own(Place::Top, "log", "", "what is logged, see `level` and `format`"),
+    own(Place::Top, "log", "", "what is logged, see `level`, `format` and `audit`"),
     own(Place::Top, "commands", "", "commands of modules by name, with where their keys are"),
     own(Place::Top, "pools", "required", "the pools by name: sets of servers with the addresses apps reach them at"),
     own(
@@ -144,6 +144,13 @@ pub const KEYS: &[Key] = &[
     ),
     own(Place::Log, "level", "info", "least level that is logged: `trace`, `debug`, `info`, `warn`, `error` or `off`"),
     own(Place::Log, "format", "text", "`text` for people, `json` for machines"),
+    own(
+        Place::Log,
+        "audit",
+        "log",
+        "where it is told who was denied what, who could not log in and who changed something: `log`, among the others; `stdout` or the \
+         path of a file, one JSON object a line; or `off`",
+    ),
     own(
         Place::Command,
         "keys",
@@ -359,6 +366,7 @@ pub const KEYS: &[Key] = &[
         "10s",
         "how long a session may take to send its password, where one is demanded; or `off`",
     ),
+    own(Place::Pool, "max_auth_failures", "16", "wrong passwords after which a session is closed; or `off`"),
     own(
         Place::Pool,
         "max_request",
@@ -416,6 +424,32 @@ pub const KEYS: &[Key] = &[
         "",
         "a list of limits on requests and their bytes, of the pool, of a user or of keys that begin alike; what is over one is \
          refused at once",
+    ),
+    own(
+        Place::Pool,
+        "deny_commands",
+        "",
+        "a list of commands, subcommands and categories that nobody may run, such as `[KEYS, \"CONFIG SET\", \"@dangerous\"]`: \
+         they are refused with NOPERM",
+    ),
+    own(
+        Place::Pool,
+        "read_only",
+        "false",
+        "refuse whatever may write with READONLY, as a replica does; scripts, too, but for EVAL_RO, EVALSHA_RO and FCALL_RO",
+    ),
+    own(
+        Place::Pool,
+        "max_key",
+        "off",
+        "bytes that a key may have, such as `512b`; requests with a longer one are refused",
+    ),
+    own(
+        Place::Pool,
+        "max_value",
+        "off",
+        "bytes that an argument of a write may have that is no key, such as `1mb`: values, members, scripts; requests with a \
+         longer one are refused",
     ),
     own(
         Place::Pool,
@@ -492,8 +526,21 @@ pub const KEYS: &[Key] = &[
          `&news:*`, `on`, `off` and so on; later ones win",
     ),
     own(Place::User, "read_only", "false", "deny all commands that may write, whatever the rules say"),
+    own(
+        Place::User,
+        "connections",
+        "",
+        "sessions that may be logged in as the user at a time, over all workers; further ones are refused and closed",
+    ),
     own(Place::Limit, "requests", "", "requests a second such as `1000/s`; with `prefix` each key counts"),
-    own(Place::Limit, "bytes", "", "bytes of requests a second such as `10mb/s`; replies are not counted"),
+    own(Place::Limit, "bytes", "", "bytes of requests a second such as `10mb/s`"),
+    own(
+        Place::Limit,
+        "reply_bytes",
+        "",
+        "bytes of replies a second such as `50mb/s`, not with `prefix`: with more than that given, requests are refused until it is \
+         made up for",
+    ),
     own(Place::Limit, "burst", "1s", "so much of it may come at once after as long a rest"),
     own(
         Place::Limit,

@@ -53,10 +53,12 @@ fn limit(node: &Node, key: String, report: &mut Report) -> Option<Written<Limit>
         let count = text.strip_suffix("/s").and_then(|text| whole(text.trim())).filter(|n| (1..=MOST).contains(n));
         count.ok_or_else(|| Expected::new(format!("requests a second such as `1000/s`, 1 to {MOST}")))
     });
-    let bytes = fields.value("bytes", |text| {
+    let flow = |text: &str| {
         let bytes = text.strip_suffix("/s").and_then(|text| size(text.trim(), 1).ok());
         bytes.ok_or_else(|| Expected::new("a size a second such as `10mb/s`"))
-    });
+    };
+    let bytes = fields.value("bytes", flow);
+    let reply_bytes = fields.value("reply_bytes", flow);
     let burst = fields.value("burst", |text| {
         let span = some_time(text).ok().filter(|span| *span <= Duration::from_secs(3600));
         span.ok_or_else(|| Expected::new("a duration above 0 such as `1s`, at most `1h`"))
@@ -73,8 +75,8 @@ fn limit(node: &Node, key: String, report: &mut Report) -> Option<Written<Limit>
         let fits = (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control);
         if fits { Ok(text.to_owned()) } else { Err(Expected::new(format!("a name of 1 to {MAX_NAME} characters"))) }
     });
-    if fields.get("requests").is_none() && fields.get("bytes").is_none() {
-        let said = "missing, expected at least one of `requests`, `bytes`";
+    if ["requests", "bytes", "reply_bytes"].iter().all(|name| fields.get(name).is_none()) {
+        let said = "missing, expected at least one of `requests`, `bytes`, `reply_bytes`";
         fields.report.add(fields.at, join(&fields.key, "requests"), said);
     }
     if let (Some(user), Some(prefix)) = (&user, &prefix) {
@@ -85,6 +87,11 @@ fn limit(node: &Node, key: String, report: &mut Report) -> Option<Written<Limit>
             key,
             "given beside `user`, a limit is on one of them or on the whole pool",
         );
+    }
+    if let (Some(bytes), Some(prefix)) = (&reply_bytes, &prefix) {
+        let key = join(&fields.key, "reply_bytes");
+        let said = "given beside `prefix`, replies are counted of a user or of the whole pool";
+        fields.report.twice(bytes.at, prefix.at, key, said);
     }
     let on = match (user, prefix) {
         (Some(user), _) => Scope::User(user.value),
@@ -97,6 +104,7 @@ fn limit(node: &Node, key: String, report: &mut Report) -> Option<Written<Limit>
         Scope::Prefix(prefix) => format!("prefix {}", String::from_utf8_lossy(prefix)),
     });
     let (requests, bytes) = (requests.map(|written| written.value), bytes.map(|written| written.value));
+    let reply_bytes = reply_bytes.map(|written| written.value);
     let burst = burst.map_or(BURST, |written| written.value);
-    Some(Written { value: Limit { name, requests, bytes, burst, on }, at: fields.at })
+    Some(Written { value: Limit { name, requests, bytes, reply_bytes, burst, on }, at: fields.at })
 }

@@ -9,6 +9,7 @@
 mod admin;
 mod build;
 mod commands;
+mod denials;
 mod hot;
 mod keys;
 mod limits;
@@ -29,6 +30,7 @@ mod yaml;
 use std::fs::File;
 use std::io::Read;
 use std::num::NonZeroU16;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, str::FromStr};
@@ -147,12 +149,55 @@ impl fmt::Display for MaxMemory {
 }
 
 /// What is logged and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     /// The least level that is logged.
     pub level: Level,
     /// For whom.
     pub format: Format,
+    /// Where the audit log goes.
+    pub audit: Audit,
+}
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Audit {
+    /// To the log, among what else is told there at level `info`.
+    #[default]
+    Log,
+    /// To standard output, one JSON object a line.
+    Stdout,
+    /// To the end of a file, one JSON object a line.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for Audit {
+    type Err = Expected;
+
+    fn from_str(text: &str) -> Result<Self, Expected> {
+        match text {
+            "log" => Ok(Self::Log),
+            "stdout" => Ok(Self::Stdout),
+            "off" => Ok(Self::Off),
+            path if path.contains('/') && !path.ends_with('/') => Ok(Self::File(path.into())),
+            _ => {
+                Err(Expected::new("`log`, `stdout`, `off` or the path of a file such as `/var/log/hotring/audit.log`"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log => f.write_str("log"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
 }
 
 /// An enum of words, with its `FromStr` and `Display`.
@@ -234,6 +279,8 @@ pub struct Pool {
     pub slowlog: slow::Config,
     /// How much may be asked for; names unique.
     pub rate_limits: Vec<rates::Limit>,
+    /// What nobody may do.
+    pub denials: crate::acl::Denials,
 }
 
 /// Where a configuration was read from.
@@ -245,6 +292,8 @@ pub struct Source {
     pub kind: Kind,
     /// The files that it names and that were read with it.
     pub files: Vec<PathBuf>,
+    /// Of all of them those that hold passwords, itself with them.
+    pub secrets: Vec<PathBuf>,
     /// Whether the command line had another word for `admin`, which then stands.
     pub admin_given: bool,
 }
@@ -265,10 +314,26 @@ impl Config {
         text::effective(self)
     }
 
+    /// The files with passwords that everybody on the machine may read, one sentence each. Looks at the files.
+    pub fn exposed(&self) -> Vec<String> {
+        let mut said: Vec<String> = self.source.secrets.iter().filter_map(|path| exposed(path)).collect();
+        said.dedup();
+        said
+    }
+
     /// What is allowed but seldom meant, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         warnings::of(self)
     }
+}
+
+/// What is to be said of a file that holds a password, if everybody may read it.
+fn exposed(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let path = path.display();
+    (mode & 0o004 != 0).then(|| {
+        format!("`{path}` holds a password, and everybody on this machine may read it (mode {mode:o}): chmod o= {path}")
+    })
 }
 
 /// Reads and checks a file of at most 1 MiB.

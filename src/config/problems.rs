@@ -70,9 +70,29 @@ impl std::error::Error for Problems {}
 pub(super) struct Report {
     found: Vec<Found>,
     files: Vec<PathBuf>,
+    /// Those of them that hold a secret.
+    secrets: Vec<PathBuf>,
+    /// A secret stands in the file itself.
+    holds_secret: bool,
 }
 
 impl Report {
+    /// Notes that a secret stands in the file itself.
+    pub(super) fn holds_secret(&mut self) {
+        self.holds_secret = true;
+    }
+
+    /// Notes a file that holds a secret.
+    pub(super) fn keeps_secret(&mut self, file: PathBuf) {
+        self.secrets.push(file);
+    }
+
+    /// The files that hold secrets; `path` is the one that is read.
+    pub(super) fn secrets(&mut self, path: &Path) -> Vec<PathBuf> {
+        let own = self.holds_secret.then(|| path.to_owned());
+        own.into_iter().chain(std::mem::take(&mut self.secrets)).collect()
+    }
+
     /// Notes a file that was read for the sake of this one.
     pub(super) fn depends_on(&mut self, file: PathBuf) {
         self.files.push(file);

@@ -130,6 +130,7 @@ fn shape(place: Place, name: &str) -> Value {
         Place::Log => match name {
             "level" => words(&["trace", "debug", "info", "warn", "error", "off"]),
             "format" => words(&["text", "json"]),
+            "audit" => matching("^(log|stdout|off|[^\\x00]*/[^\\x00]*[^/\\x00])$"),
             _ => Value::Null,
         },
         Place::Drain => named("time"),
@@ -150,11 +151,12 @@ fn shape(place: Place, name: &str) -> Value {
             "nopass" | "read_only" => flag(),
             "passwords" => list_of(&named("text")),
             "password" | "password_env" | "password_file" | "rules" => named("text"),
+            "connections" => count(1, 1_000_000),
             _ => Value::Null,
         },
         Place::Limit => match name {
             "requests" => matching("^[0-9]+ */s$"),
-            "bytes" => matching("^[0-9]+([bB]|[kKmMgG]([iI]?[bB])?)? */s$"),
+            "bytes" | "reply_bytes" => matching("^[0-9]+([bB]|[kKmMgG]([iI]?[bB])?)? */s$"),
             "burst" => named("time"),
             "user" | "prefix" | "name" => named("text"),
             _ => Value::Null,
@@ -220,7 +222,7 @@ fn pool(name: &str) -> Value {
         "read_from" => words(READ_FROM),
         "read_from_prefixes" => map_to(&words(READ_FROM)),
         "when_ejected" => matching("^(error|miss|rehash|gutter:.+)$"),
-        "preconnect" | "tcpkeepalive" | "auto_eject_hosts" | "resp3" | "reuseport" | "coalesce" => flag(),
+        "preconnect" | "tcpkeepalive" | "auto_eject_hosts" | "resp3" | "reuseport" | "coalesce" | "read_only" => flag(),
         // twemproxy's `false` is memcached, which hotring does not speak.
         "redis" => json!({"const": true}),
         "server_connections" | "databases" => count(1, 1024),
@@ -228,9 +230,10 @@ fn pool(name: &str) -> Value {
         "backlog" | "client_connections" | "redis_db" | "db" => count(0, LARGE),
         "dedicated_connections" => count(0, 65_536),
         "max_pipeline" | "reconnect_burst" | "warm_rate" => count(1, 1_000_000),
-        "reconnect_rate" => or_off(&count(1, 1_000_000)),
+        "reconnect_rate" | "max_auth_failures" => or_off(&count(1, 1_000_000)),
         "slowlog_max_len" => count(0, 100_000),
         "maxmemory" | "max_outbox" | "max_output" | "max_request" => named("size"),
+        "max_key" | "max_value" => or_off(&named("size")),
         "max_output_soft" | "max_output_pubsub" => or_off(&matching("^[0-9]+[a-zA-Z]* [0-9]+[a-zµ]*$")),
         "topology_interval"
         | "redirect_wait"
@@ -249,6 +252,7 @@ fn pool(name: &str) -> Value {
         | "slowlog_slower_than" => or_off(&named("time")),
         // -1 is twemproxy's for ever.
         "timeout" | "probe_interval" => json!({"anyOf": [named("time"), {"enum": ["off", -1]}]}),
+        "deny_commands" => json!({"anyOf": [matching("[^ ]"), {"type": "array", "items": matching("[^ ]")}]}),
         "slow_commands" => json!({"anyOf": [named("text"), {"type": "array", "items": named("text")}]}),
         "hot_keys" => map_of(Place::HotKeys),
         "misses" => map_of(Place::Misses),

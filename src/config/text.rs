@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, hot, misses, reading, servers, topology};
+use super::{Config, Pool, denials, hot, misses, reading, servers, topology};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -59,6 +59,7 @@ impl Text {
             self.line("log:");
             self.line(&format!("  level: {}", config.log.level));
             self.line(&format!("  format: {}", config.log.format));
+            self.line(&format!("  audit: {}", scalar(&config.log.audit.to_string())));
         }
         if !config.commands.is_empty() {
             self.line("commands:");
@@ -168,6 +169,7 @@ impl Text {
         self.key("client_idle_timeout", or_off(downstream.client_idle_timeout.map(Millis::from)));
         self.key("request_timeout", or_off(downstream.request_timeout.map(Millis::from)));
         self.key("auth_timeout", or_off(downstream.auth_timeout.map(Millis::from)));
+        self.key("max_auth_failures", or_off(downstream.max_auth_failures));
         self.key("max_request", Size::from(downstream.max_request));
         self.key("coalesce", pool.coalesce);
         self.key("merge", pool.merge);
@@ -187,6 +189,9 @@ impl Text {
         self.auth(pool);
         self.users(&pool.downstream.users);
         self.limits(&pool.rate_limits);
+        for (name, value) in denials::lines(&pool.denials) {
+            self.key(name, value);
+        }
         if !ring.pins.is_empty() {
             self.line("    pin:");
         }
@@ -252,6 +257,9 @@ impl Text {
             self.line(&format!("        nopass: {}", user.nopass));
             self.line(&format!("        rules: {}", quoted(&user.rules)));
             self.line(&format!("        read_only: {}", user.read_only));
+            if let Some(most) = user.connections {
+                self.line(&format!("        connections: {most}"));
+            }
         }
     }
 
@@ -263,6 +271,7 @@ impl Text {
             let mut keys = vec![format!("name: {}", quoted(&limit.name))];
             keys.extend(limit.requests.map(|count| format!("requests: {count}/s")));
             keys.extend(limit.bytes.map(|bytes| format!("bytes: {}/s", Size::from(bytes))));
+            keys.extend(limit.reply_bytes.map(|bytes| format!("reply_bytes: {}/s", Size::from(bytes))));
             keys.push(format!("burst: {}", Millis::from(limit.burst)));
             match &limit.on {
                 Scope::Pool => {}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::keys::{self, Place};
 use super::problems::{Report, quoted};
-use super::written::{Fields, Written, flag, from_env, join, refuse_twice, secret};
+use super::written::{Fields, Written, flag, from_env, join, number, refuse_twice, secret};
 use super::yaml::{Kind, Node};
 use crate::acl::{self, Account};
 use crate::units::{Expected, Secret};
@@ -111,5 +111,12 @@ fn account(name: &Node, node: &Node, key: &str, dir: &Path, report: &mut Report)
     }
     let read_only = user.value("read_only", flag).is_some_and(|written| written.value);
     let rules = rules.map(|rules| rules.value).unwrap_or_default();
-    Some(Written { value: Account { name: text.to_owned(), passwords, nopass, rules, read_only }, at: name.id })
+    let connections = user.value("connections", |text| number(text, 1, 1_000_000));
+    if let (Some(written), acl::DEFAULT, true) = (&connections, text, nopass) {
+        let said = "whoever sends no AUTH is counted by `client_connections` of the pool";
+        user.report.add(written.at, join(&user.key, "connections"), said);
+    }
+    let connections = connections.map(|written| written.value);
+    let account = Account { name: text.to_owned(), passwords, nopass, rules, read_only, connections };
+    Some(Written { value: account, at: name.id })
 }

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::denials::DenialsWritten;
 use super::hot::HotWritten;
 use super::keys::{self, Place};
 use super::misses::MissesWritten;
@@ -15,7 +16,7 @@ use super::problems::{Report, quoted};
 use super::reading::ReadingWritten;
 use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
-use super::{Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, warm};
+use super::{Audit, Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, warm};
 use crate::acl::Account;
 use crate::command::Described;
 use crate::downstream::config::Unread;
@@ -50,6 +51,7 @@ pub(super) struct FileWritten {
     pub(super) handover: Option<Written<PathBuf>>,
     pub(super) level: Option<Written<Level>>,
     pub(super) format: Option<Written<Format>>,
+    pub(super) audit: Option<Written<Audit>>,
     pub(super) commands: Vec<Described>,
     pub(super) pools: Vec<PoolWritten>,
 }
@@ -113,6 +115,8 @@ pub(super) struct PoolWritten {
     pub(super) client_idle_timeout: Option<Written<Option<Duration>>>,
     pub(super) request_timeout: Option<Written<Option<Duration>>>,
     pub(super) auth_timeout: Option<Written<Option<Duration>>>,
+    /// `None` inside: `off`.
+    pub(super) max_auth_failures: Option<Written<Option<u32>>>,
     pub(super) max_request: Option<Written<u64>>,
     pub(super) coalesce: Option<Written<bool>>,
     pub(super) merge: Option<Written<Merge>>,
@@ -129,6 +133,7 @@ pub(super) struct PoolWritten {
     pub(super) client_auth: Option<Written<Auth>>,
     pub(super) users: Vec<Written<Account>>,
     pub(super) rate_limits: Vec<Written<Limit>>,
+    pub(super) denials: DenialsWritten,
     /// Beginnings of keys, each with a server's name.
     pub(super) pins: Vec<(String, Written<String>)>,
     /// Servers' names with where their replicas are.
@@ -184,6 +189,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         handover: None,
         level: None,
         format: None,
+        audit: None,
         commands: Vec::new(),
         pools: Vec::new(),
     };
@@ -209,10 +215,11 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         drain_timeout = drain.value("timeout", some_time);
     }
     let handover = top.value("handover", socket_path);
-    let (mut level, mut format) = (None, None);
+    let (mut level, mut format, mut audit) = (None, None, None);
     if let Some(mut log) = top.fields("log", Place::Log) {
         level = log.value("level", str::parse);
         format = log.value("format", str::parse);
+        audit = log.value("audit", str::parse);
     }
     let commands = top.commands();
     let pools = match top.require("pools", "at least one pool") {
@@ -232,6 +239,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         handover,
         level,
         format,
+        audit,
         commands,
         pools,
         ..nothing
@@ -327,6 +335,10 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         client_idle_timeout: pool.value("client_idle_timeout", standing),
         request_timeout: pool.value("request_timeout", standing),
         auth_timeout: pool.value("auth_timeout", standing),
+        max_auth_failures: pool.value("max_auth_failures", |text| match text {
+            "off" => Ok(None),
+            _ => number(text, 1, 1_000_000).map(Some).map_err(|e| Expected::new(format!("{e}, or `off`"))),
+        }),
         max_request: pool.value("max_request", |text| size(text, 1 << 10)),
         coalesce: pool.value("coalesce", flag),
         merge: pool.value("merge", str::parse),
@@ -341,6 +353,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         client_auth: pool.auth("client_auth", dir),
         users: pool.users(dir),
         rate_limits: pool.rate_limits(),
+        denials: pool.denials(),
         pins: pool.pins(),
         replicas: pool.replicas(),
         reading: pool.reading(),
@@ -566,6 +579,7 @@ impl<'n, 'r> Fields<'n, 'r> {
     pub(super) fn secret_file(&mut self, name: &str, dir: &Path) -> Option<Written<Secret>> {
         if let Some(path) = self.get(name).and_then(Node::text) {
             self.report.depends_on(dir.join(path));
+            self.report.keeps_secret(dir.join(path));
         }
         self.value(name, |text| from_file(text, dir))
     }
@@ -621,7 +635,13 @@ pub(super) fn scalar<T>(
 /// A scalar that is not for everybody's eyes.
 pub(super) fn secret(node: &Node, key: &str, report: &mut Report) -> Option<Written<Secret>> {
     match node.text().filter(|text| !text.is_empty()) {
-        Some(text) => Some(Written { value: Secret::new(text), at: node.id }),
+        Some(text) => {
+            // The hash of a password is for nobody's eyes either, and yet no password.
+            if !text.starts_with("sha256:") {
+                report.holds_secret();
+            }
+            Some(Written { value: Secret::new(text), at: node.id })
+        }
         None => {
             report.unfit_secret(node, key, &Expected::new("a password"));
             None

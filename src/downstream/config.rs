@@ -40,6 +40,9 @@ impl fmt::Display for Unread {
     }
 }
 
+/// `max_auth_failures` where nothing is said: more than anybody mistypes, too few to guess.
+pub const MAX_AUTH_FAILURES: u32 = 16;
+
 /// The app side of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -70,6 +73,8 @@ pub struct Config {
     pub request_timeout: Option<Duration>,
     /// How long a session may take to send a password, where one is demanded; `None` is for ever.
     pub auth_timeout: Option<Duration>,
+    /// After so many wrong passwords a session is closed; `None`: it never is.
+    pub max_auth_failures: Option<u32>,
     /// Bytes one request may have.
     pub max_request: u64,
     /// What apps must `AUTH` with; `None` asks for nothing.

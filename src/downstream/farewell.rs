@@ -25,7 +25,7 @@ impl Farewell {
             return;
         }
         self.next = now.saturating_add(SELDOM);
-        let [memory, unread, idle, half_sent, no_auth] = std::mem::take(&mut self.closed);
+        let [memory, unread, idle, half_sent, no_auth, wrong_passwords] = std::mem::take(&mut self.closed);
         let full = std::mem::take(&mut self.full);
         if [memory, unread, full] != [0; 3] {
             tracing::warn!(
@@ -34,6 +34,13 @@ impl Farewell {
                 max_output_soft = unread,
                 max_memory = memory,
                 "closed clients that did not read their replies or held too much, as many as each bound says"
+            );
+        }
+        if wrong_passwords > 0 {
+            tracing::warn!(
+                pool,
+                clients = wrong_passwords,
+                "closed clients that sent max_auth_failures wrong passwords"
             );
         }
         if [idle, half_sent, no_auth] != [0; 3] {

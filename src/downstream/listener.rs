@@ -345,6 +345,7 @@ mod tests {
             client_idle_timeout: None,
             request_timeout: None,
             auth_timeout: None,
+            max_auth_failures: None,
             max_request: MAX_REQUEST,
             password: None,
             users: Vec::new(),

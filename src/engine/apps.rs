@@ -56,6 +56,9 @@ impl Engine {
 
     /// An app is gone, or its session has ended. Replies that are still under way will be dropped.
     pub fn close(&mut self, id: SessionId, broken: bool, port: &mut impl Port) {
+        if self.trail_is_fresh() {
+            self.address_trail(port);
+        }
         self.leave_own(id, port);
         self.stop_listening(id);
         self.leave_leases(id);
@@ -277,10 +280,13 @@ impl Engine {
             session.skip(ticket.slot, &mut self.spare);
             return;
         }
-        if session.mode & mode::MUTED != 0 && session.takes_no(ticket.slot) {
-            session.skip(ticket.slot, &mut self.spare);
-            mark(&mut self.dirty_sessions, session, ticket.session);
-            return;
+        if session.mode & (mode::MUTED | mode::LIMITED) != 0 {
+            if session.mode & mode::MUTED != 0 && session.takes_no(ticket.slot) {
+                session.skip(ticket.slot, &mut self.spare);
+                mark(&mut self.dirty_sessions, session, ticket.session);
+                return;
+            }
+            pool.limits.replied(session, reply.len() as u64, self.now);
         }
         pool.counts.client_output_bytes += reply.len() as u64;
         if session.is_head(ticket.slot) {

@@ -22,6 +22,9 @@ impl Engine {
 
     /// Sends every outbox and every output that has something, each with one call.
     pub fn flush(&mut self, port: &mut impl Port) {
+        if self.trail_is_fresh() {
+            self.address_trail(port);
+        }
         let mut lines = std::mem::take(&mut self.dirty_lines);
         for id in lines.drain(..) {
             self.flush_line(id, port);

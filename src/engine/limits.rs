@@ -2,7 +2,10 @@
 //!
 //! Promises: what is over a limit is refused at once, as a whole, and takes nothing from any other limit; a request that is
 //! larger than a limit lets through at once is carried out when its bucket is full. Off is free: only sessions that a limit
-//! may concern come here. Replies are not counted: their length is not known when it is decided.
+//! may concern come here.
+//!
+//! How long a reply is is not known when it is decided. So `reply_bytes` are a debt: once more of them were given than flow in, requests
+//! are refused until it is paid. What is published to subscribers is not counted.
 //!
 //! Each worker has its own buckets, which give its even share: nothing that a request touches is shared between threads.
 
@@ -10,8 +13,9 @@
 
 use super::plan::keys_of;
 use super::special::mode;
+use super::window::Session;
 use super::{Engine, SessionId};
-use crate::acl::DEFAULT;
+use crate::acl::{DEFAULT, User};
 use crate::bucket::Bucket;
 use crate::command::{self, Spec};
 use crate::error::{self, Cause};
@@ -36,6 +40,8 @@ pub struct Limit {
     pub requests: Option<u64>,
     /// Bytes of requests a second, at least 1.
     pub bytes: Option<u64>,
+    /// Bytes of replies a second, at least 1; not where it is about keys.
+    pub reply_bytes: Option<u64>,
     /// How long it may have been quiet for what may come at once.
     pub burst: Duration,
     /// What it applies to.
@@ -57,6 +63,7 @@ struct Held {
     limit: Limit,
     requests: Option<Bucket>,
     bytes: Option<Bucket>,
+    replies: Option<Bucket>,
     /// How often the request that is looked at counts.
     wanted: u64,
     counts: LimitCounts,
@@ -70,6 +77,12 @@ pub(super) struct Limits {
     prefixes: Vec<usize>,
     /// Among how many workers they are divided.
     share: u64,
+}
+
+/// The name of a session's user.
+fn user_of(session: &Session) -> &str {
+    let user = session.special.as_ref().and_then(|special| special.user.as_ref());
+    user.map_or(DEFAULT, |user| user.name())
 }
 
 fn bucket(rate: Option<u64>, burst: Duration) -> Option<Bucket> {
@@ -89,6 +102,7 @@ impl Limits {
                 _ => Held {
                     requests: bucket(limit.requests, limit.burst),
                     bytes: bucket(limit.bytes, limit.burst),
+                    replies: bucket(limit.reply_bytes, limit.burst),
                     wanted: 0,
                     counts: LimitCounts::default(),
                     limit: limit.clone(),
@@ -140,8 +154,25 @@ impl Limits {
             let wanted = held.wanted;
             held.requests.iter_mut().for_each(|bucket| bucket.draw(wanted.saturating_mul(share), now));
             held.bytes.iter_mut().for_each(|bucket| bucket.draw(bytes.saturating_mul(share), now));
+            held.counts.requests += wanted;
+            held.counts.bytes += bytes;
         }
         Ok(())
+    }
+
+    /// Takes a reply that a session was given from the limits that it counts for.
+    pub(super) fn replied(&mut self, session: &Session, bytes: u64, now: Micros) {
+        let share = self.share;
+        for held in self.held.iter_mut().filter(|held| held.prefix().is_none()) {
+            let counts = match &held.limit.on {
+                Scope::User(name) => name.as_str() == user_of(session),
+                Scope::Pool | Scope::Prefix(_) => true,
+            };
+            if counts {
+                held.counts.reply_bytes += bytes;
+                held.replies.iter_mut().for_each(|bucket| bucket.draw(bytes.saturating_mul(share), now));
+            }
+        }
     }
 }
 
@@ -158,6 +189,7 @@ impl Held {
         let wanted = self.wanted.saturating_mul(share);
         self.requests.as_mut().is_none_or(|bucket| bucket.wait(wanted, now) == 0)
             && self.bytes.as_mut().is_none_or(|bucket| bucket.wait(bytes.saturating_mul(share), now) == 0)
+            && self.replies.as_mut().is_none_or(|bucket| bucket.wait(1, now) == 0)
     }
 }
 
@@ -201,21 +233,39 @@ impl Engine {
         }
         keys.sort_unstable();
         let named = keys_of(request, keys).take(keys.len());
-        let user = session.special.as_ref().and_then(|special| special.user.as_ref());
-        let (user, bytes) = (user.map_or(DEFAULT, |user| user.name()), request.wire().len() as u64);
+        let (user, bytes) = (user_of(session), request.wire().len() as u64);
         let Err(at) = pool.limits.take(user, named, bytes, self.now) else { return true };
         let Some(held) = pool.limits.held.get_mut(at) else { return true };
         held.counts.refused += 1;
         let mut text = Vec::new();
         error::rate_limited(&held.limit.name, &mut text);
+        // Being told so costs nothing: else whoever goes on asking would never have paid.
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.mode &= !mode::LIMITED;
+        }
         self.answer_with(id, Some(Cause::RateLimited), |out| out.extend_from_slice(&text));
+        self.limit_session(id);
         false
     }
 
-    /// Shows what each limit of a pool has refused, with its name, to be folded.
+    /// Shows the users of a pool whose sessions are counted, each with how many it has and may have.
+    pub fn user_counts(&self, pool: u16, mut see: impl FnMut(&str, usize, Option<u32>)) {
+        let Some(pool) = self.pools.get(usize::from(pool)) else { return };
+        // Of one that may do everything, and any number of times, nothing is counted.
+        let counted = |user: &&User| !user.is_unlimited() || user.name() != DEFAULT || user.connections().is_some();
+        for user in pool.config.users.all().filter(counted) {
+            see(user.name(), user.sessions(), user.connections());
+        }
+    }
+
+    /// Shows what each limit of a pool has let through and refused, with its name, to be folded.
     pub fn limit_counts(&mut self, pool: u16, mut see: impl FnMut(&str, &mut LimitCounts)) {
         let limits = self.pools.get_mut(usize::from(pool)).map(|pool| &mut pool.limits);
         for held in limits.into_iter().flat_map(|limits| &mut limits.held) {
+            let Limit { requests, bytes, reply_bytes, .. } = held.limit;
+            held.counts.most_requests.0 = requests.unwrap_or(0);
+            held.counts.most_bytes.0 = bytes.unwrap_or(0);
+            held.counts.most_reply_bytes.0 = reply_bytes.unwrap_or(0);
             see(&held.limit.name, &mut held.counts);
         }
     }
@@ -228,7 +278,7 @@ mod tests {
     const SECOND: Micros = 1_000_000;
 
     fn limit(on: Scope, requests: Option<u64>, bytes: Option<u64>) -> Limit {
-        Limit { name: format!("{on:?}"), requests, bytes, burst: BURST, on }
+        Limit { name: format!("{on:?}"), requests, bytes, reply_bytes: None, burst: BURST, on }
     }
 
     fn prefix(text: &str, requests: u64) -> Limit {

@@ -59,12 +59,13 @@ mod shards;
 pub mod slow;
 pub mod special;
 pub mod stream;
+pub mod trail;
 mod transaction;
 mod users;
 mod warm;
 pub mod window;
 
-use crate::acl::Users;
+use crate::acl::{Guard, Users};
 use crate::command::{Spec, Why, flag};
 use crate::error;
 use crate::metrics::PoolCounts;
@@ -137,6 +138,10 @@ pub struct PoolConfig {
     pub seed: u64,
     /// Who may do what.
     pub users: Arc<Users>,
+    /// What nobody may do, whoever they are.
+    pub guard: Option<Guard>,
+    /// After so many wrong passwords a session ends; `None`: it never does.
+    pub auth_failures: Option<u32>,
     /// What is done when keys are not there that all of a pool's workers share.
     pub leases: stages::lease::Leases,
     /// The stages.
@@ -296,6 +301,8 @@ pub struct Engine {
     /// Commands that may wait as long as they like.
     blocked: u32,
     now: Micros,
+    /// What the audit log is to be told.
+    trail: trail::Trail,
     /// What INFO says of the process.
     about: About,
 }
@@ -342,6 +349,7 @@ impl Engine {
             troubles: 0,
             blocked: 0,
             now: 0,
+            trail: trail::Trail::default(),
             about: About::default(),
         }
     }

@@ -119,6 +119,7 @@ impl Engine {
         };
         pool.counts.replies += 1;
         pool.counts.reply_bytes += total;
+        pool.limits.replied(session, total, self.now);
         pool.counts.requests_pending -= 1;
         self.answered += 1;
         session.advance(&mut self.spare);

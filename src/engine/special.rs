@@ -7,7 +7,7 @@ use super::LineId;
 use super::channels::Name;
 use super::stream::Stream;
 use super::window::Session;
-use crate::acl::User;
+use crate::acl::{Seat, User};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub mod mode {
     pub const LISTENING: u8 = 1 << 2;
     /// Some of its replies are not wanted (CLIENT REPLY).
     pub const MUTED: u8 = 1 << 3;
-    /// What it may do is limited by its user.
+    /// What it may do is limited by its user, or by its pool for everybody.
     pub const GUARDED: u8 = 1 << 4;
     /// A limit may concern its requests ([`super::super::limits`]).
     pub const LIMITED: u8 = 1 << 6;
@@ -65,6 +65,10 @@ pub struct Special {
     pub db: u16,
     /// Its user, if that is not the one that may do all and needs no password.
     pub user: Option<Arc<User>>,
+    /// Its seat among those of that user.
+    pub seat: Option<Seat>,
+    /// Wrong passwords that it has sent.
+    pub failures: u32,
     /// A SUBSCRIBE of it waits for shards.
     pub subscribing: bool,
     /// What it is subscribed to.

@@ -8,7 +8,8 @@
 //! Its time to live is not shortened (`ttl_jitter`): it may stand behind what is not there yet.
 //!
 //! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
-//! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use.
+//! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use. What is
+//! too long for its pool (`max_key`, `max_value`) is read away, whatever it is.
 
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
 
@@ -63,7 +64,16 @@ impl Engine {
     #[cold]
     pub(super) fn begin_stream(&mut self, id: SessionId, bytes: &[u8], port: &mut impl Port) -> Begun {
         let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
-        if session.mode & mode::LONG_WAY & !mode::ASIDE != 0 || !session.authenticated {
+        if !session.authenticated {
+            return Begun::Not;
+        }
+        if session.mode & mode::GUARDED != 0
+            && let Some(begun) = self.look_at_front(id, bytes, port)
+        {
+            return begun;
+        }
+        let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
+        if session.mode & mode::LONG_WAY & !(mode::ASIDE | mode::GUARDED) != 0 {
             return Begun::Not;
         }
         let Some(front) = request::front(bytes, &session.resume).filter(|front| front.expected > bytes.len() as u64)
@@ -115,6 +125,30 @@ impl Engine {
             total: bytes.len() as u64,
         });
         Begun::Taken
+    }
+
+    /// Reads a request away of which these bytes are there. Its argument that is arriving ends at `expected`, and there are `more`
+    /// behind it.
+    pub(super) fn read_away_from(
+        &mut self,
+        id: SessionId,
+        spec: &'static Spec,
+        expected: u64,
+        more: u32,
+        bytes: &[u8],
+    ) {
+        self.requests += 1;
+        self.next_in_order();
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
+            pool.counts.requests[spec.class] += 1;
+            pool.counts.request_bytes += bytes.len() as u64;
+        }
+        let total = bytes.len() as u64;
+        session.mode |= mode::STREAMING;
+        session.resume = crate::resp::Resume::default();
+        let left = expected.saturating_sub(total);
+        session.special().stream = Some(Stream { line: None, left, more, header: Vec::new(), total });
     }
 
     /// A connection to the key's shard; none, and the app has been told, if there is none to be had.

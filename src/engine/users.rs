@@ -1,12 +1,17 @@
 //! Who a session is: its user, and what that user may do.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::local::not_authenticated;
+use super::port::Port;
 use super::special::mode;
+use super::stream::Begun;
 use super::{Engine, SessionId};
-use crate::acl::{DEFAULT, User};
-use crate::command::Spec;
+use crate::acl::{Barred, DEFAULT, User};
+use crate::command::{self, Spec};
 use crate::error::{Cause, WRONG_PASS};
-use crate::resp::{Request, write};
+use crate::metrics::Closed;
+use crate::resp::{Request, arriving, write};
 use std::sync::Arc;
 
 impl Engine {
@@ -32,10 +37,46 @@ impl Engine {
         }
         match pool.config.users.authenticate(name, password) {
             Some(user) => {
+                let own = session.special.as_ref().and_then(|special| special.seat.as_ref());
+                if !own.is_some_and(|seat| user.has_seat(seat)) {
+                    let Some(seat) = user.ask_seat() else { return Err(self.no_seat(id, &user)) };
+                    if let Some(session) = self.sessions.get_mut(id as usize) {
+                        session.special().seat = Some(seat);
+                    }
+                }
                 self.become_user(id, Some(user));
                 Ok(())
             }
-            None => Err((Cause::Auth, WRONG_PASS.into())),
+            None => {
+                let known = pool.config.users.get(name.unwrap_or(DEFAULT.as_bytes()));
+                let known = known.map_or("-", |user| user.name()).to_owned();
+                self.note_failed_login(id, &known, "password");
+                self.count_failure(id);
+                Err((Cause::Auth, WRONG_PASS.into()))
+            }
+        }
+    }
+
+    /// The user has as many sessions as it may have: this one ends, as one that is too many for its pool.
+    fn no_seat(&mut self, id: SessionId, user: &User) -> (Cause, Vec<u8>) {
+        self.note_failed_login(id, user.name(), "connections");
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.closing = true;
+        }
+        let most = user.connections().unwrap_or_default();
+        let text = format!("ERR max number of clients of user '{}' reached ('connections: {most}')", user.name());
+        (Cause::MaxClients, text.into_bytes())
+    }
+
+    /// Ends a session that has sent too many wrong passwords.
+    fn count_failure(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
+        let special = session.special();
+        special.failures = special.failures.saturating_add(1);
+        if pool.config.auth_failures.is_some_and(|most| special.failures >= most) {
+            session.closing = true;
+            pool.counts.client_closed[Closed::WrongPasswords] += 1;
         }
     }
 
@@ -50,26 +91,81 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         session.authenticated = user.is_some();
         session.mode &= !mode::GUARDED;
-        let plain = user.as_ref().is_none_or(|user| user.is_unlimited() && user.name() == DEFAULT);
-        if user.as_ref().is_some_and(|user| !user.is_unlimited()) {
+        let common = |user: &Arc<User>| user.is_unlimited() && user.name() == DEFAULT && user.connections().is_none();
+        let plain = user.as_ref().is_none_or(common);
+        let guarded = self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.config.guard.is_some());
+        if guarded || user.as_ref().is_some_and(|user| !user.is_unlimited()) {
             session.mode |= mode::GUARDED;
         }
         if !plain {
-            session.special().user = user;
+            let special = session.special();
+            special.seat = user.as_ref().map(|user| user.seat(special.seat.take()));
+            special.user = user;
         } else if let Some(special) = &mut session.special {
-            special.user = None;
+            (special.user, special.seat) = (None, None);
         }
         self.limit_session(id);
     }
 
-    /// Whether the session's user may do this; if not it has been told.
+    /// Whether the session's user may do this, and anybody in its pool; if not it has been told.
     pub(super) fn may(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>) -> bool {
-        let user = self.sessions.get(id as usize).and_then(|session| session.special.as_ref()?.user.as_ref());
-        let Some(Err(denied)) = user.map(|user| user.check(spec, request)) else { return true };
-        let mut text = Vec::new();
-        denied.write(spec, &mut text);
-        self.answer_with(id, Some(Cause::Denied), |out| write::error(out, &text));
+        let Some(session) = self.sessions.get(id as usize) else { return true };
+        let user = session.special.as_ref().and_then(|special| special.user.as_ref());
+        if let Some(Err(denied)) = user.map(|user| user.check(spec, request)) {
+            let mut text = Vec::new();
+            denied.write(spec, &mut text);
+            self.note_denied(id, spec, Some(request), "rules");
+            self.answer_with(id, Some(Cause::Denied), |out| write::error(out, &text));
+            return false;
+        }
+        let guard = self.pools.get(usize::from(session.pool)).and_then(|pool| pool.config.guard.as_ref());
+        let Some(Err(barred)) = guard.map(|guard| guard.check(spec, request)) else { return true };
+        self.bar(id, spec, Some(request), barred);
         false
+    }
+
+    /// Tells a session what is against its request.
+    fn bar(&mut self, id: SessionId, spec: &'static Spec, request: Option<&Request<'_>>, barred: Barred) {
+        self.note_denied(id, spec, request, barred.by());
+        let cause = match barred {
+            Barred::Command => Cause::Denied,
+            Barred::Write => Cause::ReadOnly,
+            Barred::Key { .. } | Barred::Value { .. } => Cause::TooLong,
+        };
+        let mut text = Vec::new();
+        barred.write(spec, &mut text);
+        self.answer_with(id, Some(cause), |out| write::error(out, &text));
+    }
+
+    /// Looks at the front of a long request of a session whose requests may be refused. Tells what is to be done with it; `None`
+    /// where nothing is against it, whatever may come behind it.
+    pub(super) fn look_at_front(&mut self, id: SessionId, bytes: &[u8], port: &mut impl Port) -> Option<Begun> {
+        let held = Some(Begun::Not);
+        let Some(session) = self.sessions.get_mut(id as usize) else { return held };
+        let Some(front) = arriving(bytes, &session.resume).filter(|front| front.expected > bytes.len() as u64) else {
+            return held;
+        };
+        let Some(spec) = command::lookup(front.name) else { return held };
+        let user = session.special.as_ref().and_then(|special| special.user.as_ref());
+        // The rules of a user are about whole requests.
+        let limited = user.is_some_and(|user| !user.is_unlimited());
+        let guard = self.pools.get(usize::from(session.pool)).and_then(|pool| pool.config.guard.as_ref());
+        match guard.and_then(|guard| guard.check_front(spec, &front)) {
+            None => held,
+            Some(Ok(())) if limited => held,
+            Some(Ok(())) => None,
+            Some(Err(_)) if session.open_slots() > 0 => {
+                session.paused = true;
+                session.mode |= mode::WAITING;
+                Some(Begun::Wait)
+            }
+            Some(Err(barred)) => {
+                self.read_away_from(id, spec, front.expected, front.more, bytes);
+                self.bar(id, spec, None, barred);
+                self.spoil(id, port);
+                Some(Begun::Taken)
+            }
+        }
     }
 
     /// The name of the session's user.

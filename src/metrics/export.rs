@@ -16,7 +16,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use super::latency::{self, SharedHistogram, Snapshot};
 use super::{
     BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, LimitMetrics, METRICS, Metric, PoolMetrics, ProcessMetrics,
-    TopologyMetrics, Unit, WorkerMetrics,
+    TopologyMetrics, Unit, UserMetrics, WorkerMetrics,
 };
 
 /// All metrics of one process.
@@ -56,6 +56,11 @@ impl Exporter {
     /// One worker's handles for a limit of a pool.
     pub fn limit(&self, pool: &str, limit: &str) -> LimitMetrics {
         LimitMetrics::of(self, &[pool, limit])
+    }
+
+    /// The handles of a user of a pool.
+    pub fn user(&self, pool: &str, user: &str) -> UserMetrics {
+        UserMetrics::of(self, &[pool, user])
     }
 
     /// The handles of a pool's topology.

@@ -300,10 +300,30 @@ declare! {
         out_queue: Level = "hotring_server_out_queue", One;
     }
 
-    /// What a limit of a pool has kept away.
+    /// What a limit of a pool has let through and kept away.
     LimitCounts LimitMetrics ["pool", "limit"] {
         /// Requests refused because the limit was reached.
         refused: u64 = "hotring_rate_limited_total", One;
+        /// Requests that counted for the limit and were carried out; of one on keys that begin alike, keys.
+        requests: u64 = "hotring_rate_limit_requests_total", One;
+        /// Bytes of these requests.
+        bytes: u64 = "hotring_rate_limit_request_bytes_total", Bytes;
+        /// Bytes of the replies that counted for the limit; 0 for one on keys that begin alike.
+        reply_bytes: u64 = "hotring_rate_limit_reply_bytes_total", Bytes;
+        /// Requests a second that the limit lets through; 0 is no bound.
+        most_requests: Setting = "hotring_rate_limit_max_requests", One;
+        /// Bytes of requests a second that the limit lets through; 0 is no bound.
+        most_bytes: Setting = "hotring_rate_limit_max_request_bytes", Bytes;
+        /// Bytes of replies a second that the limit lets through; 0 is no bound.
+        most_reply_bytes: Setting = "hotring_rate_limit_max_reply_bytes", Bytes;
+    }
+
+    /// What the users of a pool have.
+    UserCounts UserMetrics ["pool", "user"] {
+        /// Open connections of the user, over all workers; not counted is a `default` that may do everything.
+        connections: Setting = "hotring_user_connections", One;
+        /// Connections that the user may have (`connections`); 0 is no bound.
+        most: Setting = "hotring_user_max_connections", One;
     }
 
     /// What is known of a pool's topology, where that is not the file's.
@@ -364,6 +384,8 @@ declare! {
         config_loaded: Setting = "hotring_config_loaded_timestamp_seconds", Seconds;
         /// Configurations that were read while running.
         reloads: Per<Reloaded, u64, { Reloaded::COUNT }> = "hotring_config_reloads_total", One;
+        /// Lines that were left out of the audit log, since there were too many.
+        audit_suppressed: u64 = "hotring_audit_suppressed_total", One;
         /// 1 while the newest configuration is one that was not taken, so that an older one runs.
         config_refused: Setting = "hotring_config_refused", One;
         /// Requests over the admin listener to change something, by what became of them.
@@ -438,8 +460,12 @@ label! {
         Unsupported = "unsupported",
         /// The app has not sent AUTH, or sent the wrong password.
         Auth = "auth",
-        /// The app's user may not run the command, or not on these keys or channels.
+        /// The app's user may not run the command, or not on these keys or channels; or nobody may (`deny_commands`).
         Denied = "denied",
+        /// The pool is `read_only`, and the command may write. Nothing was sent.
+        ReadOnly = "read_only",
+        /// A key or a value above `max_key` or `max_value`. Nothing was sent.
+        TooLong = "too_long",
         /// Above one of the pool's `rate_limits`. Nothing was sent.
         RateLimited = "rate_limited",
         /// The key is not there, and its `miss_budget` lets no more be told so.
@@ -538,5 +564,7 @@ label! {
         HalfSent = "half_sent",
         /// It did not send a password in time.
         NoAuth = "no_auth",
+        /// It sent too many wrong passwords.
+        WrongPasswords = "wrong_passwords",
     }
 }

@@ -2,6 +2,7 @@
 
 use super::source::Shared;
 use super::topologies::Told;
+use crate::audit;
 use crate::embedded::{self, Node};
 use crate::live::{Live, Place};
 use crate::memory;
@@ -36,6 +37,7 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
     let mut books: Vec<(Arc<Node>, EmbeddedMetrics, EmbeddedCounts, embedded::Stats)> = Vec::new();
     let mut topologies: Vec<(String, TopologyMetrics, TopologyCounts, Told)> = Vec::new();
     let mut rounds: u32 = 0;
+    let mut summed = 0;
     loop {
         let now = shared.live();
         if !live.as_ref().is_some_and(|live| Arc::ptr_eq(live, &now)) {
@@ -97,6 +99,11 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
             let actions = std::mem::take(&mut *shared.actions.lock().unwrap_or_else(PoisonError::into_inner));
             AdminAction::ALL.iter().for_each(|&outcome| counts.admin_actions[outcome] += actions[outcome]);
             counts.config_refused.0 = u64::from(!shared.refused().is_empty());
+        }
+        let now = unix_micros();
+        if now.abs_diff(summed) >= 1_000_000 {
+            summed = now;
+            counts.audit_suppressed += audit::summary();
         }
         process.fold(&mut counts);
         rounds += 1;

@@ -27,7 +27,7 @@ pub mod request;
 pub mod write;
 
 pub use reply::{ReplyError, ReplyResume, Skim, skim};
-pub use request::{Args, Limits, ProtocolError, Request, Resume, Scan, scan};
+pub use request::{Args, Arriving, Limits, ProtocolError, Request, Resume, Scan, arriving, scan};
 
 /// What became of reading a `<number>\r\n` header.
 enum Header {

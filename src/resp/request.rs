@@ -337,6 +337,47 @@ pub fn front<'a>(bytes: &'a [u8], resume: &Resume) -> Option<Front<'a>> {
     Some(Front { name, key, argc, expected: end.checked_add(2)? as u64, more: left.checked_sub(1)? })
 }
 
+/// The argument that is arriving of a request that is not whole yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Arriving<'a> {
+    /// The request's name.
+    pub name: &'a [u8],
+    /// Which argument it is; the name would be 0.
+    pub index: u32,
+    /// Bytes that it has, as its header says.
+    pub bytes: u64,
+    /// Number of arguments, the name included.
+    pub argc: u32,
+    /// Bytes up to its end, its line end included.
+    pub expected: u64,
+    /// Arguments behind it.
+    pub more: u32,
+    wire: &'a [u8],
+}
+
+impl<'a> Arriving<'a> {
+    /// The arguments that are there, the name first.
+    #[must_use]
+    pub fn args(&self) -> Args<'a> {
+        Args { wire: self.wire, at: args_begin(self.wire), left: self.index }
+    }
+}
+
+/// Which argument is arriving of a request of which [`scan`] has said that it is incomplete, by what it has noted in `resume`;
+/// `None` before the name is all there, and the header of the argument.
+///
+/// Looks at the name and the last argument only, as [`front`] does.
+#[must_use]
+pub fn arriving<'a>(bytes: &'a [u8], resume: &Resume) -> Option<Arriving<'a>> {
+    let (argc, left) = (resume.argc, resume.left);
+    let index = argc.checked_sub(left).filter(|&index| index > 0)?;
+    let name = Args { wire: bytes, at: args_begin(bytes), left: 1 }.next()?;
+    let Header::Value(len, start) = header(bytes, (resume.at as usize).checked_add(1)?) else { return None };
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    let (length, expected) = (u64::try_from(len).ok()?, end.checked_add(2)? as u64);
+    Some(Arriving { name, index, bytes: length, argc, expected, more: left.checked_sub(1)?, wire: bytes })
+}
+
 /// Where a request's first argument begins.
 fn args_begin(wire: &[u8]) -> usize {
     match header(wire, 1) {

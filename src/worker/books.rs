@@ -5,7 +5,9 @@ use crate::downstream::farewell::Farewell;
 use crate::engine::{Engine, LineId};
 use crate::hub::Hub;
 use crate::live::{Live, LivePool};
-use crate::metrics::{BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics, WorkerMetrics};
+use crate::metrics::{
+    BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics, UserCounts, UserMetrics, WorkerMetrics,
+};
 use crate::stages::{Health, Micros, ShardState};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -30,6 +32,8 @@ struct PoolBook {
     metrics: Option<PoolMetrics>,
     /// By their names, made when they are first seen.
     limits: BTreeMap<String, LimitMetrics>,
+    /// The same.
+    users: BTreeMap<String, UserMetrics>,
     farewell: Farewell,
     /// For each shard its connections.
     shards: Vec<Vec<(LineId, BackendMetrics)>>,
@@ -69,6 +73,7 @@ impl Books {
                 listed: pool.listed,
                 metrics: (pool.listed || had).then(|| exporter.pool(&pool.pool.name)),
                 limits: BTreeMap::new(),
+                users: BTreeMap::new(),
                 farewell: Farewell::default(),
                 shards: names.iter().map(|_| Vec::new()).collect(),
                 told: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
@@ -124,7 +129,7 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
                 metrics.fold(counts);
             }
             if is_over {
-                (book.metrics, book.limits) = (None, BTreeMap::new());
+                (book.metrics, book.limits, book.users) = (None, BTreeMap::new(), BTreeMap::new());
             }
         }
         if now.saturating_sub(book.worst) >= MINUTE {
@@ -138,6 +143,12 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         if book.metrics.is_some() {
             engine.limit_counts(pool, |limit, counts| {
                 limits.entry(limit.to_owned()).or_insert_with(|| exporter.limit(name, limit)).fold(counts);
+            });
+            let users = &mut book.users;
+            engine.user_counts(pool, |user, sessions, most| {
+                let mut counts = UserCounts::default();
+                (counts.connections.0, counts.most.0) = (sessions as u64, most.unwrap_or(0).into());
+                users.entry(user.to_owned()).or_insert_with(|| exporter.user(name, user)).fold(&mut counts);
             });
         }
         let mut pool_view = Vec::with_capacity(book.shards.len());

@@ -18,6 +18,7 @@ use doors::Doors;
 pub use pool::engine;
 use pool::pool_config;
 
+use crate::audit;
 use crate::contain::{contain, contained};
 use crate::downstream::listener::{Accepted, Bound};
 use crate::downstream::session::Session;
@@ -283,7 +284,16 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         }
     }
     finish(&hub, &setup.halt).await;
+    tell_trail(&hub);
     Ok(())
+}
+
+/// Tells the audit log what there is.
+fn tell_trail(hub: &Hub) {
+    let (noted, suppressed) = hub.with(|engine, sockets| engine.take_trail(sockets));
+    if suppressed > 0 || !noted.is_empty() {
+        audit::tell(&noted, suppressed);
+    }
 }
 
 /// Starts a task that the worker cannot be without. One that panics is not started again: what it was about to do is not
@@ -375,6 +385,7 @@ async fn ticker(
             give_up(&hub, line, failure);
         }
         hub.sockets().look_after();
+        tell_trail(&hub);
         for (number, pool) in (0..).zip(&live.borrow().pools) {
             if pool.pool.upstream.topology.asked().is_some() && hub.engine().take_wish(number) {
                 pool.wish.notify_one();

@@ -1,6 +1,6 @@
 //! What the engine needs to know of a pool, from what the process runs.
 
-use crate::acl::Users;
+use crate::acl::{Guard, Users};
 use crate::config::Pool;
 use crate::downstream::config::Unread;
 use crate::engine::deadlines::{Deadlines, Soft};
@@ -123,7 +123,13 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         former,
         seed: seed ^ worker as u64,
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
-        users: Arc::new(Users::new(&pool.downstream.users, pool.downstream.password.as_ref()).unwrap_or_default()),
+        users: Arc::new(
+            Users::new(&pool.downstream.users, pool.downstream.password.as_ref())
+                .unwrap_or_default()
+                .counted_in(&live.heads),
+        ),
+        auth_failures: pool.downstream.max_auth_failures,
+        guard: Guard::new(&pool.denials),
         leases: Leases::new(Arc::new(pool.misses.clone()), Arc::clone(&live.leases), worker as u16),
         path: Path {
             route,

@@ -201,6 +201,8 @@ impl Plan {
             outbox: self.outbox,
             timeout: self.timeout,
             rate_limits: Vec::new(),
+            guard: None,
+            auth_failures: None,
             misses: Default::default(),
             leases: self.leases(),
             seed: 7,

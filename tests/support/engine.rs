@@ -95,6 +95,8 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         outbox: 16 << 20,
         timeout: None,
         rate_limits: Vec::new(),
+        guard: None,
+        auth_failures: None,
         misses: Default::default(),
         seed: 7,
         aside: Vec::new(),

@@ -31,6 +31,7 @@ pub fn users(all: &[(&str, &str)]) -> Arc<Users> {
         nopass: false,
         rules: format!("on {rules}"),
         read_only: false,
+        connections: None,
     };
     Arc::new(Users::new(&all.iter().map(user).collect::<Vec<_>>(), None).unwrap())
 }

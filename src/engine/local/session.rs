@@ -11,8 +11,14 @@ use crate::resp::control::Control;
 /// Back to what a session is when it is opened. Its transaction and its connection have been left before.
 pub(super) fn reset(engine: &mut Engine, id: SessionId) {
     let Some(session) = engine.sessions.get_mut(id as usize) else { return };
+    let failures = session.special.as_ref().map_or(0, |special| special.failures);
     (session.special, session.mode, session.resp3, session.base) = (None, 0, false, 0);
+    if failures > 0 {
+        // Else RESET between two tries would make them free.
+        session.special().failures = failures;
+    }
     engine.be_nobody(id);
+    engine.mark_aside(id);
 }
 
 pub(super) fn select(engine: &mut Engine, asked: &mut Asked<'_>) -> Answer {

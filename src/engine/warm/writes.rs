@@ -75,6 +75,10 @@ impl Engine {
         }
         let Some(pool) = self.pools.get(usize::from(number)) else { return true };
         let Some(here) = &pool.warm else { return true };
+        if pool.config.guard.as_ref().is_some_and(|guard| guard.check(spec, request).is_err()) {
+            // It is told so, too.
+            return true;
+        }
         if matches!(spec.name, "flushall" | "flushdb") {
             here.warmth.end();
             return true;

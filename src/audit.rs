@@ -1,0 +1,121 @@
+//! The audit log: who was denied what, who could not log in, who changed something over the admin listener.
+//!
+//! Each line is an event of `tracing` with the target [`TARGET`] and the fields `event`, `pool`, `user`, `peer`, `command`, `reason`
+//! and `outcome`, as far as they apply; beside them `keys`, the number of a request's keys. Where it is written is `log.audit`.
+//!
+//! Promises: no key, no value, no password. What others can cause at will (`denied`, `auth`) is [`RATE`] lines a second at most;
+//! of what is beyond there is a number, told by [`summary`]. Does not: rotate a file.
+
+use crate::bucket::Bucket;
+use crate::engine::trail::Entry;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata};
+use tracing_subscriber::layer::{Context, Filter};
+
+/// The target of its events.
+pub const TARGET: &str = "hotring::audit";
+/// Lines a second of what others can cause at will.
+pub const RATE: u64 = 100;
+
+/// The log is the process', and so is its bound.
+static BOUND: Mutex<Option<(Instant, Bucket)>> = Mutex::new(None);
+static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+
+/// Writes what a worker has noted; `suppressed` is the number of what it has not.
+pub fn tell(entries: &[Entry], suppressed: u64) {
+    SUPPRESSED.fetch_add(suppressed, Ordering::Relaxed);
+    for Entry { event, pool, user, peer, command, keys, reason, .. } in entries {
+        tracing::info!(
+            target: TARGET,
+            event = *event,
+            pool = pool.as_str(),
+            user = user.as_str(),
+            peer = peer.as_str(),
+            command = *command,
+            keys = *keys,
+            reason = *reason,
+            outcome = "refused"
+        );
+    }
+}
+
+/// Writes how many lines were left out since this was last asked, and returns it.
+pub fn summary() -> u64 {
+    let count = SUPPRESSED.swap(0, Ordering::Relaxed);
+    if count > 0 {
+        tracing::info!(target: TARGET, event = "suppressed", count);
+    }
+    count
+}
+
+/// Which events a log takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sieve {
+    /// The least level of all others; `OFF` takes none of them.
+    pub level: LevelFilter,
+    /// Up to which level it takes those of the audit log; `OFF` takes none.
+    pub audit: LevelFilter,
+}
+
+impl Sieve {
+    fn takes(&self, metadata: &Metadata<'_>) -> bool {
+        let level = if metadata.target() == TARGET { self.audit } else { self.level };
+        *metadata.level() <= level
+    }
+}
+
+impl<S> Filter<S> for Sieve {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.takes(metadata)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.takes(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        event.metadata().target() != TARGET || is_within_bound(event)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level.max(self.audit))
+    }
+}
+
+/// Whether an event may be written now; if not it is counted.
+#[expect(clippy::disallowed_methods, reason = "nothing but the log depends on it")]
+fn is_within_bound(event: &Event<'_>) -> bool {
+    let mut kind = Kind::default();
+    event.record(&mut kind);
+    if !kind.at_will {
+        return true;
+    }
+    let mut bound = BOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let (since, bucket) = bound.get_or_insert_with(|| (Instant::now(), Bucket::new(RATE, RATE)));
+    let within = bucket.take(1, since.elapsed().as_micros() as u64);
+    if !within {
+        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
+    }
+    within
+}
+
+/// What `event` says.
+#[derive(Default)]
+struct Kind {
+    /// Others can cause it at will.
+    at_will: bool,
+}
+
+impl Visit for Kind {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.at_will |= field.name() == "event" && matches!(value, "denied" | "auth");
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
