@@ -13,6 +13,7 @@ use hotring::config::{self, Config, KEYS, Kind, Place, Problems, Workers};
 use hotring::ring::{Distribution, KeyHash};
 use hotring::stages::hot::{self, Reads, Rule};
 use hotring::stages::lease::{self, Lease, Wanted};
+use hotring::stages::mirror::{Commands, Mirroring};
 use hotring::units::{Address, MASK};
 use hotring::upstream::Topology;
 use hotring::upstream::config::{Eviction, Server, Servers};
@@ -150,8 +151,8 @@ fn the_defaults_in_the_list_are_true() {
     for key in KEYS.iter().filter(|key| {
         matches!(key.place, Place::Top | Place::Drain | Place::Log | Place::Pool | Place::HotKeys | Place::Misses)
     }) {
-        // `redis` is always true and `db` is shown under its other name.
-        if matches!(key.name, "redis" | "db") || key.default == "required" {
+        // `redis` is always true, `db` is shown under its other name, and nearly every pool has a `listen`.
+        if matches!(key.name, "redis" | "db" | "listen") || key.default == "required" {
             continue;
         }
         let line = format!("{}: {}", key.name, key.default);
@@ -206,6 +207,27 @@ fn hot_keys_are_written_as_they_are_read() {
     let plain = parse("pools: {main: {listen: '127.0.0.1:6380', servers: ['a:1:1']}}");
     assert_eq!(plain.pools[0].hot, hot::Config::default());
     assert_eq!(plain.pools[0].hot.reads, Reads::Off);
+}
+
+/// What is mirrored is read, and `/config` says it as it was written.
+#[test]
+fn mirrors_are_written_as_they_are_read() {
+    let text = |mirror: &str| {
+        let main = format!("main: {{listen: '127.0.0.1:6380', servers: ['a:1:1'], mirror: {mirror}}}");
+        format!("pools: {{{main}, 'new: 1': {{servers: ['b:1:1']}}}}")
+    };
+    let config =
+        parse(&text(r#"{pool: "new: 1", share: 0.125, commands: all, compare: true, prefixes: ["a: \"b", "c"]}"#));
+    let read = config.pools[0].mirror.as_ref().unwrap();
+    let prefixes = vec![b"a: \"b"[..].into(), b"c"[..].into()];
+    let wanted = Mirroring { to: "new: 1".into(), share: 125, commands: Commands::All, prefixes, compare: true };
+    assert_eq!(read, &wanted);
+    assert_eq!(parse(&config.masked_yaml()).pools[0].mirror.as_ref(), Some(read));
+    let least = parse(&text("{pool: 'new: 1'}"));
+    let read = least.pools[0].mirror.as_ref().unwrap();
+    assert_eq!((read.share, read.commands, read.compare), (1000, Commands::Writes, false));
+    assert!(least.pools[1].downstream.listen.is_empty() && least.pools[1].mirror.is_none());
+    assert_eq!(parse(&least.masked_yaml()).pools, least.pools);
 }
 
 /// What is wanted for keys that are not there is read, `/config` says it as it was written, and what is left out of a
@@ -271,6 +293,7 @@ fn every_key_of_the_list_is_known() {
             Place::HotKeys => format!("pools: {{main: {{hot_keys: {{{}: [[x]]}}}}}}\nz", key.name),
             Place::HotPrefix => format!("pools: {{main: {{hot_keys: {{prefixes: [{{{}: [x]}}]}}}}}}\nz", key.name),
             Place::Misses => format!("pools: {{main: {{misses: {{{}: [[x]]}}}}}}\nz", key.name),
+            Place::Mirror => format!("pools: {{main: {{mirror: {{{}: [[x]]}}}}}}\nz", key.name),
             Place::MissPrefix => format!("pools: {{main: {{misses: {{prefixes: [{{{}: [x]}}]}}}}}}\nz", key.name),
             Place::User => format!("pools: {{main: {{users: {{app: {{{}: [x]}}}}}}}}\nz", key.name),
         };

@@ -45,6 +45,10 @@ fn file(key: &Key, value: &Value) -> (String, String) {
         Place::HotPrefix => (pool, "hot_keys", json!({"prefix": "a", "reads": "near"})),
         Place::Misses => (pool, "misses", json!({})),
         Place::MissPrefix => (pool, "misses", json!({"prefix": "a"})),
+        Place::Mirror => {
+            file["pools"]["q"] = json!({"listen": "127.0.0.1:3", "servers": "embedded:1"});
+            (pool, "mirror", json!({"pool": "q", "commands": "all"}))
+        }
     };
     let mut map = beside;
     if key.place == Place::Top && key.name == "pools" {
@@ -148,6 +152,7 @@ fn properties(schema: &Value, place: Place) -> &Value {
         Place::HotPrefix => &pool["hot_keys"]["properties"]["prefixes"]["items"],
         Place::Misses => &pool["misses"],
         Place::MissPrefix => &pool["misses"]["properties"]["prefixes"]["items"],
+        Place::Mirror => &pool["mirror"],
     };
     &map["properties"]
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
-    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, misses,
+    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, mirror, misses,
     reading, servers, topology, warm,
 };
 use crate::acl;
@@ -40,6 +40,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
     check_listeners(admin.as_ref(), &file.pools, report);
     check_gutters(&file.pools, report);
     warm::check(&file.pools, report);
+    mirror::check(&file.pools, report);
     check_slow_commands(&file.commands, &file.pools, report);
     Config {
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
@@ -204,6 +205,7 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
         },
         hot: written.hot.map(|hot| hot.config).unwrap_or_default(),
         misses: written.misses.map(|misses| misses.config).unwrap_or_default(),
+        mirror: written.mirror.map(|mirror| mirror.value),
         reading: written.reading.reading,
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),

@@ -48,6 +48,8 @@ pub enum Place {
     Misses,
     /// In an entry of `prefixes` under `misses`.
     MissPrefix,
+    /// Under `mirror`.
+    Mirror,
 }
 
 impl Place {
@@ -67,6 +69,7 @@ impl Place {
             Self::HotPrefix => "in an entry of `prefixes` under `hot_keys`",
             Self::Misses => "under `misses`",
             Self::MissPrefix => "in an entry of `prefixes` under `misses`",
+            Self::Mirror => "under `mirror`",
         }
     }
 }
@@ -161,8 +164,9 @@ pub const KEYS: &[Key] = &[
     own(Place::Command, "access", "write", "`read` or `write`: whether it may change what it names"),
     twemproxy(
         "listen",
-        "required",
-        "where apps connect to: `host:port`, `[::1]:6379`, `/path` or `/path 0666` (octal mode of the socket), or a list",
+        "",
+        "where apps connect to: `host:port`, `[::1]:6379`, `/path` or `/path 0666` (octal mode of the socket), or a list; required \
+         but for a pool that is another's `mirror`",
     ),
     twemproxy(
         "servers",
@@ -392,6 +396,12 @@ pub const KEYS: &[Key] = &[
         "misses",
         "",
         "what is done when keys are asked for that are not there, so that not all apps load them at once; left out, nothing",
+    ),
+    own(
+        Place::Pool,
+        "mirror",
+        "",
+        "what of its requests is also sent to another pool, whose replies are dropped, or compared; left out, nothing",
     ),
     own(
         Place::Pool,
@@ -722,6 +732,26 @@ pub const KEYS: &[Key] = &[
          with `absent_reply`, and no server is asked",
     ),
     own(Place::MissPrefix, "absent_reply", "", "as under `misses`"),
+    own(
+        Place::Mirror,
+        "pool",
+        "required",
+        "the name of the other pool; its servers may be a cluster's, or watched by sentinels",
+    ),
+    own(
+        Place::Mirror,
+        "share",
+        "1",
+        "of how many keys: `0.001` to `1`. Whether a key is mirrored depends on its name alone, and on its `{tag}` if it has one",
+    ),
+    own(Place::Mirror, "commands", "writes", "`reads`, `writes` or `all`"),
+    own(
+        Place::Mirror,
+        "compare",
+        "false",
+        "compare the replies to reads of one key; where they differ both sides are asked again before it is told",
+    ),
+    own(Place::Mirror, "prefixes", "", "a list of how the keys begin that are mirrored; left out, all"),
 ];
 
 /// The names of the keys at a place.

@@ -13,6 +13,7 @@ mod denials;
 mod hot;
 mod keys;
 mod limits;
+mod mirror;
 mod misses;
 mod nutcracker;
 mod problems;
@@ -273,6 +274,8 @@ pub struct Pool {
     pub hot: stages::hot::Config,
     /// What is done when its keys are not there.
     pub misses: stages::lease::Config,
+    /// What of its requests is also sent to another pool.
+    pub mirror: Option<stages::mirror::Mirroring>,
     /// Who answers its reads.
     pub reading: stages::hot::Reading,
     /// Which requests SLOWLOG tells of.

@@ -163,6 +163,14 @@ fn shape(place: Place, name: &str) -> Value {
         },
         Place::HotKeys | Place::HotPrefix => hot(name),
         Place::Misses | Place::MissPrefix => misses(name),
+        Place::Mirror => match name {
+            "pool" => named("text"),
+            "share" => json!({"type": "number", "minimum": 0.001, "maximum": 1}),
+            "commands" => words(&["reads", "writes", "all"]),
+            "compare" => flag(),
+            "prefixes" => json!({"type": "array", "items": named("text"), "minItems": 1, "maxItems": 256}),
+            _ => Value::Null,
+        },
     }
 }
 
@@ -256,6 +264,7 @@ fn pool(name: &str) -> Value {
         "slow_commands" => json!({"anyOf": [named("text"), {"type": "array", "items": named("text")}]}),
         "hot_keys" => map_of(Place::HotKeys),
         "misses" => map_of(Place::Misses),
+        "mirror" => map_of(Place::Mirror),
         "sentinel_auth" | "server_auth" => named("auth"),
         "client_auth" => named("client_auth"),
         "redis_auth" | "zone" | "warm_from" => named("text"),

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, denials, hot, misses, reading, servers, topology};
+use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, topology};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -180,6 +180,12 @@ impl Text {
             }
             self.line("    misses:");
             for line in misses::lines(&pool.misses) {
+                self.line(&format!("      {line}"));
+            }
+        }
+        if let Some(mirror) = &pool.mirror {
+            self.line("    mirror:");
+            for line in mirror::lines(mirror) {
                 self.line(&format!("      {line}"));
             }
         }

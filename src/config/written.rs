@@ -23,6 +23,7 @@ use crate::downstream::config::Unread;
 use crate::engine::limits::Limit;
 use crate::ring::{Distribution, KeyHash};
 use crate::stages::Merge;
+use crate::stages::mirror::Mirroring;
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server, WarmFrom, WhenEjected};
 
@@ -63,6 +64,8 @@ pub(super) struct PoolWritten {
     /// Its key in the file, such as `pools.main`.
     pub(super) key: String,
     pub(super) listen: Vec<Written<Address>>,
+    /// Whether `listen` was there at all, readable or not.
+    pub(super) has_listen: bool,
     pub(super) listen_strict: Vec<Written<Address>>,
     pub(super) servers: Option<ServersWritten>,
     pub(super) topology: TopologyWritten,
@@ -122,6 +125,7 @@ pub(super) struct PoolWritten {
     pub(super) merge: Option<Written<Merge>>,
     pub(super) hot: Option<HotWritten>,
     pub(super) misses: Option<MissesWritten>,
+    pub(super) mirror: Option<Written<Mirroring>>,
     /// `None` inside: `off`.
     pub(super) slowlog_slower_than: Option<Written<Option<Duration>>>,
     pub(super) slowlog_max_len: Option<Written<u32>>,
@@ -270,7 +274,8 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
     }
     let mut pool = Fields::open(node, key.clone(), &known, report)?;
     pool.stands_at(name.id);
-    let listen = match pool.require("listen", "an address such as `127.0.0.1:6379`") {
+    let has_listen = pool.get("listen").is_some();
+    let listen = match pool.get("listen") {
         Some(node) => pool.listen("listen", node, nutcracker),
         None => Vec::new(),
     };
@@ -283,6 +288,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         name: Written { value: text.to_owned(), at: name.id },
         key,
         listen,
+        has_listen,
         listen_strict,
         servers,
         topology: pool.topology(dir),
@@ -344,6 +350,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         merge: pool.value("merge", str::parse),
         hot: pool.hot_keys(),
         misses: pool.misses(dir),
+        mirror: pool.mirror(),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
         slowlog_max_len: pool.value("slowlog_max_len", |text| number(text, 0, 100_000)),
         redis: pool.value("redis", flag),

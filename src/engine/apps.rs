@@ -63,6 +63,9 @@ impl Engine {
         self.stop_listening(id);
         self.leave_leases(id);
         let Some(mut session) = self.sessions.try_remove(id as usize) else { return };
+        if session.is_watched() {
+            self.watched.forget(id);
+        }
         if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
             pool.counts.client_connections -= 1;
             pool.counts.client_output_bytes -= session.waiting() as u64;
@@ -272,6 +275,9 @@ impl Engine {
             pool.counts.orphans += 1;
             return;
         };
+        if session.is_watched() {
+            self.watched.saw(session, ticket, reply, (&mut self.mirrors, &mut pool.counts, self.now));
+        }
         pool.counts.replies += 1;
         pool.counts.reply_bytes += reply.len() as u64;
         pool.counts.requests_pending -= 1;

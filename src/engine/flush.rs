@@ -136,6 +136,7 @@ impl Engine {
         self.keep_copies(port);
         self.look_after_leases(port);
         self.look_after_warm(port);
+        self.look_after_mirrors(port);
         self.look_after_slots(port);
         self.send_late(port);
         let mut overdue = Vec::new();

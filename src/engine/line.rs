@@ -60,6 +60,9 @@ impl Waiter {
     pub const LEASED: u16 = u16::MAX - 8;
     /// `part` of a flight that was waited for: all whom its reply is for have joined it, and `at` is when it was sent.
     pub const SHARED: u16 = u16::MAX - 9;
+    /// `part` of a copy of a request that was sent to a mirror, or of a read that is made to compare one with it; see
+    /// `engine::mirror`.
+    pub const MIRROR: u16 = u16::MAX - 10;
     /// The least `part` with a meaning of its own; room is left for more.
     pub const FIRST_SPECIAL: u16 = u16::MAX - 15;
     /// `link` of a flight that nobody joined.

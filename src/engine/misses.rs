@@ -128,6 +128,7 @@ impl Pool {
             || config.misses.jitters()
             || config.misses.filters()
             || config.misses.guards()
+            || config.mirror.is_some()
             || self.warm.is_some()
     }
 

@@ -42,6 +42,7 @@ mod local;
 mod mend;
 mod merge;
 mod merging;
+mod mirror;
 mod misses;
 mod missing;
 mod own;
@@ -63,6 +64,7 @@ pub mod trail;
 mod transaction;
 mod users;
 mod warm;
+mod watched;
 pub mod window;
 
 use crate::acl::{Guard, Users};
@@ -74,6 +76,7 @@ use crate::stages::{self, Leg, Micros, Notices, Path, Refusal, Verdict};
 use line::{Dialect, Line, Ticket};
 pub use local::{About, REDIS_VERSION};
 use merge::Gather;
+pub use mirror::Mismatch;
 use port::Port;
 pub use scripts::Scripts;
 use slab::Slab;
@@ -134,6 +137,8 @@ pub struct PoolConfig {
     pub misses: stages::lease::Config,
     /// Where its keys lived before, as long as they are looked for there, and what its workers tell each other of that.
     pub former: Option<(stages::warm::Former, Arc<stages::warm::Warmth>)>,
+    /// What of its requests is also sent to another pool.
+    pub mirror: Option<Arc<stages::mirror::Mirroring>>,
     /// Where chance begins.
     pub seed: u64,
     /// Who may do what.
@@ -186,6 +191,8 @@ struct Pool {
     misses: misses::Misses,
     /// As long as keys are looked for where they lived before.
     warm: Option<warm::Here>,
+    /// As long as requests are sent to another pool, too.
+    mirror: mirror::Here,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
@@ -226,6 +233,8 @@ pub struct Holdings {
     pub arrays: usize,
     /// Requests that wait for where their keys lived before.
     pub warm: usize,
+    /// Replies that are compared with a mirror's.
+    pub comparisons: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Slots of clusters that requests may have gone the old way for, or wait for; those that came about together are one.
@@ -272,6 +281,8 @@ pub struct Engine {
     spreads: Slab<hot::Spread>,
     waits: lease::Waits,
     warm: warm::Warm,
+    mirrors: mirror::Mirrors,
+    watched: watched::Watched,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     /// By session: where a read of it waits, as far as the session says that one does.
@@ -327,6 +338,8 @@ impl Engine {
             spreads: Slab::new(),
             waits: lease::Waits::default(),
             warm: warm::Warm::default(),
+            mirrors: mirror::Mirrors::default(),
+            watched: watched::Watched::default(),
             scripts: Arc::default(),
             joined: Slab::new(),
             behind: Vec::new(),
@@ -370,6 +383,7 @@ impl Engine {
             limits: limits::Limits::new(&config.rate_limits, self.id_step, limits::Limits::default()),
             misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),
             warm: None,
+            mirror: mirror::Here::default(),
             config,
             table: Vec::new(),
             sets: vec![Dialect::default()],
@@ -388,6 +402,7 @@ impl Engine {
         self.pools.push(pool);
         self.hear_others(number);
         self.renew_warm(number);
+        self.renew_mirrors();
         (number, first..self.lines.len() as LineId)
     }
 
@@ -463,6 +478,7 @@ impl Engine {
             waits: self.waits.len(),
             arrays: self.arrays(),
             warm: self.warm.len(),
+            comparisons: self.mirrors.len(),
             joined: self.joined.len(),
             troubles: self.troubles,
             blocked: self.blocked,

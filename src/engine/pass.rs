@@ -30,10 +30,13 @@ impl Engine {
             return false;
         }
         let Some(waiter) = line.waiters.front().copied() else { return false };
-        let alone = waiter.link == Waiter::NOBODY && matches!(waiter.part, Waiter::WHOLE | Waiter::UNTIMED);
+        let alone = waiter.link == Waiter::NOBODY && matches!(waiter.part, Waiter::WHOLE | Waiter::UNTIMED)
+            || waiter.part == Waiter::MIRROR;
         let session = self.sessions.get(waiter.ticket.session as usize);
         let fits = session.filter(|s| s.generation == waiter.ticket.generation).is_none_or(|session| {
-            session.is_head(waiter.ticket.slot) && session.mode & (mode::MUTED | mode::LISTENING) == 0
+            session.is_head(waiter.ticket.slot)
+                && session.mode & (mode::MUTED | mode::LISTENING) == 0
+                && !session.is_watched()
         });
         if !(alone && fits) {
             return false;
@@ -107,6 +110,9 @@ impl Engine {
 
     /// All of it has been passed on.
     fn passed(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &impl Port) {
+        if waiter.part == Waiter::MIRROR {
+            return self.mirror_replied(waiter, Some(b"$"));
+        }
         if waiter.part == Waiter::WHOLE {
             self.time_long(id, pool, waiter, total, port);
         }

@@ -197,6 +197,11 @@ impl Engine {
         }
         if mode & mode::ASIDE != 0
             && let Ok(spec) = named
+        {
+            self.mirror(id, spec, request, port);
+        }
+        if mode & mode::ASIDE != 0
+            && let Ok(spec) = named
             && self.look_for_misses(id, spec, request, port)
         {
             return true;

@@ -120,6 +120,7 @@ impl Engine {
             self.retire(number, shard, port);
         }
         self.renew_warm(number);
+        self.renew_mirrors();
         let sessions = self.sessions.iter().filter(|(_, session)| session.pool == number);
         for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
             self.mark_aside(id);

@@ -128,6 +128,19 @@ impl Attempt {
     }
 }
 
+impl Engine {
+    /// An EVALSHA as EVAL, if its script is known here; nothing for any other command.
+    pub(super) fn with_script(&self, spec: &'static Spec, request: &Request<'_>) -> Option<Vec<u8>> {
+        if !matches!(spec.name, "evalsha" | "evalsha_ro") {
+            return None;
+        }
+        let script = self.scripts.named(request.arg(1)?)?;
+        let mut wire = Vec::new();
+        Attempt { spec, script, wire: request.wire().to_vec() }.write(&mut wire);
+        Some(wire)
+    }
+}
+
 /// What a shard says of a script that it does not know. Nothing has run then.
 fn is_unknown(reply: &[u8]) -> bool {
     reply.starts_with(b"-NOSCRIPT No matching script")

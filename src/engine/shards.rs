@@ -154,6 +154,8 @@ impl Engine {
             self.complete(pool, waiter.ticket, reply, Some(port));
         } else if waiter.part == Waiter::ERRAND {
             self.errand_reply(waiter, Some(reply), port);
+        } else if waiter.part == Waiter::MIRROR {
+            self.mirror_replied(waiter, Some(reply));
         } else if waiter.part == Waiter::COPY {
             self.copy_replied(id, pool, waiter, reply, port);
         } else if waiter.part == Waiter::SPREAD {
@@ -405,7 +407,10 @@ impl Engine {
         }
         if passing && !lost.is_empty() {
             let (waiter, _) = lost.remove(0);
-            self.break_off_reply(pool, waiter.ticket);
+            match waiter.part {
+                Waiter::MIRROR => self.mirror_replied(&waiter, None),
+                _ => self.break_off_reply(pool, waiter.ticket),
+            }
         }
         if let Some(unsent) = unsent {
             lost = self.keep_reads(id, &unsent, lost);
@@ -417,6 +422,10 @@ impl Engine {
             }
             if waiter.part == Waiter::ERRAND {
                 self.errand_reply(&waiter, None, port);
+                continue;
+            }
+            if waiter.part == Waiter::MIRROR {
+                self.mirror_replied(&waiter, None);
                 continue;
             }
             reply.clear();

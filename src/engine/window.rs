@@ -90,6 +90,11 @@ const STRICT: u16 = 1 << 15;
 /// See [`Session::is_behind`].
 const BEHIND: u16 = 1 << 14;
 
+/// See [`Session::is_watched`].
+const WATCHED: u16 = 1 << 13;
+/// All of them.
+const FLAGS: u16 = STRICT | BEHIND | WATCHED;
+
 /// See [`Session::keep`].
 type Early = VecDeque<Option<Vec<u8>>>;
 
@@ -100,7 +105,7 @@ impl Session {
         Self {
             generation,
             pool,
-            lane: lane & !(STRICT | BEHIND),
+            lane: lane & !FLAGS,
             output: Vec::new(),
             special: None,
             sent: 0,
@@ -131,7 +136,7 @@ impl Session {
     #[must_use]
     #[inline]
     pub fn lane(&self) -> u16 {
-        self.lane & !(STRICT | BEHIND)
+        self.lane & !FLAGS
     }
 
     /// Whether it is never answered from elsewhere than a key's shard, nor with another's reply.
@@ -157,6 +162,18 @@ impl Session {
     #[inline]
     pub fn set_behind(&mut self, behind: bool) {
         self.lane = if behind { self.lane | BEHIND } else { self.lane & !BEHIND };
+    }
+
+    /// Whether a reply that it waits for is looked at as it comes (`engine::watched`).
+    #[must_use]
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        self.lane & WATCHED != 0
+    }
+
+    /// Whether one is from now on.
+    pub fn set_watched(&mut self, watched: bool) {
+        self.lane = if watched { self.lane | WATCHED } else { self.lane & !WATCHED };
     }
 
     /// Opens a slot for a reply that is to come; returns its number.

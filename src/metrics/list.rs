@@ -254,6 +254,22 @@ declare! {
         warm_distrusts: u64 = "hotring_warm_distrusts_total", One;
         /// Seconds until keys are not looked for any more where they lived before.
         warm_left: Level = "hotring_warm_left_seconds", Seconds;
+        /// Requests of which a copy was sent to the mirror; a split one counts once.
+        mirrored: u64 = "hotring_mirrored_total", One;
+        /// Requests that were to be mirrored and of which no copy was sent, by why.
+        mirror_dropped: Per<Dropped, u64, { Dropped::COUNT }> = "hotring_mirror_dropped_total", One;
+        /// Requests for keys that are mirrored that never are, by why.
+        mirror_skipped: Per<Skipped, u64, { Skipped::COUNT }> = "hotring_mirror_skipped_total", One;
+        /// Copies that the mirror answered with an error, or whose connection was lost before it answered; parts of split ones count each.
+        mirror_errors: u64 = "hotring_mirror_errors_total", One;
+        /// Commands sent to the mirror that are not answered yet.
+        mirror_in_flight: Level = "hotring_mirror_in_flight", One;
+        /// Reads whose reply was to be compared with the mirror's, by what came of it.
+        mirror_compared: Per<Compared, u64, { Compared::COUNT }> = "hotring_mirror_compared_total", One;
+        /// Reads whose reply is being compared now, or is to be again.
+        mirror_comparing: Level = "hotring_mirror_comparing", One;
+        /// Of the different ones those that were so whenever they were looked at again.
+        mirror_confirmed: u64 = "hotring_mirror_mismatches_confirmed_total", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.
@@ -536,6 +552,48 @@ label! {
         TryAgain = "tryagain",
         /// The cluster does not serve its key's slot at the moment.
         ClusterDown = "clusterdown",
+    }
+}
+
+label! {
+    /// Why no copy of a request was sent to the mirror.
+    Dropped "why" {
+        /// So much as may be was on its way to the mirror, or waited to be.
+        Full = "full",
+        /// The server of its key in the mirror is down, or nobody knows which it is.
+        Down = "down",
+        /// Its keys live on several servers of the mirror.
+        CrossShard = "cross_shard",
+        /// The slot of its key in the mirror is moving.
+        Moving = "moving",
+    }
+}
+
+label! {
+    /// Why a request is never mirrored.
+    Skipped "why" {
+        /// It is within a transaction.
+        Transaction = "transaction",
+        /// It may block.
+        Blocking = "blocking",
+        /// It is so long that it is passed on while it arrives.
+        Long = "long",
+        /// Some of its keys are mirrored and others are not, and it cannot be split.
+        Partial = "partial",
+        /// It is for another database than the first.
+        Database = "database",
+    }
+}
+
+label! {
+    /// What came of a comparison.
+    Compared "result" {
+        /// Both said the same.
+        Equal = "equal",
+        /// They did not; a write may have come between the two.
+        Different = "different",
+        /// Nothing can be said: one of them was an error, came too late or not at all, or too much was being compared already.
+        Unknown = "unknown",
     }
 }
 

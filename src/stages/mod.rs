@@ -29,6 +29,7 @@ mod health;
 pub mod hot;
 pub mod lease;
 mod merging;
+pub mod mirror;
 #[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
 pub mod warm;

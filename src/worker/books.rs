@@ -1,6 +1,7 @@
 //! What a worker has counted, published; and what the log is told of shards.
 
 use super::{MINUTE, ShardView};
+use crate::bucket::Bucket;
 use crate::downstream::farewell::Farewell;
 use crate::engine::{Engine, LineId};
 use crate::hub::Hub;
@@ -47,7 +48,12 @@ struct PoolBook {
     alone: u64,
     /// When the log was told of the worst miss last.
     worst: Micros,
+    /// How many keys that a mirror answers otherwise for may be told of.
+    mismatches: Bucket,
 }
+
+/// Such keys that the log is told of a second, and at once, by each worker.
+const MISMATCHES: (u64, u64) = (1, 16);
 
 impl Books {
     /// Makes the handles of the metrics.
@@ -81,6 +87,7 @@ impl Books {
                 untracked: 0,
                 alone: 0,
                 worst: 0,
+                mismatches: Bucket::new(MISMATCHES.0, MISMATCHES.1),
             }
         };
         self.pools = live.pools.iter().enumerate().map(book).collect();
@@ -130,6 +137,12 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
             }
             if is_over {
                 (book.metrics, book.limits, book.users) = (None, BTreeMap::new(), BTreeMap::new());
+            }
+        }
+        for mismatch in engine.take_mismatches(pool) {
+            if book.mismatches.take(1, now) {
+                let key = String::from_utf8_lossy(&mismatch.key).escape_debug().to_string();
+                tracing::warn!(pool = %book.name, key, command = mismatch.command, "the mirror answers otherwise");
             }
         }
         if now.saturating_sub(book.worst) >= MINUTE {

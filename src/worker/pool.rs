@@ -121,6 +121,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         rate_limits: pool.rate_limits.clone(),
         misses: pool.misses.clone(),
         former,
+        mirror: pool.mirror.clone().map(Arc::new),
         seed: seed ^ worker as u64,
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.
         users: Arc::new(

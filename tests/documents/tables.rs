@@ -24,6 +24,7 @@ pub(crate) fn keys() -> String {
         (Place::HotPrefix, "In an entry of `prefixes` under `hot_keys`:"),
         (Place::Misses, "Under `misses`:"),
         (Place::MissPrefix, "In an entry of `prefixes` under `misses`:"),
+        (Place::Mirror, "Under `mirror`:"),
     ] {
         text += &format!("{title}\n\n| Key | Default | Meaning |\n| --- | --- | --- |\n");
         for key in KEYS.iter().filter(|key| key.place == place) {

@@ -196,6 +196,7 @@ impl Plan {
             dealt: lanes,
             gutter_ttl: 0,
             former: None,
+            mirror: None,
             bounds: Bounds { open: self.open, output: self.output },
             limits: Limits::default(),
             outbox: self.outbox,
