@@ -1,6 +1,7 @@
 #![doc = include_str!("architecture.md")]
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod handover;

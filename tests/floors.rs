@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["worker"],
     &["proxy"],
     &["demo"],
+    &["bench"],
     &["cli"],
 ];
 
@@ -37,7 +38,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("sha2", "src/acl/"),
     ("axum", "src/admin/"),
     ("fastbloom", "src/stages/lease/"),
-    ("clap", "src/cli.rs"),
+    ("clap", "src/cli/"),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

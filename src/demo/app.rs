@@ -1,17 +1,25 @@
-//! An app's connection: one request at a time.
+//! An app's connection: one request at a time, or several that leave together.
 
 use crate::resp::{ReplyResume, Skim, skim, write};
 use std::io::{self, ErrorKind};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-/// What is read at once.
+/// What there is room for to be read at once, at least.
 const READ: usize = 4096;
 
 /// A connection of an app to a proxy or a server.
 pub struct App {
-    socket: TcpStream,
+    socket: Socket,
+    /// What was read and not taken yet stands from `taken` to `read`; behind it is room.
     input: Vec<u8>,
+    taken: usize,
+    read: usize,
     output: Vec<u8>,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// What an app is told, as far as it matters here.
@@ -28,14 +36,19 @@ pub enum Answer {
 }
 
 impl App {
-    /// Connects to `host:port`.
+    /// Connects to `host:port`, or to the unix socket whose path begins with `/`.
     ///
     /// # Errors
     /// Where that fails.
     pub async fn to(address: &str) -> io::Result<Self> {
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
-        Ok(Self { socket, input: Vec::new(), output: Vec::new() })
+        let socket = if address.starts_with('/') {
+            Socket::Unix(UnixStream::connect(address).await?)
+        } else {
+            let socket = TcpStream::connect(address).await?;
+            socket.set_nodelay(true)?;
+            Socket::Tcp(socket)
+        };
+        Ok(Self { socket, input: Vec::new(), taken: 0, read: 0, output: Vec::new() })
     }
 
     /// Sends a request and waits for what becomes of it.
@@ -52,8 +65,20 @@ impl App {
     /// # Errors
     /// Where the connection ends.
     pub async fn send(&mut self, words: &[&[u8]]) -> io::Result<()> {
-        self.output.clear();
+        self.add(words);
+        self.flush().await
+    }
+
+    /// Adds a request to those that leave next.
+    pub fn add(&mut self, words: &[&[u8]]) {
         write::request(&mut self.output, words);
+    }
+
+    /// Sends the requests that were added. Not to be cancelled.
+    ///
+    /// # Errors
+    /// Where the connection ends.
+    pub async fn flush(&mut self) -> io::Result<()> {
         let mut sent = 0;
         while let Some(rest) = self.output.get(sent..).filter(|rest| !rest.is_empty()) {
             match self.socket.try_write(rest) {
@@ -62,6 +87,7 @@ impl App {
                 Err(error) => return Err(error),
             }
         }
+        self.output.clear();
         Ok(())
     }
 
@@ -70,22 +96,64 @@ impl App {
     /// # Errors
     /// Where the connection ends, or the other side does not speak RESP.
     pub async fn answer(&mut self) -> io::Result<Answer> {
+        read(self.reply().await?)
+    }
+
+    /// The same as its bytes, of whatever kind it is.
+    ///
+    /// # Errors
+    /// As [`App::answer`].
+    pub async fn reply(&mut self) -> io::Result<&[u8]> {
         let mut resume = ReplyResume::default();
         loop {
-            let found = skim(&self.input, &mut resume).map_err(|_| garbage())?;
+            let found = skim(&self.input[self.taken..self.read], &mut resume).map_err(|_| garbage())?;
             if let Skim::Reply(length) = found {
-                let answer = read(&self.input[..length]);
-                self.input.drain(..length);
-                return answer;
+                let from = self.taken;
+                self.taken += length;
+                return Ok(&self.input[from..self.taken]);
+            }
+            self.input.copy_within(self.taken..self.read, 0);
+            (self.taken, self.read) = (0, self.read - self.taken);
+            if self.read == self.input.len() {
+                self.input.resize((2 * self.read).max(READ), 0);
             }
             self.socket.readable().await?;
-            let mut bytes = [0; READ];
-            match self.socket.try_read(&mut bytes) {
+            match self.socket.try_read(&mut self.input[self.read..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.input.extend_from_slice(&bytes[..count]),
+                Ok(count) => self.read += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+impl Socket {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_write(bytes),
+            Self::Unix(socket) => socket.try_write(bytes),
+        }
+    }
+
+    fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.try_read(bytes),
+            Self::Unix(socket) => socket.try_read(bytes),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.writable().await,
+            Self::Unix(socket) => socket.writable().await,
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.readable().await,
+            Self::Unix(socket) => socket.readable().await,
         }
     }
 }

@@ -64,6 +64,7 @@ pub(crate) fn help() -> String {
         &["check", "--help"],
         &["route", "--help"],
         &["import", "--help"],
+        &["bench", "--help"],
         &["demo", "stampede", "--help"],
     ];
     for command in all {

@@ -3,6 +3,8 @@
 //! Exit codes, after `sysexits.h`: 0 done, 64 bad arguments or bad configuration, 71 the system refused (an address in use,
 //! no thread), 78 no configuration file.
 
+mod bench;
+
 use crate::audit::Sieve;
 use crate::config::{self, Audit, Config, Format, Level, Problems, Workers};
 use crate::demo::{Stampede, stampede};
@@ -98,6 +100,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
     },
+    /// Compare a proxy with a connection that goes straight to a server, on this machine
+    Bench(bench::Options),
     /// Show what hotring does, with simulated apps and no Redis
     Demo {
         #[command(subcommand)]
@@ -152,6 +156,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Some(Command::Plan { old, new, keys }) => plan(&old, &new, keys.as_deref()),
+        Some(Command::Bench(options)) => bench::bench(&options),
         Some(Command::Demo { what }) => demo(&what),
     };
     match done {
