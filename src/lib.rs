@@ -22,6 +22,7 @@ pub mod topology;
 pub mod admin;
 pub mod downstream;
 pub mod embedded;
+pub mod traces;
 pub mod upstream;
 
 pub mod audit;

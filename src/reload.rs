@@ -142,6 +142,8 @@ pub fn settings(now: &Config, next: &Config) -> Vec<&'static str> {
         ("watch", now.watch == next.watch),
         ("drain", now.drain == next.drain),
         ("max_memory", now.max_memory == next.max_memory),
+        ("tracing", now.tracing == next.tracing),
+        ("access_log", now.access_log == next.access_log),
         ("commands", now.commands == next.commands),
     ];
     same.into_iter().filter_map(|(name, same)| (!same).then_some(name)).collect()

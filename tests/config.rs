@@ -14,6 +14,7 @@ use hotring::ring::{Distribution, KeyHash};
 use hotring::stages::hot::{self, Reads, Rule};
 use hotring::stages::lease::{self, Lease, Wanted};
 use hotring::stages::mirror::{Commands, Mirroring};
+use hotring::traces::Tracing;
 use hotring::units::{Address, MASK};
 use hotring::upstream::Topology;
 use hotring::upstream::config::{Eviction, Server, Servers};
@@ -285,6 +286,8 @@ fn every_key_of_the_list_is_known() {
             Place::Top => key.name.to_owned(),
             Place::Log => format!("log: {{{}: [x]}}\nz", key.name),
             Place::Drain => format!("drain: {{{}: [x]}}\nz", key.name),
+            Place::Tracing => format!("tracing: {{{}: [x]}}\nz", key.name),
+            Place::AccessLog => format!("access_log: {{{}: [x]}}\nz", key.name),
             Place::Command => format!("commands: {{x: {{{}: [x]}}}}\nz", key.name),
             Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
@@ -368,6 +371,16 @@ fn the_example_uncommented_loads() {
     least.commands = all.commands.clone();
     assert_eq!(all.handover.as_deref(), Some(Path::new("/run/hotring/handover.sock")));
     least.handover.clone_from(&all.handover);
+    let tracing = all.tracing.as_ref().unwrap();
+    assert_eq!(
+        tracing.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect::<Vec<_>>(),
+        [("x-scope-orgid", "tenant-1")]
+    );
+    // The rest is what is taken where the sections say nothing.
+    let plain = parse("tracing: {}\naccess_log: {}\npools: {a: {listen: '127.0.0.1:1', servers: 'embedded:1'}}");
+    let without = Tracing { headers: Vec::new(), ..tracing.clone() };
+    assert_eq!((Some(&without), &all.access_log), (plain.tracing.as_ref(), &plain.access_log));
+    (least.tracing, least.access_log) = (all.tracing.clone(), all.access_log.clone());
     assert_eq!(all.admin_token.as_ref().map(|token| token.expose()), Some("replace-by-32-random-characters"));
     assert_eq!(all.admin_hosts, ["hotring.example.com"]);
     (least.admin_token, least.admin_hosts) = (all.admin_token.clone(), all.admin_hosts.clone());

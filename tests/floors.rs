@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["stages", "acl"],
     &["engine"],
     &["hub", "contain", "memory", "audit"],
-    &["downstream", "upstream", "admin", "embedded"],
+    &["downstream", "upstream", "admin", "embedded", "traces"],
     &["topology"],
     &["config"],
     &["live"],

@@ -35,6 +35,8 @@ fn file(key: &Key, value: &Value) -> (String, String) {
         Place::Top => ("", "", json!({})),
         Place::Log => ("", "log", json!({})),
         Place::Drain => ("", "drain", json!({})),
+        Place::Tracing => ("", "tracing", json!({})),
+        Place::AccessLog => ("", "access_log", json!({})),
         Place::Command => ("/commands", "a.b", json!({"keys": "1,1,1"})),
         Place::Pool => ("/pools", "p", file["pools"]["p"].clone()),
         Place::Server => (pool, "servers", json!({"address": "127.0.0.1:2"})),
@@ -73,7 +75,7 @@ fn file(key: &Key, value: &Value) -> (String, String) {
         Place::Server | Place::Limit => (json!([map]), format!("pools.p.{at}[0]")),
         Place::HotPrefix | Place::MissPrefix => (json!({"prefixes": [map]}), format!("pools.p.{at}.prefixes[0]")),
         Place::User => (json!({"u": map}), "pools.p.users.u".to_owned()),
-        Place::Log | Place::Drain => (map, at.to_owned()),
+        Place::Log | Place::Drain | Place::Tracing | Place::AccessLog => (map, at.to_owned()),
         _ => (map, format!("{}.{at}", path[1..].replace('/', "."))),
     };
     file.pointer_mut(path).unwrap()[at] = map;
@@ -142,6 +144,8 @@ fn properties(schema: &Value, place: Place) -> &Value {
         Place::Top => return &schema["properties"],
         Place::Log => &schema["properties"]["log"],
         Place::Drain => &schema["properties"]["drain"],
+        Place::Tracing => &schema["properties"]["tracing"],
+        Place::AccessLog => &schema["properties"]["access_log"],
         Place::Command => &schema["properties"]["commands"]["additionalProperties"],
         Place::Pool => return pool,
         Place::Server => &pool["servers"]["anyOf"][1]["items"]["anyOf"][1],

@@ -11,8 +11,8 @@ use std::path::Path;
 use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
-    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, mirror, misses,
-    reading, servers, topology, warm,
+    ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, mirror,
+    misses, reading, servers, topology, warm,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -56,6 +56,8 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
             format: file.format.map(|w| w.value).unwrap_or_default(),
             audit: file.audit.map(|w| w.value).unwrap_or_default(),
         },
+        tracing: file.tracing,
+        access_log: file.access_log,
         pools: file.pools.into_iter().map(|pool| self::pool(pool, &file.commands, kind, report)).collect(),
         commands: file.commands,
         handover: file.handover.map(|handover| handover.value),

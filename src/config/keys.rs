@@ -28,6 +28,10 @@ pub enum Place {
     Log,
     /// Under `drain`.
     Drain,
+    /// Under `tracing`.
+    Tracing,
+    /// Under `access_log`.
+    AccessLog,
     /// Under `commands`, in a command.
     Command,
     /// Under `pools`, in a pool.
@@ -59,6 +63,8 @@ impl Place {
             Self::Top => "at the top of the file",
             Self::Log => "under `log`",
             Self::Drain => "under `drain`",
+            Self::Tracing => "under `tracing`",
+            Self::AccessLog => "under `access_log`",
             Self::Command => "in a command under `commands`",
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
@@ -131,6 +137,13 @@ pub const KEYS: &[Key] = &[
          replaced without refusing a connection",
     ),
     own(Place::Top, "log", "", "what is logged, see `level`, `format` and `audit`"),
+    own(
+        Place::Top,
+        "tracing",
+        "",
+        "spans of sampled requests for a collector of OpenTelemetry, by OTLP over HTTP; the next keys say which and where",
+    ),
+    own(Place::Top, "access_log", "", "a line of JSON for each of some requests; see `sample` and `to`"),
     own(Place::Top, "commands", "", "commands of modules by name, with where their keys are"),
     own(Place::Top, "pools", "required", "the pools by name: sets of servers with the addresses apps reach them at"),
     own(
@@ -154,6 +167,33 @@ pub const KEYS: &[Key] = &[
         "where it is told who was denied what, who could not log in and who changed something: `log`, among the others; `stdout` or the \
          path of a file, one JSON object a line; or `off`",
     ),
+    own(
+        Place::Tracing,
+        "endpoint",
+        "http://localhost:4318/v1/traces",
+        "where the collector is: a URL without TLS; where it is left out, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or \
+         `OTEL_EXPORTER_OTLP_ENDPOINT` say so, if they are set",
+    ),
+    own(Place::Tracing, "sample", "0.001", "the part of requests that become spans, each by chance: `0` to `1`"),
+    own(Place::Tracing, "slow", "off", "a time: all requests that take as long become spans, too"),
+    own(Place::Tracing, "keys", "false", "tell the keys of sampled requests; values are never told"),
+    own(
+        Place::Tracing,
+        "service_name",
+        "hotring",
+        "`service.name` of the spans; where it is left out, `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` say so, if they \
+         are set",
+    ),
+    own(
+        Place::Tracing,
+        "headers",
+        "",
+        "headers that are sent to the collector, by name; where they are left out, those of `OTEL_EXPORTER_OTLP_HEADERS`",
+    ),
+    own(Place::AccessLog, "to", "stdout", "where the lines are written: `stdout`, `stderr` or the path of a file"),
+    own(Place::AccessLog, "sample", "0.01", "the part of requests that become lines, each by chance: `0` to `1`"),
+    own(Place::AccessLog, "slow", "off", "a time: all requests that take as long become lines, too"),
+    own(Place::AccessLog, "keys", "false", "tell the keys of sampled requests; values are never told"),
     own(
         Place::Command,
         "keys",

@@ -22,6 +22,7 @@ mod schema;
 mod servers;
 mod text;
 mod topology;
+mod traces;
 mod users;
 mod warm;
 mod warnings;
@@ -44,6 +45,7 @@ pub(crate) use text::quoted;
 use crate::downstream;
 use crate::engine::{limits as rates, slow};
 use crate::stages;
+use crate::traces::{AccessLog, Tracing};
 use crate::units::{Address, Expected, Secret, Size};
 use crate::upstream;
 
@@ -75,6 +77,10 @@ pub struct Config {
     pub handover: Option<PathBuf>,
     /// What is logged and how.
     pub log: Log,
+    /// Which requests become spans, and where those go.
+    pub tracing: Option<Tracing>,
+    /// Which requests become lines of the log of accesses.
+    pub access_log: Option<AccessLog>,
     /// Commands beside those that hotring knows.
     pub commands: Vec<crate::command::Described>,
     /// The pools in the order of the file, at least one, names unique.

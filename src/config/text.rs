@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, topology};
+use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, topology, traces};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -60,6 +60,8 @@ impl Text {
             self.line(&format!("  level: {}", config.log.level));
             self.line(&format!("  format: {}", config.log.format));
             self.line(&format!("  audit: {}", scalar(&config.log.audit.to_string())));
+            let lines = traces::lines(config.tracing.as_ref(), config.access_log.as_ref());
+            lines.iter().for_each(|line| self.line(line));
         }
         if !config.commands.is_empty() {
             self.line("commands:");

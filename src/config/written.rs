@@ -24,6 +24,7 @@ use crate::engine::limits::Limit;
 use crate::ring::{Distribution, KeyHash};
 use crate::stages::Merge;
 use crate::stages::mirror::Mirroring;
+use crate::traces::{AccessLog, Tracing};
 use crate::units::{Address, Expected, Millis, Secret, Size, whole};
 use crate::upstream::config::{Eviction, Server, WarmFrom, WhenEjected};
 
@@ -53,6 +54,8 @@ pub(super) struct FileWritten {
     pub(super) level: Option<Written<Level>>,
     pub(super) format: Option<Written<Format>>,
     pub(super) audit: Option<Written<Audit>>,
+    pub(super) tracing: Option<Tracing>,
+    pub(super) access_log: Option<AccessLog>,
     pub(super) commands: Vec<Described>,
     pub(super) pools: Vec<PoolWritten>,
 }
@@ -194,6 +197,8 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         level: None,
         format: None,
         audit: None,
+        tracing: None,
+        access_log: None,
         commands: Vec::new(),
         pools: Vec::new(),
     };
@@ -225,6 +230,8 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         format = log.value("format", str::parse);
         audit = log.value("audit", str::parse);
     }
+    let tracing = top.tracing();
+    let access_log = top.access_log();
     let commands = top.commands();
     let pools = match top.require("pools", "at least one pool") {
         Some(node) => pools(node, "pools", kind, dir, report),
@@ -244,6 +251,8 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         level,
         format,
         audit,
+        tracing,
+        access_log,
         commands,
         pools,
         ..nothing

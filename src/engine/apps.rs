@@ -62,6 +62,9 @@ impl Engine {
         self.leave_own(id, port);
         self.stop_listening(id);
         self.leave_leases(id);
+        if self.samples.is_open() {
+            self.sample_gone(id);
+        }
         let Some(mut session) = self.sessions.try_remove(id as usize) else { return };
         if session.is_watched() {
             self.watched.forget(id);
@@ -140,7 +143,7 @@ impl Engine {
 
     /// Bytes of an app: carries out every whole request in them, up to a turn's.
     pub fn submit(&mut self, id: SessionId, bytes: &[u8], now: Micros, port: &mut impl Port) -> Submitted {
-        self.now = now;
+        (self.now, self.away) = (now, 0);
         let (mut consumed, mut turn) = (0, A_TURN);
         loop {
             let Some(session) = self.sessions.get_mut(id as usize) else {
@@ -254,6 +257,7 @@ impl Engine {
                 pool.counts.errors[cause] += 1;
             }
         }
+        self.sample_refused(ticket, cause);
         self.complete(number, ticket, &reply, None);
         self.spare.put(reply);
     }
@@ -269,6 +273,9 @@ impl Engine {
     /// Puts a reply into its slot, and into the output when its turn has come; drops it when its session is gone.
     #[inline]
     pub(super) fn complete(&mut self, pool: u16, ticket: Ticket, reply: &[u8], port: Option<&mut dyn Port>) {
+        if self.samples.is_open() {
+            self.sample_answered(ticket, reply, reply.len() as u64);
+        }
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
         let session = self.sessions.get_mut(ticket.session as usize);
         let Some(session) = session.filter(|s| s.generation == ticket.generation) else {

@@ -64,6 +64,7 @@ impl Engine {
                 Taken::Gone => break,
             }
         }
+        line.stamp(self.now);
         line.hold_if_clear();
         // At half of the bound and not when all is out: others may keep a slow shard's outbox from ever being empty.
         let enough = self.pools.get(usize::from(line.pool)).map_or(0, |pool| pool.config.outbox / 2);
@@ -118,6 +119,7 @@ impl Engine {
     /// up, since a late reply could not be told from the next one.
     pub fn tick(&mut self, now: Micros, port: &mut impl Port) -> Vec<(LineId, Failure)> {
         self.now = now;
+        self.away = 0;
         self.age_own(port);
         self.look_at_sessions();
         self.weigh(port);

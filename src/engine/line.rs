@@ -156,6 +156,10 @@ pub struct Line {
     pub base: u64,
     /// Flights below this serial may have left.
     pub left: u64,
+    /// When what is on its way left, batch by batch: those below the serial by then, as [`Waiter::at`].
+    pub(super) stamps: VecDeque<(u64, u32)>,
+    /// Flights below this serial have their stamp.
+    pub(super) stamped: u64,
     /// The outbox waits to be flushed.
     pub dirty: bool,
     /// Its socket is full.
@@ -205,6 +209,8 @@ impl Line {
             waiters: VecDeque::new(),
             base: 0,
             left: 0,
+            stamps: VecDeque::new(),
+            stamped: 0,
             dirty: false,
             blocked: false,
             paused: Vec::new(),
@@ -296,6 +302,32 @@ impl Line {
         self.whole_from = self.outbox.len();
     }
 
+    /// Notes when flights left that have left since the last time: one note for all of them.
+    #[inline]
+    pub(super) fn stamp(&mut self, now: Micros) {
+        if self.left > self.stamped {
+            self.stamped = self.left;
+            self.stamps.push_back((self.left, now as u32));
+        }
+    }
+
+    /// How long a flight was on its way that is answered now, in microseconds. Those before it are not asked about any more.
+    #[inline]
+    pub(super) fn away(&mut self, serial: u64, now: Micros) -> u32 {
+        while let Some(&(below, at)) = self.stamps.front() {
+            if serial < below {
+                return (now as u32).wrapping_sub(at);
+            }
+            self.stamps.pop_front();
+        }
+        0
+    }
+
+    /// Takes the notes of when flights left, to ask about those that will not be answered.
+    pub(super) fn take_stamps(&mut self) -> VecDeque<(u64, u32)> {
+        std::mem::take(&mut self.stamps)
+    }
+
     /// Sends nothing more for now if it is about to move and no request is half sent.
     #[inline]
     pub fn hold_if_clear(&mut self) {
@@ -321,6 +353,8 @@ impl Line {
         let all = self.waiters.drain(..).enumerate().map(|(i, w)| (w, base + (i as u64) < left)).collect::<Vec<_>>();
         self.base += all.len() as u64;
         self.left = self.base;
+        self.stamps.clear();
+        self.stamped = self.base;
         self.outbox = Vec::new();
         (self.out_at, self.whole_from) = (0, 0);
         self.blocked = false;
@@ -363,6 +397,28 @@ mod tests {
         let all: Vec<bool> = line.drain().into_iter().map(|(_, sent)| sent).collect();
         assert_eq!(all, [true, false]);
         assert_eq!((line.queued(), line.next_serial()), (0, 2));
+    }
+
+    #[test]
+    fn a_stamp_is_of_all_that_left_together() {
+        let mut line = Line::new(0, 0, 0, Dialect::default());
+        let ticket = Ticket { session: 0, generation: 0, slot: 0 };
+        let tag = Tag::nameless(Class::Read);
+        let waiter = Waiter { ticket, at: 0, link: Waiter::NOBODY, part: Waiter::WHOLE, tag };
+        for batch in [2, 1] {
+            for _ in 0..batch {
+                line.outbox.push(b'x');
+                line.expect(waiter);
+            }
+            line.took(line.queued());
+            line.stamp(if batch == 2 { 100 } else { 250 });
+            // Nothing has left since.
+            line.stamp(1000);
+        }
+        assert_eq!((line.away(0, 400), line.away(1, 400), line.away(2, 400)), (300, 300, 150));
+        assert_eq!(line.stamps.len(), 1);
+        line.drain();
+        assert_eq!((line.away(3, 400), line.stamps.len()), (0, 0));
     }
 
     #[test]

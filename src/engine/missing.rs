@@ -68,6 +68,9 @@ impl Engine {
             let _ = missing::part(spec, merge, part.legs as usize, resp3, &mut reply);
             self.count_missed(id);
         }
+        if self.samples.is_open() {
+            self.sample_part_here(waiter.ticket, part.source, &reply);
+        }
         self.land(part.on, pool, waiter, &reply, port);
         self.spare.put(reply);
     }

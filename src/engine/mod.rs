@@ -53,6 +53,7 @@ mod redirect;
 pub mod reload;
 mod relocate;
 mod retry;
+pub mod samples;
 mod scan;
 mod scripts;
 mod sets;
@@ -314,6 +315,9 @@ pub struct Engine {
     now: Micros,
     /// What the audit log is to be told.
     trail: trail::Trail,
+    /// How long what is answered now was on its way to a shard and back; what it took beyond that was spent here.
+    away: u32,
+    samples: samples::Samples,
     /// What INFO says of the process.
     about: About,
 }
@@ -363,6 +367,8 @@ impl Engine {
             blocked: 0,
             now: 0,
             trail: trail::Trail::default(),
+            away: 0,
+            samples: samples::Samples::default(),
             about: About::default(),
         }
     }
@@ -378,7 +384,7 @@ impl Engine {
         let first = self.lines.len() as LineId;
         let own = config.shards.iter().map(|_| own::Shelf::default()).collect();
         let mut pool = Pool {
-            slow_from: config.slowlog.bound(),
+            slow_from: self.samples.slow_from(&config.slowlog),
             slow: slow::SlowLog::default(),
             limits: limits::Limits::new(&config.rate_limits, self.id_step, limits::Limits::default()),
             misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),

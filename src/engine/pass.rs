@@ -17,6 +17,9 @@ use super::stream::LONG;
 use super::{Engine, LineId};
 use crate::stages::Event;
 
+/// What tells of a long reply that it is a bulk string.
+pub(super) const LONG_BULK: &[u8] = b"$1";
+
 impl Engine {
     /// Whether the incomplete reply at the front, of `need` bytes at least, is to be passed on as it comes; if so all that is
     /// there of it has been.
@@ -70,6 +73,7 @@ impl Engine {
             line.base += 1;
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += total;
+            self.away = line.away(serial, self.now);
         }
         let shared = line.owner == Owner::Shared;
         self.part_to_app(pool, waiter.ticket, bytes.get(..count).unwrap_or_default(), port);
@@ -115,6 +119,10 @@ impl Engine {
         }
         if waiter.part == Waiter::WHOLE {
             self.time_long(id, pool, waiter, total, port);
+        }
+        if self.samples.is_open() {
+            self.sample_heard(id, waiter, (LONG_BULK, total), None, port);
+            self.sample_answered(waiter.ticket, LONG_BULK, total);
         }
         let ticket = waiter.ticket;
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };

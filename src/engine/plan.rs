@@ -141,8 +141,26 @@ impl Engine {
         }
         self.requests += 1;
         self.next_in_order();
-        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
-        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return true };
+        if self.requests >= self.samples.next {
+            self.request_sampled(id, named, long_way, request, port);
+        } else {
+            self.proceed(id, named, long_way, request, port);
+        }
+        true
+    }
+
+    /// Carries out a request whose turn it is.
+    #[inline]
+    pub(super) fn proceed(
+        &mut self,
+        id: SessionId,
+        named: Result<&'static Spec, Fault>,
+        long_way: bool,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) {
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
+        let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
         pool.counts.request_bytes += request.wire().len() as u64;
         pool.counts.requests[named.as_ref().map_or(Class::Refused, |spec| spec.class)] += 1;
         let free = named.as_ref().is_ok_and(|spec| spec.flags & flag::NO_AUTH != 0);
@@ -154,7 +172,6 @@ impl Engine {
                 Err(fault) => self.faulty(id, request, &fault),
             }
         }
-        true
     }
 
     /// What is particular to this session. Returns whether the request was dealt with.
@@ -769,6 +786,7 @@ impl Engine {
                 && n > 0
             {
                 line.left = line.next_serial();
+                line.stamp(self.now);
                 (rest, begun) = (bytes.get(n..).unwrap_or_default(), true);
             }
             line.blocked = matches!(taken, Taken::Full(_));

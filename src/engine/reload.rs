@@ -101,7 +101,7 @@ impl Engine {
         let out: Vec<u16> = stay.iter().copied().filter(|&shard| path.health.sends_away(shard)).collect();
         path.route.inherit(&old.path.route, &out);
         path.hot.inherit(old.path.hot, now);
-        pool.slow_from = pool.config.slowlog.bound();
+        pool.slow_from = self.samples.slow_from(&pool.config.slowlog);
         pool.meet_cluster();
         pool.own.resize_with(pool.config.shards.len().max(pool.own.len()), Default::default);
         pool.widen(number, before, &mut self.lines);

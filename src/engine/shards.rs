@@ -79,6 +79,7 @@ impl Engine {
             self.in_flight = self.in_flight.saturating_sub(1);
             let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
             let (tracked, serial) = (line.owner == Owner::Tracker, line.base - 1);
+            self.away = line.away(serial, now);
             let noted = line.notes.is_due(serial);
             let parts = line.retired && shared && line.waiters.is_empty();
             let shard = line.shard;
@@ -127,6 +128,9 @@ impl Engine {
             }
             if waiter.part == Waiter::MUST_DO && reply.first() == Some(&b'-') {
                 return Err(None);
+            }
+            if self.samples.is_open() {
+                self.sample_heard(id, &waiter, (reply, reply.len() as u64), None, port);
             }
             match kept {
                 Becomes::Withheld(held) if shared => self.withhold(held, id, pool, waiter, reply),
@@ -255,7 +259,7 @@ impl Engine {
                     line: id,
                     shards: 1,
                     joined: false,
-                    reply: ReplySeen { failed: false, bytes: total },
+                    reply: ReplySeen { code: None, bytes: total },
                 },
                 port,
             );
@@ -378,6 +382,7 @@ impl Engine {
         let rests = retired && matches!(line.owner, Owner::Shared | Owner::Ear | Owner::Tracker);
         line.state = if rests { State::Idle } else { State::Down(failure) };
         let passing = line.passing > 0;
+        let (mut stamps, mut serial) = (line.take_stamps(), line.base + u64::from(passing));
         let mut lost = line.drain();
         let paused = std::mem::take(&mut line.paused);
         let (pool, number, shard, owner) = (line.pool, line.number, line.shard, line.owner);
@@ -417,6 +422,13 @@ impl Engine {
         }
         let mut reply = self.spare.take();
         for (mut waiter, sent) in lost {
+            // What was not answered in time was waited for there and not here.
+            while stamps.front().is_some_and(|&(below, _)| below <= serial) {
+                stamps.pop_front();
+            }
+            let stamp = stamps.front().filter(|_| sent);
+            self.away = stamp.map_or(0, |&(_, at)| (now as u32).wrapping_sub(at));
+            serial += 1;
             if waiter.part == Waiter::SHARED {
                 waiter = self.lead_of(&waiter);
             }
@@ -439,6 +451,9 @@ impl Engine {
                 if waiter.part != Waiter::COPY {
                     pool.counts.errors[failure.cause] += 1;
                 }
+            }
+            if self.samples.is_open() {
+                self.sample_heard(id, &waiter, (&reply, reply.len() as u64), Some(failure.cause), port);
             }
             self.land(id, pool, &waiter, &reply, port);
         }

@@ -11,6 +11,7 @@
 
 use super::line::Ticket;
 use super::port::Port;
+use super::samples::code;
 use super::{Engine, LONGEST_TIMEOUT, LineId};
 use crate::command::Tag;
 use std::collections::VecDeque;
@@ -68,13 +69,14 @@ pub(super) struct Late {
 
 /// What is told of a reply.
 pub(super) struct ReplySeen {
-    pub(super) failed: bool,
+    /// The first word of an error.
+    pub(super) code: Option<Box<str>>,
     pub(super) bytes: u64,
 }
 
 impl From<&[u8]> for ReplySeen {
     fn from(reply: &[u8]) -> Self {
-        Self { failed: reply.first() == Some(&b'-'), bytes: reply.len() as u64 }
+        Self { code: code(reply), bytes: reply.len() as u64 }
     }
 }
 
@@ -144,6 +146,11 @@ impl Engine {
     #[inline(never)]
     pub(super) fn note_slow(&mut self, pool: u16, late: &Late, port: &impl Port) {
         let took = (self.now as u32).wrapping_sub(late.at);
+        self.sample_slow(pool, late, port);
+        let slow = |pool: &super::Pool| took >= pool.config.slowlog.bound();
+        if !self.pools.get(usize::from(pool)).is_some_and(slow) {
+            return;
+        }
         let shard = self.lines.get(late.line as usize).map_or(0, |line| line.shard);
         let first_id = self.ids.checked_rem(self.id_step).unwrap_or(0);
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
@@ -165,7 +172,7 @@ impl Engine {
             shard,
             shards: late.shards,
             joined: late.joined,
-            failed: late.reply.failed,
+            failed: late.reply.code.is_some(),
             gone: session.is_none(),
             reply_bytes: late.reply.bytes,
             address,

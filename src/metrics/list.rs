@@ -408,6 +408,20 @@ declare! {
         admin_actions: Per<AdminAction, u64, { AdminAction::COUNT }> = "hotring_admin_actions_total", One;
         /// A number below 2^48 made from the running config: instances with the same config show the same one.
         config_hash: Setting = "hotring_config_hash", One;
+        /// Sampled requests whose spans a collector has taken (`tracing`).
+        traces_exported: u64 = "hotring_traces_exported_total", One;
+        /// Sampled requests whose spans nobody got, by why.
+        traces_dropped: Per<TraceDropped, u64, { TraceDropped::COUNT }> = "hotring_traces_dropped_total", One;
+        /// Attempts to send a batch of spans that came to nothing.
+        trace_failures: u64 = "hotring_trace_export_failures_total", One;
+        /// Sampled requests that wait for a batch of spans, 2048 at the most.
+        traces_waiting: Setting = "hotring_traces_waiting", One;
+        /// Lines of `access_log` that were written.
+        access_lines: u64 = "hotring_access_log_lines_total", One;
+        /// Lines of `access_log` that were not, because they could not be written, or came faster than they were.
+        access_dropped: u64 = "hotring_access_log_dropped_total", One;
+        /// Sampled requests that wait for their line, 2048 at the most.
+        access_waiting: Setting = "hotring_access_log_waiting", One;
     }
 
     /// Which hotring this is.
@@ -432,6 +446,22 @@ label! {
         Local = "local",
         /// Refused, or unknown.
         Refused = "refused",
+    }
+}
+
+label! {
+    /// Why nobody got the spans of a sampled request.
+    TraceDropped "why" {
+        /// Too many were sampled at once for a worker.
+        Worker = "worker",
+        /// Too many waited for the collector.
+        Queue = "queue",
+        /// The collector did not take them, however often they were sent.
+        Failed = "failed",
+        /// The collector does not want them.
+        Refused = "refused",
+        /// Tracing was turned off while they waited.
+        Off = "off",
     }
 }
 

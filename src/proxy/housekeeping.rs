@@ -8,7 +8,7 @@ use crate::live::{Live, Place};
 use crate::memory;
 use crate::metrics::{
     AdminAction, BuildCounts, EmbeddedCounts, EmbeddedMetrics, Label, ProcessCounts, Reloaded, TopologyCounts,
-    TopologyMetrics,
+    TopologyMetrics, TraceDropped,
 };
 use crate::ring::KeyHash;
 use std::sync::{Arc, PoisonError};
@@ -104,6 +104,18 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
         if now.abs_diff(summed) >= 1_000_000 {
             summed = now;
             counts.audit_suppressed += audit::summary();
+        }
+        {
+            let sampled = shared.outlets.tally().take();
+            counts.traces_exported += sampled.exported;
+            counts.trace_failures += sampled.failures;
+            for (why, count) in <TraceDropped as Label>::ALL.iter().zip(sampled.dropped) {
+                counts.traces_dropped[*why] += count;
+            }
+            counts.access_lines += sampled.lines;
+            counts.access_dropped += sampled.lines_dropped;
+            let (spans, lines) = shared.outlets.waiting();
+            (counts.traces_waiting.0, counts.access_waiting.0) = (spans, lines);
         }
         process.fold(&mut counts);
         rounds += 1;

@@ -20,6 +20,7 @@ use crate::live::Live;
 use crate::memory;
 use crate::metrics::Exporter;
 use crate::reload::{Watched, keep_what_needs_a_restart, report, settings};
+use crate::traces::{self, Outlets, Record};
 use crate::worker::{self, Listening, Order, Reload, Seat, Setup, Whose};
 use doors::{ADMIN, AdminDoor, Door, accept_taker, admin_listener, bind_admin, name_of, open_door, take_over};
 use housekeeping::housekeeping;
@@ -98,6 +99,8 @@ pub struct Proxy {
     taken: Option<Taken>,
     watched: Watched,
     topologies: Topologies,
+    /// What workers have sampled, for spans and for lines, and the number that spans' are drawn from.
+    sampled: Option<(mpsc::Receiver<Record>, mpsc::Receiver<Record>, u64)>,
     /// The tasks of [`Proxy::run`].
     tasks: TaskTracker,
 }
@@ -166,6 +169,8 @@ impl Proxy {
         let clock = Clock::start();
         let scripts = Arc::default();
         let budget = Arc::new(Budget::new(live.config.max_memory.bytes(memory::limit), workers));
+        let (outlets, to_collector, to_log) = Outlets::new();
+        let sampled = Some((to_collector, to_log, splitmix(!seed)));
         let (mut desks, mut boards, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for (number, dealt) in receivers.into_iter().enumerate() {
             let (desk, orders) = mpsc::channel(QUESTIONS);
@@ -187,6 +192,7 @@ impl Proxy {
                 seed,
                 scripts: Arc::clone(&scripts),
                 budget: Arc::clone(&budget),
+                outlets: outlets.clone(),
             };
             let (started, is_started) = oneshot::channel();
             let ending = ending.clone();
@@ -225,9 +231,10 @@ impl Proxy {
             rings: Mutex::default(),
             last_reload: Mutex::default(),
             topologies: notes,
+            outlets,
         });
         let tasks = TaskTracker::new();
-        Ok(Self { shared, threads, shutdown, halt, ended, doors, taken, watched, topologies, tasks })
+        Ok(Self { shared, threads, shutdown, halt, ended, doors, taken, watched, topologies, sampled, tasks })
     }
 
     /// Where it listens: pool and address, in the order of the config file. Port 0 has become a real one.
@@ -292,6 +299,15 @@ impl Proxy {
             };
             tasks.spawn(housekeeping(Arc::clone(&self.shared), self.threads.len(), quit.clone()));
             tasks.spawn(history::keep(Arc::clone(&self.shared), quit.clone()));
+            if let Some((to_collector, to_log, seed)) = self.sampled.take() {
+                let shared = Arc::clone(&self.shared);
+                let settings = move || shared.live().config.tracing.clone();
+                let tally = Arc::clone(self.shared.outlets.tally());
+                tasks.spawn(traces::spans::run(settings, to_collector, Arc::clone(&tally), seed, quit.clone()));
+                let shared = Arc::clone(&self.shared);
+                let settings = move || shared.live().config.access_log.clone();
+                tasks.spawn(traces::access::run(settings, to_log, tally, quit.clone()));
+            }
             let (sender, signals) = mpsc::channel(SIGNALS);
             let mut signals = Signals { from: signals, stop: false, again: false };
             watch(sender);

@@ -12,6 +12,7 @@ use crate::metrics::{AdminAction, Exporter, Per};
 use crate::reload::ReloadCounts;
 use crate::resp::write;
 use crate::stages::ShardState;
+use crate::traces::Outlets;
 use crate::units::Address;
 use crate::worker::{Order, Question, ShardView};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) last_reload: Mutex<Option<Reload>>,
     /// What is told of the pools' topologies.
     pub(super) topologies: Notes,
+    /// Where workers put what they have sampled.
+    pub(super) outlets: Outlets,
 }
 
 /// A reload that somebody waits for.

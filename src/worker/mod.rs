@@ -12,6 +12,7 @@
 mod books;
 mod doors;
 mod pool;
+mod samples;
 
 use books::{Books, fold};
 use doors::Doors;
@@ -19,6 +20,7 @@ pub use pool::engine;
 use pool::pool_config;
 
 use crate::audit;
+use crate::chance::splitmix;
 use crate::contain::{contain, contained};
 use crate::downstream::listener::{Accepted, Bound};
 use crate::downstream::session::Session;
@@ -31,6 +33,7 @@ use crate::live::{Live, LivePool};
 use crate::metrics::{Exporter, WorkerCounts};
 use crate::pace::{Observation, Pacer};
 use crate::stages::{Micros, ShardState};
+use crate::traces::Outlets;
 use crate::upstream::dial::LOOK_UPS;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -90,6 +93,8 @@ pub struct Setup {
     pub scripts: Arc<Scripts>,
     /// What all workers may hold together.
     pub budget: Arc<Budget>,
+    /// Where sampled requests go.
+    pub outlets: Outlets,
 }
 
 /// A worker's place at the table where connections are dealt.
@@ -193,7 +198,12 @@ pub struct ShardView {
 
 /// Milliseconds since 1970.
 fn wall_clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    wall_clock_micros() / 1000
+}
+
+/// Microseconds since 1970.
+fn wall_clock_micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
 /// Runs a worker on this thread until the shutdown. `started` is told once everything is in place.
@@ -224,6 +234,7 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     engine.share(Arc::clone(&setup.scripts));
     engine.budget_with(Arc::clone(&setup.budget), setup.number);
     engine.describe(About { process: std::process::id(), port: setup.port, epoch: wall_clock() * 1000 });
+    engine.set_sampling(samples::sampling(&setup.live), sample_seed(setup.seed, setup.number));
     let others = Arc::new(Notify::new());
     let bell = Arc::clone(&others);
     engine.wake_by(Arc::new(move || bell.notify_one()));
@@ -238,7 +249,8 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     (0..from_the_start).for_each(|line| lines.start(line, false));
     spawn_needed(&hub, "the one who opens connections", Rc::clone(&lines).run());
     spawn_needed(&hub, "the one who hears the other workers", hear(Rc::clone(&hub), others));
-    let ticker = ticker(Rc::clone(&hub), books, Rc::clone(&live), Rc::clone(&tally), Arc::clone(&setup.board));
+    let outlets = setup.outlets.clone();
+    let ticker = ticker(Rc::clone(&hub), books, Rc::clone(&live), Rc::clone(&tally), Arc::clone(&setup.board), outlets);
     spawn_needed(&hub, "the ticker", ticker);
     let doors = Doors {
         hub: Rc::clone(&hub),
@@ -284,6 +296,7 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         }
     }
     finish(&hub, &setup.halt).await;
+    samples::hand_over(&hub, &running.borrow(), &setup.outlets);
     tell_trail(&hub);
     Ok(())
 }
@@ -294,6 +307,11 @@ fn tell_trail(hub: &Hub) {
     if suppressed > 0 || !noted.is_empty() {
         audit::tell(&noted, suppressed);
     }
+}
+
+/// Where the draws of a worker's samples begin.
+fn sample_seed(seed: u64, worker: usize) -> u64 {
+    splitmix(seed ^ splitmix(worker as u64))
 }
 
 /// Starts a task that the worker cannot be without. One that panics is not started again: what it was about to do is not
@@ -365,6 +383,7 @@ async fn ticker(
     live: Rc<RefCell<Arc<Live>>>,
     tally: Rc<RefCell<WorkerCounts>>,
     board: Arc<Mutex<Vec<Vec<ShardView>>>>,
+    outlets: Outlets,
 ) {
     let mut folded = 0;
     let mut requests = 0;
@@ -391,6 +410,7 @@ async fn ticker(
                 pool.wish.notify_one();
             }
         }
+        samples::hand_over(&hub, &live.borrow(), &outlets);
         if now >= folded + FOLD {
             folded = now;
             let total = hub.engine().requests();
@@ -469,6 +489,10 @@ impl Desk {
                 }
             }
         });
+        let (before_it, sampling) = (samples::sampling(&running), samples::sampling(&live));
+        if before_it != sampling {
+            self.hub.engine().set_sampling(sampling, sample_seed(self.seed, self.doors.number));
+        }
         let after = self.hub.engine().line_count();
         (before..after).for_each(|line| self.lines.start(line, false));
         *self.live.borrow_mut() = live;

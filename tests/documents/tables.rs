@@ -13,6 +13,8 @@ pub(crate) fn keys() -> String {
     for (place, title) in [
         (Place::Top, "At the top of the file:"),
         (Place::Drain, "Under `drain`:"),
+        (Place::Tracing, "Under `tracing` (docs/tracing.md):"),
+        (Place::AccessLog, "Under `access_log` (docs/tracing.md):"),
         (Place::Log, "Under `log`:"),
         (Place::Command, "Under `commands`, in a command:"),
         (Place::Pool, "In a pool:"),

@@ -41,6 +41,7 @@ impl Engine {
         match &entry.value {
             Value::Bulk(bytes) => {
                 let bytes = Rc::clone(bytes);
+                self.sample_near(ticket);
                 self.complete(number, ticket, &bytes, None);
             }
             Value::Absent => {
@@ -49,6 +50,7 @@ impl Engine {
                 if self.may_tell_absent(number, leg.key, &mut reply) {
                     write::null(&mut reply, resp3);
                 }
+                self.sample_near(ticket);
                 self.complete(number, ticket, &reply, None);
                 self.spare.put(reply);
             }
