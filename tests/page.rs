@@ -1,5 +1,5 @@
 //! The status page, in a real browser (headless Chromium, which `tests/setup` installs). Its pictures are written below `target/`.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and tells what it has measured")]
 
 #[path = "support/browser.rs"]
 mod browser;
