@@ -1,5 +1,5 @@
 //! `/status`: what the process tells of itself, read with the types it is written with.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and tells what it has measured")]
 
 mod support;
 

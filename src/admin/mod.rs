@@ -11,6 +11,7 @@
 
 mod gate;
 mod listener;
+mod page;
 mod query;
 pub mod status;
 
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -126,7 +127,7 @@ pub async fn serve_within(
 fn routes(limits: Limits, source: Arc<dyn Source>) -> Router {
     let gate = middleware::from_fn_with_state(Gate::new(Arc::clone(&source)), gate::pass);
     Router::new()
-        .route("/", get(async || text(StatusCode::OK, INDEX)))
+        .route("/", get(async |headers: HeaderMap| page::answer(&headers, INDEX)))
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || text(StatusCode::OK, "ok\n")))
         .route("/readyz", get(ready))
@@ -154,6 +155,7 @@ const INDEX: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "
 
+/           in a browser: the status page; else this list
 /metrics    Prometheus
 /healthz    200 as long as the process runs
 /readyz     200 when it should get traffic, else 503 and the reasons

@@ -18,9 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Default)]
 pub(super) struct Rings {
     of: Option<Arc<Live>>,
-    /// For each pool, in the order of the file: its ring, and the share and the slots of each server in its order.
-    drawn: Vec<(Ring, Vec<(f64, Option<u32>)>)>,
+    /// For each pool, in the order of the file.
+    drawn: Vec<Drawn>,
 }
+
+/// A pool's ring, and the share and the slots of each server in the pool's order.
+type Drawn = (Ring, Vec<(f64, Option<u32>)>);
 
 /// All of it.
 pub(super) fn of(shared: &Shared) -> Status {
@@ -198,7 +201,7 @@ fn shown(key: &[u8]) -> String {
 }
 
 /// The pools' rings, made anew when something else runs.
-fn drawn(rings: &Mutex<Rings>, live: &Arc<Live>) -> Vec<(Ring, Vec<(f64, Option<u32>)>)> {
+fn drawn(rings: &Mutex<Rings>, live: &Arc<Live>) -> Vec<Drawn> {
     let mut rings = rings.lock().unwrap_or_else(PoisonError::into_inner);
     if !rings.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, live)) {
         *rings = Rings { of: Some(Arc::clone(live)), drawn: live.listed().map(|(_, pool)| draw(pool)).collect() };
@@ -206,8 +209,7 @@ fn drawn(rings: &Mutex<Rings>, live: &Arc<Live>) -> Vec<(Ring, Vec<(f64, Option<
     rings.drawn.clone()
 }
 
-/// A pool's ring, with the share and the slots of each server in its order.
-fn draw(pool: &LivePool) -> (Ring, Vec<(f64, Option<u32>)>) {
+fn draw(pool: &LivePool) -> Drawn {
     let place = |shard: u16| pool.order.iter().position(|own| *own == shard).map_or(-1, |at| at as i32);
     match &pool.slots {
         Some(slots) => {
