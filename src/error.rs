@@ -105,6 +105,12 @@ pub const ONE_SHARD_ONLY: &str =
 /// For a command that may not be part of a transaction here.
 pub const NOT_IN_TRANSACTION: &str =
     "ERR hotring does not carry this command within a transaction: it is not about keys of the transaction's shard";
+/// For a command of a session with a prefix that is about more than its own keys.
+pub const EVERYBODYS: &str = "ERR hotring does not carry this command for apps whose keys have a 'prefix': it is about everybody's keys, not only yours";
+/// For a command of such a session whose keys nobody has described.
+pub const NO_DECLARED_KEYS: &str = "ERR hotring does not carry this command for apps whose keys have a 'prefix': it is not known which keys it is about";
+/// For a pattern of such a session that may be about everybody's keys.
+pub const KEY_TOLD_LATE: &str = "ERR hotring does not carry this pattern for apps whose keys have a 'prefix': '__:' has to stand in it before the key";
 /// For SUBSCRIBE where the shards are embedded nodes.
 pub const NO_CHANNELS: &str = "ERR embedded nodes do not publish, so that nothing can be subscribed to. Name real servers in 'servers:' to use it";
 /// What Redis answers above `maxclients`.

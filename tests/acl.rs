@@ -87,7 +87,7 @@ fn say(client: &mut Client, args: &[&str]) -> String {
 
 fn user(rules: &str) -> User {
     let (name, rules) = ("u".to_owned(), rules.to_owned());
-    User::new(&Account { name, passwords: Vec::new(), nopass: true, rules, read_only: false, connections: None })
+    User::new(&Account { name, passwords: Vec::new(), nopass: true, rules, read_only: false, connections: None, prefix: None })
         .unwrap()
 }
 

@@ -63,6 +63,23 @@ fn hits_of_keys_with_leases_cost_nothing() {
     assert_eq!(round.cost(&mut engine, &mut wires), 0);
 }
 
+/// The same of sessions whose keys have a prefix on the servers, and of replies that name keys.
+#[test]
+fn a_prefix_costs_nothing() {
+    let cost = |request: Vec<u8>, reply: &[u8]| {
+        let mut pool = pool(1, 1, false);
+        pool.users = std::sync::Arc::new(hotring::acl::Users::new(&[], None).expect("users").with_prefix("team-a:"));
+        let (mut engine, mut wires) = engine(pool, 1);
+        Round { requests: vec![(0, request)], replies: vec![(0, reply.to_vec())] }.cost(&mut engine, &mut wires)
+    };
+    assert_eq!(cost(request("GET k"), b"$5\r\nvalue\r\n"), 0);
+    assert_eq!(cost(request(&format!("SET k {}", "x".repeat(100_000))), b"+OK\r\n"), 0);
+    assert_eq!(cost(request("MGET a b c"), b"*3\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n"), 0);
+    assert_eq!(cost(request("ZMPOP 2 a b MIN"), b"*2\r\n$8\r\nteam-a:a\r\n*1\r\n*2\r\n$1\r\nm\r\n$1\r\n1\r\n"), 0);
+    let reads = request("XREAD STREAMS k 0").repeat(16);
+    assert_eq!(cost(reads, &b"*1\r\n*2\r\n$8\r\nteam-a:k\r\n*0\r\n".repeat(16)), 0);
+}
+
 #[test]
 fn requests_with_one_key_cost_nothing() {
     assert_eq!(cost(false, |k| request(&format!("GET {}", k[0])), &[(0, b"$5\r\nvalue\r\n")]), 0);

@@ -177,6 +177,22 @@ fn limits_are_written_as_they_are_read() {
     assert_eq!(&parse(&config.masked_yaml()).pools[0].rate_limits, read);
 }
 
+/// The same of prefixes; a user's that is empty is not none.
+#[test]
+fn prefixes_are_written_as_they_are_read() {
+    let users = r#"{a: {nopass: true, rules: on, prefix: ""}, b: {nopass: true, rules: on}, c: {nopass: true, rules: on, prefix: "c'\"?:"}}"#;
+    let pool = format!("listen: '127.0.0.1:6380', servers: 'embedded:1', prefix: 'team-a:', users: {users}");
+    let text = format!("pools: {{main: {{{pool}}}}}");
+    let config = parse(&text);
+    let read = &config.pools[0].downstream;
+    assert_eq!(read.prefix, "team-a:");
+    let prefixes: Vec<Option<&str>> = read.users.iter().map(|user| user.prefix.as_deref()).collect();
+    assert_eq!(prefixes, [Some(""), None, Some("c'\"?:")]);
+    let again = parse(&config.masked_yaml());
+    assert_eq!(again.pools[0].downstream.prefix, read.prefix);
+    assert_eq!(again.pools[0].downstream.users, read.users);
+}
+
 /// What is wanted for hot keys is read, and `/config` says it as it was written.
 #[test]
 fn hot_keys_are_written_as_they_are_read() {

@@ -3,7 +3,7 @@
 //!
 //! Over one shard every reply is the server's, but for what hotring documents as refused or answered by itself; over three
 //! shards a command may besides be refused because its keys are on several. Over a cluster every reply is what a client gets
-//! that asks the nodes of an equal one itself (`differential/direct.rs`). What is excepted is listed in `differential/compare.rs`.
+//! that asks the nodes of an equal one itself (`differential/direct.rs`). With a prefix before its keys, that nothing but scripts show. What is excepted is listed in `differential/compare.rs`.
 //!
 //! `HOTRING_SEED=n` runs the round of that seed alone, `HOTRING_ROUNDS=n` as many rounds.
 #![allow(clippy::print_stderr, reason = "a failure tells how to see it again")]
@@ -52,6 +52,28 @@ fn three_shards_are_one_server_or_refuse() {
 #[test]
 fn nor_do_shared_replies_and_more_connections_show() {
     run(3, "    coalesce: true\n    server_connections: 2\n");
+}
+
+/// Apps with a prefix, on servers that have others' keys, too.
+fn run_behind_a_prefix(shard_count: usize) {
+    const PREFIX: &str = "t[e]am-a:";
+    let directory = Directory::new("differential");
+    let server = Server::start(&directory, "alone");
+    let shards: Vec<Server> = (0..shard_count).map(|n| Server::start(&directory, &format!("shard-{n}"))).collect();
+    let hotring = Hotring::start(&shards, &format!("    prefix: \"{PREFIX}\"\n"));
+    let (through, alone) = (|| hotring.connect(), || server.connect());
+    let shards = shards.iter().map(Server::connect).collect();
+    pair::run(Pair::of(&through, alone(), shards, vec![server.connect()], false).behind(PREFIX), &through, &alone);
+}
+
+#[test]
+fn nor_does_a_prefix_show() {
+    run_behind_a_prefix(1);
+}
+
+#[test]
+fn nor_does_a_prefix_show_over_three_shards() {
+    run_behind_a_prefix(3);
 }
 
 /// Both sides are a cluster of three primaries: hotring before one of them, a client that knows of clusters at the other.

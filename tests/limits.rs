@@ -102,6 +102,7 @@ fn a_users_limit_comes_with_auth_and_goes_with_reset() {
         rules: "on +@all ~* &*".to_owned(),
         read_only: false,
         connections: None,
+        prefix: None,
     };
     let users = Users::new(&[account("default", None), account("app", Some("pw"))], None).unwrap();
     let limits = vec![limit("app", 1, Scope::User("app".into()))];

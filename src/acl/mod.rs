@@ -13,6 +13,7 @@ mod commands;
 mod guard;
 mod headcount;
 mod password;
+mod prefix;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::units::{Expected, Secret};
 pub use guard::{Barred, Denials, Guard, denial};
 pub use headcount::{Headcount, Seat};
 use password::Digest;
+pub use prefix::{Prefix, check_prefix};
 use rules::Rules;
 
 /// The name of the user that a session is before it says otherwise, and that `AUTH password` means.
@@ -48,6 +50,8 @@ pub struct Account {
     pub read_only: bool,
     /// Sessions that it may have at a time; `None` is as many as the pool may.
     pub connections: Option<u32>,
+    /// How all its keys begin on the servers; an empty one leaves them as they are, none is the pool's.
+    pub prefix: Option<String>,
 }
 
 /// What is wrong with one rule, or with a password.
@@ -122,6 +126,16 @@ impl Users {
         if wrong.is_empty() { Ok(Self(users)) } else { Err(wrong) }
     }
 
+    /// The same users, and a pool whose keys begin so on the servers: those of users without a prefix of their own.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: &str) -> Self {
+        let prefix = Prefix::new(prefix).map(Arc::new);
+        for user in self.0.values_mut().filter(|user| user.prefix.is_none()) {
+            Arc::make_mut(user).prefix = Some(prefix.clone());
+        }
+        self
+    }
+
     /// The user of that name, `default` without one, if `password` is one of its own and it is not off. The text for
     /// `None` is [`crate::error::WRONG_PASS`]. Takes as long for a user that does not exist.
     pub fn authenticate(&self, name: Option<&[u8]>, password: &[u8]) -> Option<Arc<User>> {
@@ -175,6 +189,8 @@ pub struct User {
     connections: Option<u32>,
     /// Sessions that it has, over all workers.
     count: Arc<AtomicUsize>,
+    /// `None`: nobody has said whether there is one.
+    prefix: Option<Option<Arc<Prefix>>>,
 }
 
 impl User {
@@ -208,6 +224,7 @@ impl User {
             rules,
             connections: account.connections,
             count: Arc::default(),
+            prefix: account.prefix.as_deref().map(|text| Prefix::new(text).map(Arc::new)),
         })
     }
 
@@ -216,7 +233,7 @@ impl User {
         let (rules, _) = Rules::read("allcommands allkeys allchannels");
         let (name, passwords) = (DEFAULT.into(), Vec::new());
         let (connections, count) = (None, Arc::default());
-        Self { name, enabled: true, nopass: true, passwords, rules, unlimited: true, connections, count }
+        Self { name, enabled: true, nopass: true, passwords, rules, unlimited: true, connections, count, prefix: None }
     }
 
     /// Sessions that it may have at a time.
@@ -250,6 +267,11 @@ impl User {
     /// Its name, as `ACL WHOAMI` says it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How all its keys begin on the servers.
+    pub fn prefix(&self) -> Option<&Arc<Prefix>> {
+        self.prefix.as_ref()?.as_ref()
     }
 
     /// Whether it may be logged in as.

@@ -154,6 +154,7 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
             password: client_password,
             admin_commands: value(written.admin_commands, false),
             users: written.users.into_iter().map(|user| user.value).collect(),
+            prefix: value(written.prefix, String::new()),
         },
         upstream: upstream::Config {
             servers,

@@ -470,6 +470,13 @@ pub const KEYS: &[Key] = &[
     ),
     own(
         Place::Pool,
+        "prefix",
+        "",
+        "how the keys and channels of its apps begin on the servers, such as `team-a:`: added to every one that they name and \
+         taken from every one that they are told",
+    ),
+    own(
+        Place::Pool,
         "rate_limits",
         "",
         "a list of limits on requests and their bytes, of the pool, of a user or of keys that begin alike; what is over one is \
@@ -581,6 +588,12 @@ pub const KEYS: &[Key] = &[
         "connections",
         "",
         "sessions that may be logged in as the user at a time, over all workers; further ones are refused and closed",
+    ),
+    own(
+        Place::User,
+        "prefix",
+        "the pool's",
+        "how the user's keys and channels begin on the servers, in place of the pool's `prefix`; `\"\"` leaves them as they are",
     ),
     own(Place::Limit, "requests", "", "requests a second such as `1000/s`; with `prefix` each key counts"),
     own(Place::Limit, "bytes", "", "bytes of requests a second such as `10mb/s`"),

@@ -196,6 +196,9 @@ impl Text {
         self.key("slowlog_max_len", pool.slowlog.max_len);
         self.auth(pool);
         self.users(&pool.downstream.users);
+        if !downstream.prefix.is_empty() {
+            self.line(&format!("    prefix: {}", quoted(&downstream.prefix)));
+        }
         self.limits(&pool.rate_limits);
         for (name, value) in denials::lines(&pool.denials) {
             self.key(name, value);
@@ -267,6 +270,9 @@ impl Text {
             self.line(&format!("        read_only: {}", user.read_only));
             if let Some(most) = user.connections {
                 self.line(&format!("        connections: {most}"));
+            }
+            if let Some(prefix) = &user.prefix {
+                self.line(&format!("        prefix: {}", quoted(prefix)));
             }
         }
     }

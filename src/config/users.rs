@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::keys::{self, Place};
 use super::problems::{Report, quoted};
-use super::written::{Fields, Written, flag, from_env, join, number, refuse_twice, secret};
+use super::written::{Fields, Written, flag, from_env, join, number, refuse_twice, scalar, secret};
 use super::yaml::{Kind, Node};
 use crate::acl::{self, Account};
 use crate::units::{Expected, Secret};
@@ -26,6 +26,18 @@ impl<'n> Fields<'n, '_> {
         };
         refuse_twice(entries, &key, self.report);
         entries.iter().filter_map(|(name, user)| account(name, user, &key, dir, self.report)).collect()
+    }
+
+    /// How keys begin, of a pool or a user; an empty text is none.
+    pub(super) fn prefix(&mut self) -> Option<Written<String>> {
+        let node = self.get("prefix")?;
+        let key = join(&self.key, "prefix");
+        if node.text().is_none() {
+            // Read as none it would let everybody in.
+            self.report.unfit(node, &key, &Expected::new("how keys begin, such as `team-a:`"));
+            return None;
+        }
+        scalar(node, &key, self.report, |text| acl::check_prefix(text).map(|()| text.to_owned()))
     }
 
     /// All passwords of a user, in the order of the keys' list.
@@ -110,6 +122,7 @@ fn account(name: &Node, node: &Node, key: &str, dir: &Path, report: &mut Report)
         }
     }
     let read_only = user.value("read_only", flag).is_some_and(|written| written.value);
+    let prefix = user.prefix().map(|written| written.value);
     let rules = rules.map(|rules| rules.value).unwrap_or_default();
     let connections = user.value("connections", |text| number(text, 1, 1_000_000));
     if let (Some(written), acl::DEFAULT, true) = (&connections, text, nopass) {
@@ -117,6 +130,6 @@ fn account(name: &Node, node: &Node, key: &str, dir: &Path, report: &mut Report)
         user.report.add(written.at, join(&user.key, "connections"), said);
     }
     let connections = connections.map(|written| written.value);
-    let account = Account { name: text.to_owned(), passwords, nopass, rules, read_only, connections };
+    let account = Account { name: text.to_owned(), passwords, nopass, rules, read_only, connections, prefix };
     Some(Written { value: account, at: name.id })
 }

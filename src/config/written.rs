@@ -139,6 +139,7 @@ pub(super) struct PoolWritten {
     pub(super) server_auth: Option<Written<Auth>>,
     pub(super) client_auth: Option<Written<Auth>>,
     pub(super) users: Vec<Written<Account>>,
+    pub(super) prefix: Option<Written<String>>,
     pub(super) rate_limits: Vec<Written<Limit>>,
     pub(super) denials: DenialsWritten,
     /// Beginnings of keys, each with a server's name.
@@ -368,6 +369,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         server_auth: pool.auth("server_auth", dir),
         client_auth: pool.auth("client_auth", dir),
         users: pool.users(dir),
+        prefix: pool.prefix(),
         rate_limits: pool.rate_limits(),
         denials: pool.denials(),
         pins: pool.pins(),

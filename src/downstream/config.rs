@@ -82,6 +82,8 @@ pub struct Config {
     /// Who apps may be and what they may do, in the order of the file, names unique. Without one named `default` that user
     /// may do everything, with `password` or, if there is none, without.
     pub users: Vec<Account>,
+    /// How the keys of its apps begin on the servers, but for those of users with a prefix of their own; empty for as they are.
+    pub prefix: String,
     /// Whether commands about one server's own state are forwarded, to the pool's first server.
     pub admin_commands: bool,
 }

@@ -349,6 +349,7 @@ mod tests {
             max_request: MAX_REQUEST,
             password: None,
             users: Vec::new(),
+            prefix: String::new(),
             admin_commands: false,
         };
         let bound = Bound::new(&"127.0.0.1:0".parse().unwrap(), &config).unwrap();

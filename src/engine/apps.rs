@@ -276,14 +276,31 @@ impl Engine {
         if self.samples.is_open() {
             self.sample_answered(ticket, reply, reply.len() as u64);
         }
-        let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
+        self.complete_as::<false>(pool, ticket, reply, port);
+    }
+
+    /// The same, with a reply in which names have been looked for if `SEEN`.
+    #[inline]
+    fn complete_as<const SEEN: bool>(
+        &mut self,
+        number: u16,
+        ticket: Ticket,
+        reply: &[u8],
+        port: Option<&mut dyn Port>,
+    ) {
+        let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         let session = self.sessions.get_mut(ticket.session as usize);
         let Some(session) = session.filter(|s| s.generation == ticket.generation) else {
             pool.counts.orphans += 1;
             return;
         };
-        if session.is_watched() {
+        if !SEEN && session.is_watched() {
             self.watched.saw(session, ticket, reply, (&mut self.mirrors, &mut pool.counts, self.now));
+        }
+        if !SEEN && session.is_marked() {
+            let view = self.view_of(ticket.session, ticket.slot, reply);
+            self.complete_as::<true>(number, ticket, view.as_deref().unwrap_or(reply), port);
+            return view.into_iter().for_each(|view| self.spare.put(view));
         }
         pool.counts.replies += 1;
         pool.counts.reply_bytes += reply.len() as u64;

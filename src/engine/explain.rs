@@ -1,6 +1,7 @@
 //! What would become of a request, in words for a person: stage by stage and key by key, with nothing changed.
 
-use super::{Engine, misses, refuse};
+use super::{Engine, misses, refuse, tenant};
+use crate::acl::DEFAULT;
 use crate::command::{self, Fault, Merge, Need, Treatment};
 use crate::error::CROSS_SHARD;
 use crate::resp::Request;
@@ -12,6 +13,15 @@ const ABSENT_REPLY: &str = "answered with `absent_reply`";
 /// See [`Engine::explain`].
 pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> Result<String, String> {
     let Some(place) = engine.pools.get(usize::from(pool)) else { return Err("no such pool".into()) };
+    let request = Request::parse(wire).ok_or("not a request")?;
+    // As for a session that has not said who it is; users of other prefixes name keys in full to see where they live.
+    let prefix = place.config.users.get(DEFAULT.as_bytes()).and_then(|user| user.prefix());
+    let full = match prefix.map(|prefix| tenant::full(prefix, &request)) {
+        Some(Err(text)) => return Ok(format!("pool {}\n-> refused: {text}\n", place.config.name)),
+        Some(Ok(full)) => full,
+        None => None,
+    };
+    let wire = full.as_deref().unwrap_or(wire);
     let request = Request::parse(wire).ok_or("not a request")?;
     let identified = command::identify(&request);
     let treatment_of = |spec| match command::treatment(spec, &request) {

@@ -61,6 +61,7 @@ mod shards;
 pub mod slow;
 pub mod special;
 pub mod stream;
+pub mod tenant;
 pub mod trail;
 mod transaction;
 mod users;
@@ -297,6 +298,7 @@ pub struct Engine {
     dirty_sessions: Vec<SessionId>,
     notices: Notices,
     plan: plan::Scratch,
+    tenant: tenant::Scratch,
     inline: Vec<u8>,
     generations: u32,
     ids: u64,
@@ -354,6 +356,7 @@ impl Engine {
             dirty_sessions: Vec::new(),
             notices: Notices::default(),
             plan: plan::Scratch::default(),
+            tenant: tenant::Scratch::default(),
             inline: Vec::new(),
             generations: 0,
             ids: first_id,

@@ -119,9 +119,10 @@ impl Part {
 }
 
 impl Engine {
-    /// Carries out one request. Returns whether it did: if not, the request has to wait for those before it, and comes again.
+    /// Carries out one request as it is. Returns whether it did: if not, the request has to wait for those before it, and comes
+    /// again.
     #[inline]
-    pub(super) fn request(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
+    pub(super) fn carry(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
         let Some(mut session) = self.sessions.get_mut(id as usize) else { return true };
         if session.is_behind() {
             self.ask_behind(id, request, port);

@@ -250,7 +250,8 @@ impl Engine {
         }
     }
 
-    /// Gives every session of a pool the rules that its user has now. One whose user is gone, or off, ends.
+    /// Gives every session of a pool the rules that its user has now. One whose user is gone, or off, ends, and so does one whose
+    /// keys are to begin otherwise: they would be others' in the midst of what it does.
     fn meet_users(&mut self, number: u16, port: &mut impl Port) {
         let ids: Vec<SessionId> =
             self.sessions.iter().filter(|(_, s)| s.pool == number).map(|(id, _)| id as SessionId).collect();
@@ -263,7 +264,8 @@ impl Engine {
                 continue;
             }
             let user = pool.config.users.get(self.user_name(id).as_bytes()).filter(|user| user.is_enabled()).cloned();
-            if user.is_some() {
+            let prefix = user.as_ref().and_then(|user| user.prefix());
+            if user.is_some() && session.prefix() == prefix {
                 // As in Redis: whoever is logged in stays so though the password is another one now.
                 self.become_user(id, user);
             } else if let Some(session) = self.sessions.get_mut(id as usize) {

@@ -6,6 +6,7 @@
 use super::LineId;
 use super::channels::Name;
 use super::stream::Stream;
+use super::tenant::Tenant;
 use super::window::Session;
 use crate::acl::{Seat, User};
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ pub mod mode {
     pub const LISTENING: u8 = 1 << 2;
     /// Some of its replies are not wanted (CLIENT REPLY).
     pub const MUTED: u8 = 1 << 3;
-    /// What it may do is limited by its user, or by its pool for everybody.
+    /// What it may do is limited by its user, by its prefix, or by its pool for everybody.
     pub const GUARDED: u8 = 1 << 4;
     /// A limit may concern its requests ([`super::super::limits`]).
     pub const LIMITED: u8 = 1 << 6;
@@ -69,6 +70,8 @@ pub struct Special {
     pub seat: Option<Seat>,
     /// Wrong passwords that it has sent.
     pub failures: u32,
+    /// What it has because of its keys' prefix.
+    pub tenant: Option<Box<Tenant>>,
     /// A SUBSCRIBE of it waits for shards.
     pub subscribing: bool,
     /// What it is subscribed to.

@@ -8,7 +8,7 @@
 //! Its time to live is not shortened (`ttl_jitter`): it may stand behind what is not there yet.
 //!
 //! Held as a whole like any other request: what has its long argument before its key, several keys (MSET) or none; what is
-//! sent within a transaction, by a limited user, or to an embedded node; and what finds all dedicated connections in use. What is
+//! sent within a transaction, by a limited user (but for one who is limited only by a prefix), or to an embedded node; and what finds all dedicated connections in use. What is
 //! too long for its pool (`max_key`, `max_value`) is read away, whatever it is.
 
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
@@ -17,7 +17,7 @@ use super::line::Waiter;
 use super::plan::Apart;
 use super::port::Port;
 use super::special::{Pin, mode};
-use super::{Engine, LineId, SessionId, leg_of, refusal};
+use super::{Engine, LineId, SessionId, leg_of, refusal, tenant};
 use crate::command::{self, Keys, Spec, Treatment};
 use crate::resp::request::{self, ProtocolError};
 use crate::stages::Refusal;
@@ -73,6 +73,8 @@ impl Engine {
             return begun;
         }
         let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Not };
+        // Of a session that is limited only by a prefix, which is put before the key.
+        let prefix = session.prefix().cloned();
         if session.mode & mode::LONG_WAY & !(mode::ASIDE | mode::GUARDED) != 0 {
             return Begun::Not;
         }
@@ -88,11 +90,13 @@ impl Engine {
         if port.is_in_process(pool.line(base)) {
             return Begun::Not;
         }
-        if pool.moved(front.key).is_some() {
+        let changed = prefix.map(|prefix| tenant::front(&prefix, &front, bytes));
+        let key = changed.as_ref().map_or(front.key, |(key, _)| key);
+        if pool.moved(key).is_some() {
             // It is looked at when it is whole: the key may have to be forgotten elsewhere first.
             return Begun::Not;
         }
-        let home = self.stream_home(id, spec, front.key);
+        let home = self.stream_home(id, spec, key);
         if home.as_ref().is_ok_and(|&shard| !self.can_acquire(id, shard) || self.stands_in(id, shard)) {
             // Better held as a whole than refused.
             return Begun::Not;
@@ -112,7 +116,8 @@ impl Engine {
         self.skip_long(number, spec, front.key);
         let pin = self.pin_stream(id, home, port);
         if let Some(pin) = pin {
-            self.streams_key(number, front.key);
+            self.streams_key(number, key);
+            let bytes = changed.as_ref().map_or(bytes, |(_, bytes)| bytes);
             self.depart_stream(id, pin, spec, bytes, port);
         }
         let Some(session) = self.sessions.get_mut(id as usize) else { return Begun::Taken };

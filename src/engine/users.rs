@@ -91,10 +91,16 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         session.authenticated = user.is_some();
         session.mode &= !mode::GUARDED;
+        let prefix = user.as_ref().and_then(|user| user.prefix());
+        if session.set_prefix(prefix) {
+            // What it listens to is another's now.
+            self.stop_listening(id);
+        }
+        let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let common = |user: &Arc<User>| user.is_unlimited() && user.name() == DEFAULT && user.connections().is_none();
         let plain = user.as_ref().is_none_or(common);
         let guarded = self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.config.guard.is_some());
-        if guarded || user.as_ref().is_some_and(|user| !user.is_unlimited()) {
+        if guarded || prefix.is_some() || user.as_ref().is_some_and(|user| !user.is_unlimited()) {
             session.mode |= mode::GUARDED;
         }
         if !plain {
@@ -111,13 +117,18 @@ impl Engine {
     pub(super) fn may(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
         let user = session.special.as_ref().and_then(|special| special.user.as_ref());
-        if let Some(Err(denied)) = user.map(|user| user.check(spec, request)) {
+        if session.is_tenant() {
+            if !self.may_as_tenant(id, request) {
+                return false;
+            }
+        } else if let Some(Err(denied)) = user.map(|user| user.check(spec, request)) {
             let mut text = Vec::new();
             denied.write(spec, &mut text);
             self.note_denied(id, spec, Some(request), "rules");
             self.answer_with(id, Some(Cause::Denied), |out| write::error(out, &text));
             return false;
         }
+        let Some(session) = self.sessions.get(id as usize) else { return true };
         let guard = self.pools.get(usize::from(session.pool)).and_then(|pool| pool.config.guard.as_ref());
         let Some(Err(barred)) = guard.map(|guard| guard.check(spec, request)) else { return true };
         self.bar(id, spec, Some(request), barred);
@@ -151,6 +162,8 @@ impl Engine {
         let limited = user.is_some_and(|user| !user.is_unlimited());
         let guard = self.pools.get(usize::from(session.pool)).and_then(|pool| pool.config.guard.as_ref());
         match guard.and_then(|guard| guard.check_front(spec, &front)) {
+            // A prefix alone is none.
+            None if session.is_tenant() && !limited => None,
             None => held,
             Some(Ok(())) if limited => held,
             Some(Ok(())) => None,

@@ -34,7 +34,8 @@ pub struct Session {
     pub generation: u32,
     /// Its pool.
     pub pool: u16,
-    /// Its lane; the highest bits say whether it is strict, and whether a read of it waits. Fewer connections than that lead to a shard.
+    /// Its lane; the highest bits say whether it is strict, whether a read of it waits, and what [`super::tenant`] knows of it. Fewer
+    /// connections than that lead to a shard.
     lane: u16,
     /// Bytes on their way to the app; those before `sent` have left.
     pub output: Vec<u8>,
@@ -89,11 +90,15 @@ pub struct Session {
 const STRICT: u16 = 1 << 15;
 /// See [`Session::is_behind`].
 const BEHIND: u16 = 1 << 14;
+/// See [`Session::is_tenant`].
+const TENANT: u16 = 1 << 11;
+/// See [`Session::is_marked`].
+const MARKED: u16 = 1 << 12;
 
 /// See [`Session::is_watched`].
 const WATCHED: u16 = 1 << 13;
 /// All of them.
-const FLAGS: u16 = STRICT | BEHIND | WATCHED;
+const FLAGS: u16 = STRICT | BEHIND | WATCHED | TENANT | MARKED;
 
 /// See [`Session::keep`].
 type Early = VecDeque<Option<Vec<u8>>>;
@@ -174,6 +179,30 @@ impl Session {
     /// Whether one is from now on.
     pub fn set_watched(&mut self, watched: bool) {
         self.lane = if watched { self.lane | WATCHED } else { self.lane & !WATCHED };
+    }
+
+    /// Whether its keys have a prefix on the servers.
+    #[must_use]
+    #[inline]
+    pub fn is_tenant(&self) -> bool {
+        self.lane & TENANT != 0
+    }
+
+    /// Whether they have from now on.
+    pub fn set_tenant(&mut self, tenant: bool) {
+        self.lane = if tenant { self.lane | TENANT } else { self.lane & !(TENANT | MARKED) };
+    }
+
+    /// Whether the reply of an open slot is to be looked at for names of keys.
+    #[must_use]
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        self.lane & MARKED != 0
+    }
+
+    /// Whether one is from now on.
+    pub fn set_marked(&mut self, marked: bool) {
+        self.lane = if marked { self.lane | MARKED } else { self.lane & !MARKED };
     }
 
     /// Opens a slot for a reply that is to come; returns its number.

@@ -318,6 +318,8 @@ pub struct Front<'a> {
     pub expected: u64,
     /// Arguments behind that one.
     pub more: u32,
+    /// Where what stands behind its first argument begins.
+    pub behind: usize,
 }
 
 /// What is known of a request of which [`scan`] has said that it is incomplete, by what it has noted in `resume`; `None`
@@ -332,9 +334,10 @@ pub fn front<'a>(bytes: &'a [u8], resume: &Resume) -> Option<Front<'a>> {
     }
     let mut args = Args { wire: bytes, at: args_begin(bytes), left: argc };
     let (name, key) = (args.next()?, args.next()?);
+    let behind = args.at();
     let Header::Value(len, start) = header(bytes, (resume.at as usize).checked_add(1)?) else { return None };
     let end = start.checked_add(usize::try_from(len).ok()?)?;
-    Some(Front { name, key, argc, expected: end.checked_add(2)? as u64, more: left.checked_sub(1)? })
+    Some(Front { name, key, argc, expected: end.checked_add(2)? as u64, more: left.checked_sub(1)?, behind })
 }
 
 /// The argument that is arriving of a request that is not whole yet.

@@ -127,6 +127,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         users: Arc::new(
             Users::new(&pool.downstream.users, pool.downstream.password.as_ref())
                 .unwrap_or_default()
+                .with_prefix(&pool.downstream.prefix)
                 .counted_in(&live.heads),
         ),
         auth_failures: pool.downstream.max_auth_failures,

@@ -2,7 +2,7 @@
 
 use super::generate::Args;
 use hotring::command::{Fault, Keys, Need, Treatment, Why, identify, integer, keys, treatment};
-use hotring::error::{NOT_IN_TRANSACTION, ONE_SHARD_ONLY};
+use hotring::error::{EVERYBODYS, NOT_IN_TRANSACTION, ONE_SHARD_ONLY};
 use hotring::resp::Request;
 
 /// Commands that hotring may refuse whatever their arguments are, if only as many as they may be, and why.
@@ -104,11 +104,19 @@ pub(crate) struct Over {
     pub(crate) shards: usize,
     /// They are nodes of a cluster.
     pub(crate) cluster: bool,
+    /// The session's keys have a prefix.
+    pub(crate) tenant: bool,
+}
+
+/// What is about everybody's keys, and refused to who has a prefix.
+pub(crate) fn is_everybodys(name: &str) -> bool {
+    let all = "dbsize flushall flushdb randomkey pubsub|numpat script|flush script|kill";
+    name.starts_with("function|") || all.split(' ').any(|one| one == name)
 }
 
 /// Judges a reply of hotring's before the server is asked.
 pub(crate) fn own_answer(args: &Args, reply: &[u8], over: Over, midst: Midst) -> Verdict {
-    let Over { shards, cluster } = over;
+    let Over { shards, cluster, tenant } = over;
     let bytes = super::servers::wire(args);
     let Some(request) = Request::parse(&bytes) else { return Verdict::Wrong("not a request") };
     let (spec, name, treated) = match identify(&request) {
@@ -125,6 +133,9 @@ pub(crate) fn own_answer(args: &Args, reply: &[u8], over: Over, midst: Midst) ->
         }
     };
     let (container, _) = name.split_once('|').unwrap_or((name, ""));
+    if tenant && is_everybodys(name) && !name.ends_with("|help") {
+        return fine(is_error(reply, EVERYBODYS));
+    }
     if midst.multi && reply == b"+QUEUED\r\n" {
         return Verdict::Ask;
     }

@@ -32,6 +32,7 @@ pub fn users(all: &[(&str, &str)]) -> Arc<Users> {
         rules: format!("on {rules}"),
         read_only: false,
         connections: None,
+        prefix: None,
     };
     Arc::new(Users::new(&all.iter().map(user).collect::<Vec<_>>(), None).unwrap())
 }

@@ -19,6 +19,7 @@ use super::apps::{kill, mark};
 use super::line::{Dialect, Line, Owner, State, Ticket};
 use super::port::Port;
 use super::special::{Special, mode};
+use super::tenant::{self, Tenant, topic};
 use super::{Engine, LineId, SessionId, refuse};
 use crate::command::{Local, Spec, Treatment};
 use crate::error::{Cause, Failure, NO_CHANNELS};
@@ -487,7 +488,7 @@ impl Engine {
             }
             message(&mut reply, resp3, 3);
             write::bulk(&mut reply, kind.words().0);
-            write::bulk(&mut reply, &bytes);
+            topic(special.tenant.as_deref().map(Tenant::prefix), kind, &bytes, &mut reply);
             write::integer(&mut reply, count(special, kind));
         }
         self.complete(pool, ticket, &reply, None);
@@ -546,7 +547,7 @@ impl Engine {
             }
             message(&mut reply, resp3, 3);
             write::bulk(&mut reply, kind.words().1);
-            write::bulk(&mut reply, &name.1);
+            topic(special.tenant.as_deref().map(Tenant::prefix), kind, &name.1, &mut reply);
             write::integer(&mut reply, count(special, kind));
         }
         if special.listens.is_empty() {
@@ -619,6 +620,17 @@ impl Engine {
         let Some(place) = self.pools.get_mut(usize::from(pool)) else { return };
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         if session.generation != generation || session.killed {
+            return;
+        }
+        let mut own = Vec::new();
+        let frame = match session.prefix() {
+            None => frame,
+            Some(prefix) => {
+                tenant::message(prefix, frame, &mut own);
+                own.as_slice()
+            }
+        };
+        if frame.is_empty() {
             return;
         }
         let at = session.output.len();

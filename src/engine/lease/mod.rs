@@ -145,6 +145,8 @@ fn takes_part(session: &Session) -> bool {
 fn may_write(session: &Session, key: &[u8]) -> bool {
     let user = session.special.as_ref().and_then(|special| special.user.as_ref());
     let Some(user) = user.filter(|user| !user.is_unlimited()) else { return true };
+    // Rules are about names as the app writes them.
+    let key = session.prefix().and_then(|prefix| key.strip_prefix(prefix.plain())).unwrap_or(key);
     let mut wire = Vec::new();
     write::request(&mut wire, &[b"SET", key, b""]);
     let set = command::lookup(b"set").zip(Request::parse(&wire));

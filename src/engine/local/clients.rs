@@ -48,11 +48,13 @@ pub(super) fn list(engine: &Engine, asked: &mut Asked<'_>, port: &impl Port) -> 
     Ok(())
 }
 
-/// The open sessions of the same pool, the one that asks included.
+/// The open sessions of the same pool, the one that asks included; to one with a prefix, of those that have the same.
 fn fellows(engine: &Engine, id: SessionId) -> impl Iterator<Item = (SessionId, &Session)> {
-    let pool = engine.sessions.get(id as usize).map(|session| session.pool);
+    let asking = engine.sessions.get(id as usize);
+    let (pool, prefix) = (asking.map(|session| session.pool), asking.and_then(|session| session.prefix()));
     let all = engine.sessions.iter().map(|(id, session)| (id as SessionId, session.as_ref()));
-    all.filter(move |(_, session)| Some(session.pool) == pool && !session.killed)
+    let own = move |session: &Session| prefix.is_none() || session.prefix() == prefix;
+    all.filter(move |(_, session)| Some(session.pool) == pool && !session.killed && own(session))
 }
 
 /// What there is to tell of a session. `command` is what it asks now, where that is known.

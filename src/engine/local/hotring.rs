@@ -1,11 +1,11 @@
 //! HOTRING: what no Redis knows. HOTKEYS tells of the keys of this session's pool that are hot or warm, as all workers see
-//! them, the hottest first.
+//! them, the hottest first; to a session with a prefix, of those that have it.
 
 use super::{Answer, Asked, syntax};
 use crate::command;
 use crate::engine::Engine;
 use crate::resp::control::Control;
-use crate::stages::hot::{Level, Row};
+use crate::stages::hot::{Level, Row, shown};
 
 /// How many keys HOTKEYS tells of, if it is not told.
 const USUAL: usize = 10;
@@ -20,21 +20,24 @@ pub(super) fn hotring(engine: &Engine, asked: &mut Asked<'_>) -> Answer {
         }
         _ => return Err(syntax(super::SYNTAX)),
     };
-    let pool = engine.sessions.get(asked.id as usize).map(|session| session.pool);
-    let Some(pool) = pool.and_then(|pool| engine.pools.get(usize::from(pool))) else { return Ok(()) };
+    let Some(session) = engine.sessions.get(asked.id as usize) else { return Ok(()) };
+    let Some(pool) = engine.pools.get(usize::from(session.pool)) else { return Ok(()) };
+    let prefix = session.prefix().map_or(&b""[..], |prefix| prefix.plain());
     let page = pool.config.path.hot.board().all();
     let names = &pool.config.shards;
-    let told = page.rows.iter().take(most).map(|row| tell(row, names)).collect();
+    // Whoever has a prefix is told of his own keys, by their own names.
+    let own = page.rows.iter().filter_map(|row| Some((row, row.key.strip_prefix(prefix)?)));
+    let told = own.take(most).map(|(row, key)| tell(row, key, names)).collect();
     asked.reply(&Control::Array(told));
     Ok(())
 }
 
 /// A key, in pairs of words.
-fn tell(row: &Row, shards: &[String]) -> Control {
+fn tell(row: &Row, key: &[u8], shards: &[String]) -> Control {
     let percent = |share: f64| format!("{:.2}%", share * 100.0);
     let rate = |rate: f64| format!("{rate:.1}");
     let pairs = [
-        ("key", row.shown()),
+        ("key", shown(key)),
         ("level", if row.level == Level::Hot { "hot" } else { "warm" }.to_owned()),
         ("share", percent(row.share.0)),
         ("share-at-most", percent(row.share.1)),

@@ -69,7 +69,12 @@ impl Engine {
         }
         let user = session.special.as_ref().and_then(|special| special.user.as_ref());
         let (number, generation) = (session.pool, session.generation);
-        if user.is_some_and(|user| user.check(spec, request).is_err()) {
+        // Of names with a prefix that is known already.
+        let denied = match user {
+            Some(_) if session.is_tenant() => self.tenant.is_against(),
+            user => user.is_some_and(|user| user.check(spec, request).is_err()),
+        };
+        if denied {
             // It is told so.
             return true;
         }

@@ -133,6 +133,12 @@ impl Page {
     }
 }
 
+/// A key, so that it can be shown whatever is in it.
+#[must_use]
+pub fn shown(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).chars().flat_map(char::escape_debug).collect()
+}
+
 impl Row {
     /// The same key, as another worker sees it.
     fn add(&mut self, other: &Self) {
@@ -153,7 +159,7 @@ impl Row {
     /// The key, so that it can be shown whatever is in it: as text, with what is not escaped.
     #[must_use]
     pub fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.key).chars().flat_map(char::escape_debug).collect()
+        shown(&self.key)
     }
 
     /// What its reads are served by, in words.

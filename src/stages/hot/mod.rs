@@ -18,7 +18,7 @@ mod replicas;
 pub mod summary;
 mod upkeep;
 
-pub use board::{Board, Page, Row};
+pub use board::{Board, Page, Row, shown};
 pub use choice::Choice;
 pub use clock::Clock;
 pub use config::{Config, Reads, Rule};
