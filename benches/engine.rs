@@ -9,6 +9,7 @@ mod support;
 #[path = "../tests/support/engine.rs"]
 mod wires;
 
+use hotring::acl::Users;
 use hotring::chance::splitmix;
 use hotring::command::lookup;
 use hotring::engine::port::{Port, Taken};
@@ -65,6 +66,20 @@ fn main() {
     measure("SET, 64 KiB", 1, || pass(&mut engine, &[(0, &long)], &[(0, b"+OK\r\n")]));
     let ping = request("PING");
     measure("PING", 1, || pass(&mut engine, &[(0, &ping)], &[]));
+
+    head("the same of a session whose keys have a prefix");
+    let mut tenants = pool(3, 1, false);
+    tenants.users = Arc::new(Users::new(&[], None).expect("users").with_prefix("team-a:"));
+    let (mut shared, _) = wires::engine(tenants, 1);
+    let leads = |key: &String| shared.path(0).and_then(|path| path.route.home(format!("team-a:{key}").as_bytes()));
+    let own = (0..).map(|n| format!("k{n}")).find(|key| leads(key) == Some(0)).expect("endless");
+    let get_own = request(&format!("GET {own}"));
+    measure("GET, 16 B, with a prefix", 1, || pass(&mut shared, &[(0, &get_own)], &[(0, &value)]));
+    let set_own = request(&format!("SET {own} {}", "x".repeat(64)));
+    measure("SET, 64 B, with a prefix", 1, || pass(&mut shared, &[(0, &set_own)], &[(0, b"+OK\r\n")]));
+    let pop = request(&format!("LMPOP 1 {own} LEFT"));
+    let popped = format!("*2\r\n${}\r\nteam-a:{own}\r\n*1\r\n$1\r\nv\r\n", 7 + own.len()).into_bytes();
+    measure("LMPOP, with a prefix", 1, || pass(&mut shared, &[(0, &pop)], &[(0, &popped)]));
 
     head("a pipeline of 16 GET, for each request");
     let same: Vec<u8> = get.repeat(16);

@@ -56,6 +56,23 @@ fn a_key_is_another_for_each_tenant() {
 }
 
 #[test]
+fn embedded_nodes_have_tenants_too() {
+    let hotring = Hotring::start(&format!(
+        "admin: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: embedded:3\n    {USERS}\n"
+    ));
+    for user in ["a", "b"] {
+        let mut app = log_in(&hotring, user);
+        for number in 0..20 {
+            assert_eq!(app.ask(&format!("SET {user}{number} {user}")), "+OK\r\n");
+        }
+        let (found, scanned) = (app.ask("KEYS *"), app.ask("SCAN 0 COUNT 1000"));
+        assert!(found.starts_with("*20\r\n") && scanned.starts_with("*2\r\n"), "{found} {scanned}");
+        assert_eq!(app.ask("MGET a1 b1").matches(&format!("\r\n{user}\r\n")).count(), 1);
+        assert!(app.ask("FLUSHALL").starts_with("-ERR hotring"));
+    }
+}
+
+#[test]
 fn patterns_mean_what_they_mean_though_the_prefix_has_stars_of_its_own() {
     let (redis, at) = shards(1);
     let hotring = Hotring::over(&at, &["prefix: 'x?[a-z]\\:'"]);

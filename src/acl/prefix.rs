@@ -49,8 +49,12 @@ pub fn check_prefix(text: &str) -> Result<(), Expected> {
     if text.len() > LONGEST || text.contains(odd) {
         return Err(Expected::new(format!("how keys begin, at most {LONGEST} bytes without blanks and `*`")));
     }
-    match TAKEN.into_iter().find(|taken| text.starts_with(taken)) {
-        Some(taken) => Err(Expected::new(format!("another beginning than `{taken}`, which is for names not of apps"))),
+    // Nor may an app's name behind it make one of these.
+    let begins = |taken: &&str| !text.is_empty() && (text.starts_with(taken) || taken.starts_with(text));
+    match TAKEN.into_iter().find(begins) {
+        Some(taken) => {
+            Err(Expected::new(format!("nothing that could begin as `{taken}` does, as names not of apps do")))
+        }
         None => Ok(()),
     }
 }
@@ -73,10 +77,12 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_is_told() {
-        for text in ["", "team-a:", "a{b", "\u{fc}:"] {
+        for text in ["", "team-a:", "a{b", "\u{fc}:", "_a", "hot:"] {
             assert!(check_prefix(text).is_ok(), "{text}");
         }
-        for text in ["a b", "a*", "\r", "__keyspace@0__:", "hk1:", "hotring:lease:x", &"x".repeat(129)] {
+        for text in
+            ["a b", "a*", "\r", "__keyspace@0__:", "__ke", "_", "hk1:", "h", "hotring:lease:x", &"x".repeat(129)]
+        {
             assert!(check_prefix(text).is_err(), "{text}");
         }
     }

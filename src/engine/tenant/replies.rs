@@ -238,6 +238,7 @@ pub(super) fn message(frame: &[u8], prefix: &Prefix, out: &mut Vec<u8>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn seen(shape: Shape, reply: &str) -> String {
         let mut out = Vec::new();
@@ -295,6 +296,23 @@ mod tests {
             (Shape::Keys, "$3\r\nu:k\r\n"),
         ] {
             assert_eq!(seen(shape, reply).as_bytes(), MISFIT, "{shape:?} {reply}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a server says: what is told of keys is told without the prefix, and nothing is a panic.
+        #[test]
+        fn no_reply_is_a_panic(parts in proptest::collection::vec(0usize..12, 0..12)) {
+            const PARTS: [&str; 12] = [
+                "*2\r\n", "$3\r\nt:k\r\n", "$1\r\n7\r\n", "%1\r\n", "*-1\r\n", "_\r\n", ":1\r\n", "-NOGROUP x\r\n", "*99999999999\r\n",
+                "~1\r\n", "$-1\r\n", "$9\r\nx",
+            ];
+            let reply: String = parts.iter().map(|&part| PARTS[part]).collect();
+            for shape in [Shape::First, Shape::Streams, Shape::Scan, Shape::Keys, Shape::Channels, Shape::Numbers, Shape::Exec] {
+                prop_assert!(shape == Shape::Exec || !seen(shape, &reply).starts_with("*2\r\n$3\r\nt:k"));
+            }
+            let mut out = Vec::new();
+            let _ = message(reply.as_bytes(), &Prefix::new("t:").unwrap(), &mut out);
         }
     }
 

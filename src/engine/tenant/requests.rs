@@ -226,6 +226,7 @@ pub(super) fn bulk(out: &mut Vec<u8>, parts: &[&[u8]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn wire(line: &str) -> Vec<u8> {
         let mut wire = Vec::new();
@@ -305,6 +306,46 @@ mod tests {
         assert_eq!(told("M.GET a b").as_deref(), Ok("M.GET t?:a t?:b"));
         assert_eq!(told("M.LIST"), Err(NO_DECLARED_KEYS));
         command::teach(&[]);
+    }
+
+    proptest! {
+        /// Whatever is asked: the same keys, each with the prefix, and nothing else is changed.
+        #[test]
+        fn nothing_but_names_is_changed(which in any::<usize>(), words in proptest::collection::vec(0usize..14, 0..9)) {
+            const WORDS: [&str; 14] =
+                ["a", "", "1", "2", "STORE", "STREAMS", "GROUP", "BY", "get", "COUNT", "LIMIT", "*", "x\r\ny", "BLOCK"];
+            let all: Vec<&'static Spec> = command::all()
+                .flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+                .filter(|spec| !matches!(spec.keys, Keys::None) && spec.subcommands.is_empty())
+                .collect();
+            let spec = all[which % all.len()];
+            let args: Vec<&[u8]> =
+                spec.name.split('|').chain(words.iter().map(|&word| WORDS[word])).map(str::as_bytes).collect();
+            let mut wire = Vec::new();
+            write::request(&mut wire, &args);
+            let request = Request::parse(&wire).unwrap();
+            let prefix = Prefix::new("t?:").unwrap();
+            let mut list = Vec::new();
+            if let (Ok(spec), Ok(outcome)) = (command::identify(&request), edits(spec, &request, &mut list)) {
+                let mut out = Vec::new();
+                rewrite(&request, &prefix, &list, outcome.added, &mut out);
+                let changed = Request::parse(&out).expect("well formed");
+                let (mut keys, mut same) = (Vec::new(), Vec::new());
+                command::keys(spec, &request, &mut |at| keys.push(at)).expect("keys");
+                command::keys(spec, &changed, &mut |at| same.push(at)).expect("keys");
+                prop_assert_eq!(&keys, &same);
+                prop_assert_eq!(request.argc(), changed.argc());
+                for (at, (before, after)) in request.args().zip(changed.args()).enumerate() {
+                    if keys.contains(&at) {
+                        prop_assert_eq!([b"t?:", before].concat(), after);
+                    } else {
+                        // SORT's patterns are names of others.
+                        let pattern = spec.name.starts_with("sort") && before.contains(&b'*');
+                        prop_assert!(before == after || pattern);
+                    }
+                }
+            }
+        }
     }
 
     /// Whatever the table has: a command that names keys, or channels, has the prefix before them or is refused.
