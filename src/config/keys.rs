@@ -592,8 +592,9 @@ pub const KEYS: &[Key] = &[
     own(
         Place::User,
         "prefix",
-        "the pool's",
-        "how the user's keys and channels begin on the servers, in place of the pool's `prefix`; `\"\"` leaves them as they are",
+        "",
+        "how the user's keys and channels begin on the servers, in place of the pool's `prefix`, which it is if left out; `\"\"` \
+         leaves them as they are",
     ),
     own(Place::Limit, "requests", "", "requests a second such as `1000/s`; with `prefix` each key counts"),
     own(Place::Limit, "bytes", "", "bytes of requests a second such as `10mb/s`"),

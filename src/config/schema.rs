@@ -162,6 +162,7 @@ fn shape(place: Place, name: &str) -> Value {
             "passwords" => list_of(&named("text")),
             "password" | "password_env" | "password_file" | "rules" => named("text"),
             "connections" => count(1, 1_000_000),
+            "prefix" => tenant(),
             _ => Value::Null,
         },
         Place::Limit => match name {
@@ -182,6 +183,11 @@ fn shape(place: Place, name: &str) -> Value {
             _ => Value::Null,
         },
     }
+}
+
+/// How a tenant's keys begin; empty for as they are.
+fn tenant() -> Value {
+    json!({"type": "string", "pattern": "^[^*\\s]{0,128}$"})
 }
 
 fn flag() -> Value {
@@ -281,6 +287,7 @@ fn pool(name: &str) -> Value {
         "client_auth" => named("client_auth"),
         "redis_auth" | "zone" | "warm_from" => named("text"),
         "users" => map_to(&map_of(Place::User)),
+        "prefix" => tenant(),
         "rate_limits" => json!({"type": "array", "items": map_of(Place::Limit), "minItems": 1, "maxItems": 64}),
         "pin" => json!({"anyOf": [{"type": "string"}, map_to(&named("text"))]}),
         "replicas" => map_to(&named("addresses")),
