@@ -117,8 +117,8 @@ impl Session {
     /// What the reply of a slot tells of names, and whether that is so of a later one.
     fn take_mark(&mut self, slot: u32) -> Option<Mark> {
         let tenant = self.tenant()?;
-        let at = tenant.marks.iter().position(|mark| mark.slot == slot)?;
-        let mark = tenant.marks.remove(at);
+        let at = tenant.marks.iter().position(|mark| mark.slot == slot);
+        let mark = at.and_then(|at| tenant.marks.remove(at));
         let left = !tenant.marks.is_empty();
         self.set_marked(left);
         mark
