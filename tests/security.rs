@@ -204,6 +204,7 @@ impl Process {
     fn told(&self) -> Vec<(String, String)> {
         let pages = [
             "/metrics",
+            "/status",
             "/config",
             "/backends",
             "/topology",
