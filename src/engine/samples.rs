@@ -168,6 +168,11 @@ pub struct Sample {
     pub gone: bool,
 }
 
+/// By a session's number, and a slot of it or its generation.
+type Table<T> = HashMap<(SessionId, u32), T, BuildHasherDefault<DefaultHasher>>;
+/// Of an app's connection: its own, and the one it came to.
+type Addresses = (Arc<str>, Arc<str>);
+
 struct Open {
     generation: u32,
     sample: Sample,
@@ -183,11 +188,11 @@ pub(super) struct Samples {
     seed: u64,
     draws: u64,
     /// By session and slot.
-    open: HashMap<(SessionId, u32), Open, BuildHasherDefault<DefaultHasher>>,
+    open: Table<Open>,
     done: Vec<Sample>,
     lost: u64,
     /// By session and generation.
-    addresses: HashMap<(SessionId, u32), (Arc<str>, Arc<str>), BuildHasherDefault<DefaultHasher>>,
+    addresses: Table<Addresses>,
     /// Who was answered from memory last.
     near: Option<Ticket>,
     /// Who was refused last, and why.
@@ -263,7 +268,7 @@ impl Samples {
     }
 
     /// The addresses of a session, asked for once.
-    fn addresses(&mut self, (id, generation): (SessionId, u32), port: &impl Port) -> (Arc<str>, Arc<str>) {
+    fn addresses(&mut self, (id, generation): (SessionId, u32), port: &impl Port) -> Addresses {
         if self.addresses.len() >= MOST_ADDRESSES && !self.addresses.contains_key(&(id, generation)) {
             self.addresses.clear();
         }
