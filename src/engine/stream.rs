@@ -88,8 +88,8 @@ impl Engine {
         if port.is_in_process(pool.line(base)) {
             return Begun::Not;
         }
-        if pool.moved(front.key).is_some() {
-            // It is looked at when it is whole: the key may have to be forgotten elsewhere first.
+        if pool.moved(front.key).is_some() || !pool.faults.faults.is_empty() {
+            // It is looked at when it is whole: the key may have to be forgotten elsewhere first, or a fault be injected.
             return Begun::Not;
         }
         let home = self.stream_home(id, spec, front.key);
