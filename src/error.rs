@@ -41,6 +41,7 @@ impl Cause {
                 "ERR rate limited: the limit '…' of this pool is reached; nothing was sent, slow down",
                 "Safe to retry, later and less often; the limit is the one of that name under `rate_limits`.",
             ),
+            Self::Injected => ("…", "Somebody asked for it by `POST /faults`, and chose the text; nothing was sent."),
             Self::MissBudget => (
                 "BUSY the miss budget of … is used up: the key is not there, and too many are being loaded; nothing was changed, slow down",
                 "The key is missing and `miss_budget` lets no more of them be loaded now: answer without it, or retry a good deal later.",

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hotring::admin::status::Status;
-use hotring::admin::{Access, Backend, Explanation, Limits, Listener, Readiness, Source, serve, serve_within};
+use hotring::admin::{Access, Backend, Explanation, Limits, Listener, Readiness, Source, Wanted, serve, serve_within};
 use hotring::metrics::AdminAction;
 use hotring::units::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -54,6 +54,18 @@ impl Source for Fake {
 
     fn config(&self) -> String {
         "alpha:\n  redis_auth: \"***\"\n".to_owned()
+    }
+
+    fn faults(&self) -> String {
+        "no faults are injected\n".to_owned()
+    }
+
+    fn add_fault(&self, wanted: Wanted) -> Explanation {
+        Box::pin(async move { Ok(format!("{}\n", wanted.rule)) })
+    }
+
+    fn remove_faults(&self, id: Option<u64>) -> Explanation {
+        Box::pin(async move { id.map_or(Ok("all\n".to_owned()), |id| Err(format!("no {id}"))) })
     }
 
     fn warm(&self) -> String {

@@ -9,6 +9,7 @@
 //! request a connection, two deadlines bound everything a peer can hold. So is TLS: bind it to loopback, to a pod's own address or
 //! to a unix socket. Whoever reaches it reads the config (without its secrets), the metrics and the names of hot keys.
 
+mod faults;
 mod gate;
 mod listener;
 mod page;
@@ -30,6 +31,7 @@ use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::AdminAction;
+pub use faults::Wanted;
 pub use gate::Access;
 use gate::Gate;
 pub use listener::{Limits, Listener};
@@ -64,6 +66,12 @@ pub trait Source: Send + Sync {
     fn reload(&self, dry: bool) -> Explanation;
     /// What the process knows of itself.
     fn status(&self) -> Status;
+    /// The rules by which faults are injected, a line each.
+    fn faults(&self) -> String;
+    /// Adds such a rule. The text is for people, also where it was not taken.
+    fn add_fault(&self, wanted: Wanted) -> Explanation;
+    /// Takes one away, by its number, or all.
+    fn remove_faults(&self, id: Option<u64>) -> Explanation;
     /// One row for each backend, in the order to show them.
     fn backends(&self) -> Vec<Backend>;
 }
@@ -139,6 +147,12 @@ fn routes(limits: Limits, source: Arc<dyn Source>) -> Router {
         .route("/warm", get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.warm())))
         .route("/explain", get(async move |State(source), RawQuery(query)| explain(source, query, limits.answer).await))
         .route("/reload", post(async move |State(source), RawQuery(query)| reload(source, query, limits.answer).await))
+        .route(
+            "/faults",
+            get(async |State(source): State<Arc<dyn Source>>| text(StatusCode::OK, source.faults()))
+                .post(async move |State(source), RawQuery(query)| add_fault(source, query, limits.answer).await)
+                .delete(async move |State(source), RawQuery(query)| remove_faults(source, query, limits.answer).await),
+        )
         .route("/version", get(async || text(StatusCode::OK, VERSION)))
         .fallback(async || text(StatusCode::NOT_FOUND, "no such page; / lists them\n"))
         .method_not_allowed_fallback(async || {
@@ -165,13 +179,18 @@ const INDEX: &str = concat!(
 /topology   which servers the pools have, and who says so
 /hotkeys    which keys are hot and what serves them, as JSON
 /warm       how far the pools are that look for keys where they lived before
+/faults     which faults are injected on purpose, and for how long yet
 /explain    ?key=K[&command=GET][&arg=A ...][&pool=P]  what would happen to a request
 /version    which hotring this is
 
 POST /reload            reads the configuration again and goes on with it
 POST /reload?dry_run    tells what that would change
 
-POST needs the header `Authorization: Bearer TOKEN`, with the token of the configuration (`admin_token`).
+POST /faults            ?delay=200ms[&where=request] or ?error=TEXT or ?drop,
+                        and [&pool=P][&command=GET,SET][&prefix=P][&share=0.1][&ttl=5m]
+DELETE /faults          [?id=N]  ends one, or all
+
+POST and DELETE need the header `Authorization: Bearer TOKEN`, with the token of the configuration (`admin_token`).
 "
 );
 
@@ -186,6 +205,28 @@ async fn reload(source: Arc<dyn Source>, query: Option<String>, patience: Durati
         Ok(Ok(told)) => text(StatusCode::OK, told),
         Ok(Err(wrong)) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{}\n", wrong.trim_end())),
         Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "not done in time; the log tells what becomes of it\n"),
+    }
+}
+
+async fn add_fault(source: Arc<dyn Source>, query: Option<String>, patience: Duration) -> Response {
+    match faults::parse(query.as_deref().unwrap_or_default()) {
+        Ok(wanted) => changed(source.add_fault(wanted), patience).await,
+        Err(wrong) => text(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
+    }
+}
+
+async fn remove_faults(source: Arc<dyn Source>, query: Option<String>, patience: Duration) -> Response {
+    match faults::which(query.as_deref().unwrap_or_default()) {
+        Ok(id) => changed(source.remove_faults(id), patience).await,
+        Err(wrong) => text(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
+    }
+}
+
+async fn changed(change: Explanation, patience: Duration) -> Response {
+    match tokio::time::timeout(patience, change).await {
+        Ok(Ok(told)) => text(StatusCode::OK, told),
+        Ok(Err(wrong)) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("{}\n", wrong.trim_end())),
+        Err(_) => text(StatusCode::GATEWAY_TIMEOUT, "no worker answered in time\n"),
     }
 }
 

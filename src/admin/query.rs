@@ -40,7 +40,7 @@ pub(super) fn parse(query: &str) -> Result<Explain, String> {
 }
 
 /// Undoes percent-encoding and `+`; `None` if a percent sign stands alone.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

@@ -10,6 +10,7 @@ use super::line::Ticket;
 use super::port::{Port, Taken};
 use super::special::mode;
 use super::stream::Begun;
+use super::watched::Looks;
 use super::window::{DIRECT, Session};
 use super::{Engine, SessionId, Submitted, Then};
 use crate::error::Cause;
@@ -295,7 +296,10 @@ impl Engine {
             return;
         };
         if !SEEN && session.is_watched() {
-            self.watched.saw(session, ticket, reply, (&mut self.mirrors, &mut pool.counts, self.now));
+            let (mirrors, delayed, counts, now) = (&mut self.mirrors, &mut self.delayed, &mut pool.counts, self.now);
+            if self.watched.saw(session, ticket, reply, Looks { mirrors, delayed, counts, now }) {
+                return;
+            }
         }
         if !SEEN && session.is_marked() {
             let view = self.view_of(ticket.session, ticket.slot, reply);

@@ -139,6 +139,7 @@ impl Engine {
         self.look_after_leases(port);
         self.look_after_warm(port);
         self.look_after_mirrors(port);
+        self.look_after_faults(port);
         self.look_after_slots(port);
         self.send_late(port);
         let mut overdue = Vec::new();

@@ -79,6 +79,7 @@ impl Engine {
         for ticket in self.withheld.iter().filter_map(|(_, withheld)| withheld.ticket()) {
             note(ticket);
         }
+        self.delayed.tickets().for_each(&mut note);
         for (number, gather) in &self.gathers {
             if parts.get(&number).copied().unwrap_or(0) >= gather.missing() {
                 note(gather.ticket);

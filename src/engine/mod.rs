@@ -32,6 +32,7 @@ pub mod budget;
 pub mod channels;
 pub mod deadlines;
 mod explain;
+mod fault;
 mod flush;
 mod gutter;
 mod hot;
@@ -195,6 +196,8 @@ struct Pool {
     warm: Option<warm::Here>,
     /// As long as requests are sent to another pool, too.
     mirror: mirror::Here,
+    /// As long as faults are injected.
+    faults: fault::Here,
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
@@ -237,6 +240,8 @@ pub struct Holdings {
     pub warm: usize,
     /// Replies that are compared with a mirror's.
     pub comparisons: usize,
+    /// Requests and replies that are held back on purpose.
+    pub delayed: usize,
     /// Requests that share another's flight.
     pub joined: usize,
     /// Slots of clusters that requests may have gone the old way for, or wait for; those that came about together are one.
@@ -285,6 +290,7 @@ pub struct Engine {
     warm: warm::Warm,
     mirrors: mirror::Mirrors,
     watched: watched::Watched,
+    delayed: fault::Delayed,
     scripts: Arc<Scripts>,
     joined: Slab<(Ticket, u32, u32)>,
     /// By session: where a read of it waits, as far as the session says that one does.
@@ -346,6 +352,7 @@ impl Engine {
             warm: warm::Warm::default(),
             mirrors: mirror::Mirrors::default(),
             watched: watched::Watched::default(),
+            delayed: fault::Delayed::default(),
             scripts: Arc::default(),
             joined: Slab::new(),
             behind: Vec::new(),
@@ -393,6 +400,7 @@ impl Engine {
             misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),
             warm: None,
             mirror: mirror::Here::default(),
+            faults: fault::Here::default(),
             config,
             table: Vec::new(),
             sets: vec![Dialect::default()],
@@ -418,7 +426,7 @@ impl Engine {
     /// Requests that were sent to shards, or wait to be, and have no reply yet; and those whose reply is held back.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        let waiting = self.waits.requests().saturating_add(self.waiting_for_slots());
+        let waiting = self.waits.requests().saturating_add(self.waiting_for_slots()).saturating_add(self.delayed.len());
         self.in_flight.saturating_add(waiting as u32)
     }
 
@@ -488,6 +496,7 @@ impl Engine {
             arrays: self.arrays(),
             warm: self.warm.len(),
             comparisons: self.mirrors.len(),
+            delayed: self.delayed.len(),
             joined: self.joined.len(),
             troubles: self.troubles,
             blocked: self.blocked,

@@ -137,7 +137,10 @@ impl Engine {
         {
             return false;
         }
-        if long_way && !self.is_forgotten(id, named.as_ref().copied(), request, port) {
+        if long_way
+            && !(self.is_free_of_faults(id, named.as_ref().copied(), request)
+                && self.is_forgotten(id, named.as_ref().copied(), request, port))
+        {
             return false;
         }
         self.requests += 1;
@@ -216,6 +219,9 @@ impl Engine {
         if mode & mode::ASIDE != 0
             && let Ok(spec) = named
         {
+            if self.inject(id, port) {
+                return true;
+            }
             self.mirror(id, spec, request, port);
         }
         if mode & mode::ASIDE != 0

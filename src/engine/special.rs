@@ -5,6 +5,7 @@
 
 use super::LineId;
 use super::channels::Name;
+use super::fault::Drawn;
 use super::stream::Stream;
 use super::tenant::Tenant;
 use super::window::Session;
@@ -83,6 +84,8 @@ pub struct Special {
     /// Its next request waits, or has waited, until its keys are forgotten where they lived before: by which number that is known,
     /// and what [`super::Engine::changes`] said as it began.
     pub forgets: Option<(u32, u64, u32)>,
+    /// What was drawn for its next request.
+    pub(super) fault: Option<Box<Drawn>>,
     /// The request that is passed on while it arrives.
     pub stream: Option<Stream>,
     /// Its own connection.

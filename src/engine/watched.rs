@@ -1,12 +1,13 @@
 //! Replies that something is to be done with as they come, by their sessions and slots.
 //!
-//! Promises: a session that has none of them pays one look at a flag. Bounded by what asks for it.
+//! Promises: a session that has none of them pays one look at a flag. Bounded by what asks for it: a window of each session.
 
+use super::fault::Delayed;
+use super::line::Ticket;
 use super::mirror::Mirrors;
 use super::window::Session;
 use super::{Engine, SessionId};
-use crate::engine::line::Ticket;
-use crate::metrics::PoolCounts;
+use crate::metrics::{Injected, PoolCounts};
 use crate::stages::Micros;
 use std::collections::HashMap;
 
@@ -15,12 +16,22 @@ use std::collections::HashMap;
 pub(super) enum Why {
     /// It is compared with a mirror's: by what the comparison is known.
     Compare(u32, u32),
+    /// It is held back for so long.
+    Delay(Micros),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     replies: HashMap<SessionId, Vec<(u32, Why)>>,
+}
+
+/// What a reply is looked at with.
+pub(super) struct Looks<'a> {
+    pub(super) mirrors: &'a mut Mirrors,
+    pub(super) delayed: &'a mut Delayed,
+    pub(super) counts: &'a mut PoolCounts,
+    pub(super) now: Micros,
 }
 
 impl Watched {
@@ -35,27 +46,33 @@ impl Watched {
         self.replies.remove(&id);
     }
 
-    /// A reply is there for a session that has some of them.
+    /// A reply is there for a session that has some of them. Returns whether it is held back, and will come again.
     #[cold]
-    pub(super) fn saw(
-        &mut self,
-        session: &mut Session,
-        ticket: Ticket,
-        reply: &[u8],
-        (mirrors, counts, now): (&mut Mirrors, &mut PoolCounts, Micros),
-    ) {
-        let Some(wanted) = self.replies.get_mut(&ticket.session) else { return session.set_watched(false) };
+    pub(super) fn saw(&mut self, session: &mut Session, ticket: Ticket, reply: &[u8], looks: Looks<'_>) -> bool {
+        let Looks { mirrors, delayed, counts, now } = looks;
+        let Some(wanted) = self.replies.get_mut(&ticket.session) else {
+            session.set_watched(false);
+            return false;
+        };
+        let mut held = false;
         wanted.retain(|&(slot, why)| {
-            if slot == ticket.slot {
-                match why {
-                    Why::Compare(link, number) => Engine::own_reply(mirrors, (link, number), reply, (counts, now)),
+            if slot != ticket.slot {
+                return true;
+            }
+            match why {
+                Why::Compare(link, number) => Engine::own_reply(mirrors, (link, number), reply, (counts, now)),
+                Why::Delay(span) => {
+                    held = !session.killed && delayed.hold(session.pool, ticket, reply, now.saturating_add(span));
+                    counts.faults[if held { Injected::Delay } else { Injected::Undelayed }] += 1;
+                    counts.faults_delayed += u64::from(held);
                 }
             }
-            slot != ticket.slot
+            false
         });
         if wanted.is_empty() {
             self.replies.remove(&ticket.session);
             session.set_watched(false);
         }
+        held
     }
 }

@@ -270,6 +270,12 @@ declare! {
         mirror_comparing: Level = "hotring_mirror_comparing", One;
         /// Of the different ones those that were so whenever they were looked at again.
         mirror_confirmed: u64 = "hotring_mirror_mismatches_confirmed_total", One;
+        /// Requests that a fault was injected into, by what was done.
+        faults: Per<Injected, u64, { Injected::COUNT }> = "hotring_faults_injected_total", One;
+        /// Replies that are held back now, since a fault says so.
+        faults_delayed: Level = "hotring_faults_delayed", One;
+        /// Rules by which faults are injected now.
+        fault_rules: Setting = "hotring_fault_rules", One;
         /// Requests that took `slowlog_slower_than` or longer.
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.
@@ -538,6 +544,8 @@ label! {
         Garbage = "garbage",
         /// All connections that sessions may have for themselves are in use.
         Exhausted = "exhausted",
+        /// A fault was injected on purpose. Nothing was sent.
+        Injected = "injected",
     }
 }
 
@@ -612,6 +620,20 @@ label! {
         Partial = "partial",
         /// It is for another database than the first.
         Database = "database",
+    }
+}
+
+label! {
+    /// What was done to a request on purpose.
+    Injected "why" {
+        /// It, or its reply, was held back.
+        Delay = "delay",
+        /// Its reply was to be held back, and too much was already.
+        Undelayed = "undelayed",
+        /// It was answered with an error.
+        Error = "error",
+        /// Its app's connection was closed.
+        Drop = "drop",
     }
 }
 

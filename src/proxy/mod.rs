@@ -1,6 +1,7 @@
 //! The process: binds, starts the workers and the admin listener, waits for a signal, stops.
 
 mod doors;
+mod faults;
 mod history;
 mod hotkeys;
 mod housekeeping;
@@ -230,6 +231,7 @@ impl Proxy {
             histories: Mutex::default(),
             rings: Mutex::default(),
             last_reload: Mutex::default(),
+            faults: Mutex::default(),
             topologies: notes,
             outlets,
         });

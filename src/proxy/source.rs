@@ -1,11 +1,12 @@
 //! What the admin listener asks of the process, and what its parts share.
 
+use super::faults::{self, Faults};
 use super::history::Histories;
 use super::status::Rings;
 use super::topologies::{self, Notes};
 use super::{ENDED, STOPPING};
 use crate::admin::status::{Reload, Status};
-use crate::admin::{self, Access, Backend, Explanation, Readiness};
+use crate::admin::{self, Access, Backend, Explanation, Readiness, Wanted};
 use crate::engine::budget::Budget;
 use crate::live::{Live, Place};
 use crate::metrics::{AdminAction, Exporter, Per};
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) histories: Mutex<Histories>,
     pub(super) rings: Mutex<Rings>,
     pub(super) last_reload: Mutex<Option<Reload>>,
+    pub(super) faults: Mutex<Faults>,
     /// What is told of the pools' topologies.
     pub(super) topologies: Notes,
     /// Where workers put what they have sampled.
@@ -174,6 +176,18 @@ impl admin::Source for Shared {
     #[expect(clippy::disallowed_methods, reason = "minutes of the process' life")]
     fn warm(&self) -> String {
         super::warm::text(&self.live(), Instant::now())
+    }
+
+    fn faults(&self) -> String {
+        faults::text(self)
+    }
+
+    fn add_fault(&self, wanted: Wanted) -> Explanation {
+        Box::pin(faults::change(faults::add(self, wanted), self.desks.clone()))
+    }
+
+    fn remove_faults(&self, id: Option<u64>) -> Explanation {
+        Box::pin(faults::change(faults::remove(self, id), self.desks.clone()))
     }
 
     fn reload(&self, dry: bool) -> Explanation {

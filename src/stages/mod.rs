@@ -21,6 +21,7 @@
 )]
 
 mod coalesce;
+pub mod fault;
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "numbers of shards and connections, and times: bounded by the config"

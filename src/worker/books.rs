@@ -139,6 +139,9 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
                 (book.metrics, book.limits, book.users) = (None, BTreeMap::new(), BTreeMap::new());
             }
         }
+        for rule in engine.take_ended_faults(pool) {
+            tracing::warn!(pool = %book.name, rule = %rule, "a rule for faults has ended");
+        }
         for mismatch in engine.take_mismatches(pool) {
             if book.mismatches.take(1, now) {
                 let key = String::from_utf8_lossy(&mismatch.key).escape_debug().to_string();

@@ -32,6 +32,7 @@ use crate::lines::Lines;
 use crate::live::{Live, LivePool};
 use crate::metrics::{Exporter, WorkerCounts};
 use crate::pace::{Observation, Pacer};
+use crate::stages::fault::Rule;
 use crate::stages::{Micros, ShardState};
 use crate::traces::Outlets;
 use crate::upstream::dial::LOOK_UPS;
@@ -151,6 +152,8 @@ pub enum Order {
     Explain(Question),
     /// To go on with another configuration.
     Reload(Reload),
+    /// To inject faults by other rules.
+    Faults(FaultRules),
     /// To go on with other slots of a pool's shards, by its number; nothing else is different.
     Slots(u16, Arc<Live>),
 }
@@ -165,6 +168,18 @@ pub struct Reload {
     pub close: Vec<u64>,
     /// Worker 0: listeners that are another pool's now, or strict and were not, or the other way round.
     pub hand_over: Vec<(u64, Whose)>,
+    /// Told when it is done.
+    pub done: oneshot::Sender<()>,
+}
+
+/// By which rules faults are injected into a pool's requests, in place of those before.
+pub struct FaultRules {
+    /// The pool's number.
+    pub pool: u16,
+    /// Which change of the rules it is: a later one stands, whichever comes first.
+    pub change: u64,
+    /// The rules, each with how long it lasts.
+    pub rules: Vec<(Rule, Micros)>,
     /// Told when it is done.
     pub done: oneshot::Sender<()>,
 }
@@ -454,6 +469,12 @@ impl Desk {
                     let _ = question.answer.send(told);
                 }
                 Order::Reload(reload) => self.reload(reload).await,
+                Order::Faults(FaultRules { pool, change, rules, done }) => {
+                    let now = self.hub.now();
+                    self.hub.with(|engine, _| engine.set_faults(pool, change, rules, now));
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
                 Order::Slots(pool, live) => {
                     let now = self.hub.now();
                     if let Some(slots) = live.pools.get(usize::from(pool)).and_then(|pool| pool.slots.clone()) {
