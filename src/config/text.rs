@@ -195,7 +195,7 @@ impl Text {
         self.key("slowlog_slower_than", slower_than);
         self.key("slowlog_max_len", pool.slowlog.max_len);
         self.key("command_metrics", pool.command_metrics);
-        if self.all || !pool.metrics_prefixes.is_empty() {
+        if !pool.metrics_prefixes.is_empty() {
             self.key("metrics_prefixes", sight::list(&pool.metrics_prefixes));
         }
         self.key("info_interval", or_off(upstream.info_interval.map(Millis::from)));
