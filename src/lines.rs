@@ -6,11 +6,13 @@ use crate::engine::LineId;
 use crate::engine::line::{Dialect, Owner};
 use crate::hub::Hub;
 use crate::live::{Live, Place};
+use crate::metrics::Exporter;
 use crate::upstream::connection::{self, Target};
 use crate::upstream::dial::{Gate, Names, Resolver, System};
+use crate::upstream::info::Watch;
 use crate::upstream::probe::Lobby;
 use crate::upstream::{self, Server, Servers, Topology};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +29,10 @@ pub struct Lines {
     wall_clock: fn() -> u64,
     /// For each pool and shard where its connections wait for it.
     lobbies: RefCell<BTreeMap<(usize, usize), Rc<Lobby>>>,
+    /// Of the worker that asks servers about themselves: where what they tell is published.
+    exporter: OnceCell<Arc<Exporter>>,
+    /// By pool and shard, those who ask.
+    watches: RefCell<BTreeMap<(usize, usize), Rc<Notify>>>,
 }
 
 /// Shared by all connections of a shard, and replaced with the configuration.
@@ -50,7 +56,17 @@ impl Lines {
     ) -> Self {
         let names = Names::new(resolver);
         let (targets, first) = (RefCell::default(), RefCell::new(Arc::clone(&live)));
-        let lines = Self { hub, live: first, targets, names, seed, wall_clock, lobbies: RefCell::default() };
+        let lines = Self {
+            hub,
+            live: first,
+            targets,
+            names,
+            seed,
+            wall_clock,
+            lobbies: RefCell::default(),
+            exporter: OnceCell::new(),
+            watches: RefCell::default(),
+        };
         lines.renew(live);
         lines
     }
@@ -116,6 +132,53 @@ impl Lines {
         *self.live.borrow_mut() = live;
         // They may be asked more or less often now.
         self.lobbies.borrow().values().for_each(|lobby| lobby.knock());
+        drop(targets);
+        self.watch();
+    }
+
+    /// Asks servers about themselves from now on, where the configuration wants that.
+    pub fn publish(&self, exporter: Arc<Exporter>) {
+        let _ = self.exporter.set(exporter);
+        self.watch();
+    }
+
+    /// Starts those who ask servers about themselves, and tells those there are that their settings may have changed.
+    fn watch(&self) {
+        let Some(exporter) = self.exporter.get() else { return };
+        let mut watches = self.watches.borrow_mut();
+        watches.values().for_each(|knock| knock.notify_one());
+        for (pool, targets) in self.targets.borrow().iter().enumerate() {
+            for (shard, target) in targets.iter().enumerate() {
+                let Some(target) = target else { continue };
+                if target.borrow().config.info_interval.is_none() || watches.contains_key(&(pool, shard)) {
+                    continue;
+                }
+                let knock = Rc::new(Notify::new());
+                let watch = Watch {
+                    hub: Rc::clone(&self.hub),
+                    pool: pool as u16,
+                    shard: shard as u16,
+                    plan: self.plan_beside(target),
+                    exporter: Arc::clone(exporter),
+                    knock: Rc::clone(&knock),
+                };
+                tokio::task::spawn_local(watch.keep());
+                watches.insert((pool, shard), knock);
+            }
+        }
+    }
+
+    /// The plan of a connection to a server that no line stands for.
+    fn plan_beside(&self, target: &Aim) -> connection::Plan {
+        connection::Plan {
+            line: LineId::MAX,
+            target: Rc::clone(target),
+            dialect: Dialect::default(),
+            own: true,
+            keep: false,
+            seed: self.seed,
+            lobby: None,
+        }
     }
 
     /// Starts the task of a connection. `wanted` tells that something waits for it already.
@@ -174,18 +237,7 @@ impl Lines {
     /// Where the connections to a shard wait for it; made, with its prober, for the first of them.
     fn lobby(&self, pool: usize, shard: usize, target: &Aim) -> Rc<Lobby> {
         let mut lobbies = self.lobbies.borrow_mut();
-        let made = || {
-            let plan = connection::Plan {
-                line: LineId::MAX,
-                target: Rc::clone(target),
-                dialect: Dialect::default(),
-                own: true,
-                keep: false,
-                seed: self.seed,
-                lobby: None,
-            };
-            Lobby::new(&self.hub, pool as u16, shard as u16, plan)
-        };
+        let made = || Lobby::new(&self.hub, pool as u16, shard as u16, self.plan_beside(target));
         Rc::clone(lobbies.entry((pool, shard)).or_insert_with(made))
     }
 

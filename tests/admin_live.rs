@@ -16,7 +16,7 @@ fn samples(hotring: &Hotring) -> BTreeMap<String, f64> {
     let all = families.into_values().flat_map(|family| family.samples);
     all.map(|sample| {
         let labels: String = sample.labels.iter().map(|(_, value)| format!(" {value}")).collect();
-        (sample.name.strip_prefix("hotring_").unwrap().to_owned() + &labels, sample.value)
+        (sample.name.strip_prefix("hotring_").unwrap_or(&sample.name).to_owned() + &labels, sample.value)
     })
     .collect()
 }

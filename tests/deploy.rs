@@ -125,6 +125,7 @@ affinity: {nodeAffinity: {}}
 priorityClassName: high
 networkPolicy: {enabled: true, from: [{podSelector: {}}], adminFrom: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}
 podMonitor: {enabled: true, labels: {release: prometheus}}
+prometheusRule: {enabled: true, labels: {release: prometheus}, runbook: "https://example.com/runbook"}
 "#,
     ),
 ];
@@ -150,7 +151,7 @@ fn the_chart_renders_what_kubernetes_takes() {
         assert_eq!(has("DaemonSet"), ["daemonset", "hostport"].contains(name), "{kinds:?}");
         assert_eq!(has("Deployment"), !has("DaemonSet"), "{kinds:?}");
         assert!(has("Service") && has("ConfigMap") == (*name != "existing"), "{kinds:?}");
-        for optional in ["NetworkPolicy", "PodMonitor"] {
+        for optional in ["NetworkPolicy", "PodMonitor", "PrometheusRule"] {
             assert_eq!(has(optional), *name == "everything", "{kinds:?}");
         }
         files.push((format!("{name}.yaml"), rendered));
@@ -165,6 +166,10 @@ fn the_chart_renders_what_kubernetes_takes() {
         "{told}"
     );
     let everything = &files.last().unwrap().1;
+    let rule = documents(everything).into_iter().find(|one| text(one, "kind") == "PrometheusRule").unwrap();
+    let mut alerts = read(&deploy("prometheus/alerts.yaml"));
+    alerts = alerts.replace("docs/runbook.md", "https://example.com/runbook");
+    assert_eq!(at(&rule, "spec"), &documents(&alerts)[0], "the alerts as they are, but for where they lead");
     for wanted in
         ["cache", "example.com/hotring@sha256:01", "delay: 3s", "maxUnavailable: 50%", "name: sessions-of-all"]
     {

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use exposition::{Family, read};
 use hotring::metrics::{
-    BackendCounts, BuildCounts, Cause, Class, EmbeddedCounts, Exporter, Kind, Label, METRICS, PoolCounts,
-    ProcessCounts, Setting, Unit, WorkerCounts, table,
+    BackendCounts, BuildCounts, Cause, Class, EmbeddedCounts, Exporter, InfoCounts, Kind, Label, METRICS, PoolCounts,
+    ProcessCounts, Role, Setting, Told, ToldCount, Unit, VersionCounts, WorkerCounts, Written, table,
 };
 
 /// The value of the one series with these label values.
@@ -32,7 +32,43 @@ fn pools(text: &str) -> BTreeSet<String> {
 fn declared_and_rendered_are_the_same() {
     let exporter = Exporter::new();
     assert_eq!(exporter.render(), "");
+    let mut info = exporter.info("p", "b");
+    let mut told = InfoCounts {
+        used_memory: Told(Some(1)),
+        max_memory: Told(Some(1)),
+        evicted_keys: ToldCount(Some(1)),
+        expired_keys: ToldCount(Some(1)),
+        keyspace_hits: ToldCount(Some(1)),
+        keyspace_misses: ToldCount(Some(1)),
+        clients: Told(Some(1)),
+        max_clients: Told(Some(1)),
+        rejected_clients: ToldCount(Some(1)),
+        commands: ToldCount(Some(1)),
+        operations: Told(Some(1)),
+        replicas: Told(Some(1)),
+        replica_lag_bytes: Told(Some(1)),
+        replica_lag: Told(Some(1)),
+        link_up: Told(Some(1)),
+        link_silence: Told(Some(1)),
+        loading: Told(Some(1)),
+        uptime: Told(Some(1)),
+        ..InfoCounts::default()
+    };
+    for role in <Role as Label>::ALL {
+        told.role[*role] = Told(Some(1));
+    }
+    for file in <Written as Label>::ALL {
+        told.write_failed[*file] = Told(Some(1));
+    }
+    info.fold(&mut told);
+    let mut version = exporter.version("p", "b", "7");
+    version.fold(&mut VersionCounts { info: Told(Some(1)) });
+    let mut process = exporter.process();
+    let usage = (Told(Some(1)), Told(Some(1)), Told(Some(1)));
+    let (resident, open_fds, max_fds) = usage;
+    process.fold(&mut ProcessCounts { resident, open_fds, max_fds, ..ProcessCounts::default() });
     let held = (
+        (info, version, process, exporter.command("p", "get"), exporter.prefix("p", "user:")),
         exporter.pool("p"),
         exporter.backend("p", "b"),
         exporter.limit("p", "l"),
@@ -40,7 +76,6 @@ fn declared_and_rendered_are_the_same() {
         exporter.topology("p"),
         exporter.embedded("p", "b"),
         exporter.worker(0),
-        exporter.process(),
         exporter.build("1.2.3"),
     );
     let text = exporter.render();
@@ -67,7 +102,11 @@ fn names_follow_the_rules() {
     for metric in METRICS {
         let name = metric.name;
         assert!(names.insert(name), "{name} is declared twice");
-        assert!(name.starts_with("hotring_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+        assert!(
+            (name.starts_with("hotring_") || name.starts_with("process_"))
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{name}"
+        );
         assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
         let stem = name.strip_suffix("_total").unwrap_or(name);
         assert_eq!(stem.ends_with("_seconds"), metric.unit == Unit::Seconds, "{name}");
@@ -76,7 +115,7 @@ fn names_follow_the_rules() {
         for label in metric.labels() {
             let known = [
                 "pool", "backend", "worker", "version", "class", "cause", "full", "state", "result", "why", "limit",
-                "user", "age", "outcome",
+                "user", "age", "outcome", "command", "prefix", "role", "file",
             ];
             assert!(known.contains(&label), "{name} has a label {label}");
         }
@@ -147,6 +186,29 @@ fn a_backend_that_left_is_not_rendered_and_goes_on_when_it_returns() {
     let families = read(&exporter.render()).unwrap();
     assert_eq!(value(&families["hotring_server_ejects_total"], &["p", "leaves"]), 2.0);
     assert_eq!(value(&families["hotring_server_out_queue"], &["p", "leaves"]), 0.0);
+}
+
+#[test]
+fn what_is_not_told_is_not_rendered() {
+    let exporter = Exporter::new();
+    let mut info = exporter.info("p", "b");
+    assert_eq!(exporter.render(), "");
+    info.fold(&mut InfoCounts {
+        evicted_keys: ToldCount(Some(9)),
+        uptime: Told(Some(1_500_000)),
+        ..InfoCounts::default()
+    });
+    let text = exporter.render();
+    assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), 2, "{text}");
+    assert!(text.contains("# TYPE hotring_server_evicted_keys_total counter\n"), "{text}");
+    assert!(text.contains("hotring_server_uptime_seconds{pool=\"p\",backend=\"b\"} 1.5\n"), "{text}");
+    // A server that began anew counts from nothing.
+    info.fold(&mut InfoCounts { evicted_keys: ToldCount(Some(1)), ..InfoCounts::default() });
+    let families = read(&exporter.render()).unwrap();
+    assert_eq!(value(&families["hotring_server_evicted_keys_total"], &["p", "b"]), 1.0);
+    assert!(!families.contains_key("hotring_server_uptime_seconds"));
+    drop(info);
+    assert_eq!(exporter.render(), "");
 }
 
 #[test]

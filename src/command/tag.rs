@@ -47,6 +47,13 @@ impl Tag {
         }
     }
 
+    /// The hash of the name: a number below 2^13 by which a table finds it.
+    #[must_use]
+    #[inline]
+    pub const fn place(self) -> usize {
+        (self.0 >> CLASS.count_ones()) as usize
+    }
+
     /// The command's name, as in [`super::Spec::name`]. Walks over the table.
     #[must_use]
     #[cold]

@@ -20,6 +20,7 @@ mod problems;
 mod reading;
 mod schema;
 mod servers;
+mod sight;
 mod text;
 mod topology;
 mod traces;
@@ -286,6 +287,10 @@ pub struct Pool {
     pub reading: stages::hot::Reading,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
+    /// Whether what is counted by command is told.
+    pub command_metrics: bool,
+    /// Beginnings of keys that are counted by; none twice.
+    pub metrics_prefixes: Vec<Vec<u8>>,
     /// How much may be asked for; names unique.
     pub rate_limits: Vec<rates::Limit>,
     /// What nobody may do.

@@ -248,7 +248,8 @@ fn pool(name: &str) -> Value {
         "read_from" => words(READ_FROM),
         "read_from_prefixes" => map_to(&words(READ_FROM)),
         "when_ejected" => matching("^(error|miss|rehash|gutter:.+)$"),
-        "preconnect" | "tcpkeepalive" | "auto_eject_hosts" | "resp3" | "reuseport" | "coalesce" | "read_only" => flag(),
+        "preconnect" | "tcpkeepalive" | "auto_eject_hosts" | "resp3" | "reuseport" | "coalesce" | "read_only"
+        | "command_metrics" => flag(),
         // twemproxy's `false` is memcached, which hotring does not speak.
         "redis" => json!({"const": true}),
         "server_connections" | "databases" => count(1, 1024),
@@ -275,10 +276,12 @@ fn pool(name: &str) -> Value {
         | "client_idle_timeout"
         | "request_timeout"
         | "auth_timeout"
-        | "slowlog_slower_than" => or_off(&named("time")),
+        | "slowlog_slower_than"
+        | "info_interval" => or_off(&named("time")),
         // -1 is twemproxy's for ever.
         "timeout" | "probe_interval" => json!({"anyOf": [named("time"), {"enum": ["off", -1]}]}),
         "deny_commands" => json!({"anyOf": [matching("[^ ]"), {"type": "array", "items": matching("[^ ]")}]}),
+        "metrics_prefixes" => json!({"type": "array", "items": named("text"), "maxItems": 64}),
         "slow_commands" => json!({"anyOf": [named("text"), {"type": "array", "items": named("text")}]}),
         "hot_keys" => map_of(Place::HotKeys),
         "misses" => map_of(Place::Misses),

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, topology, traces};
+use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, sight, topology, traces};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -194,6 +194,11 @@ impl Text {
         let slower_than = pool.slowlog.slower_than.map_or("off".to_owned(), |span| Millis::from(span).to_string());
         self.key("slowlog_slower_than", slower_than);
         self.key("slowlog_max_len", pool.slowlog.max_len);
+        self.key("command_metrics", pool.command_metrics);
+        if !pool.metrics_prefixes.is_empty() {
+            self.key("metrics_prefixes", sight::list(&pool.metrics_prefixes));
+        }
+        self.key("info_interval", or_off(upstream.info_interval.map(Millis::from)));
         self.auth(pool);
         self.users(&pool.downstream.users);
         if !downstream.prefix.is_empty() {

@@ -16,7 +16,7 @@ use super::problems::{Report, quoted};
 use super::reading::ReadingWritten;
 use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
-use super::{Audit, Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, warm};
+use super::{Audit, Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, sight, warm};
 use crate::acl::Account;
 use crate::command::Described;
 use crate::downstream::config::Unread;
@@ -132,6 +132,9 @@ pub(super) struct PoolWritten {
     /// `None` inside: `off`.
     pub(super) slowlog_slower_than: Option<Written<Option<Duration>>>,
     pub(super) slowlog_max_len: Option<Written<u32>>,
+    pub(super) command_metrics: Option<Written<bool>>,
+    pub(super) metrics_prefixes: Vec<Vec<u8>>,
+    pub(super) info_interval: Option<Written<Option<Duration>>>,
     pub(super) redis: Option<Written<bool>>,
     /// Whether `redis` was there at all, readable or not.
     pub(super) has_redis: bool,
@@ -363,6 +366,9 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         mirror: pool.mirror(),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
         slowlog_max_len: pool.value("slowlog_max_len", |text| number(text, 0, 100_000)),
+        command_metrics: pool.value("command_metrics", flag),
+        metrics_prefixes: pool.metrics_prefixes(),
+        info_interval: pool.value("info_interval", sight::interval),
         redis: pool.value("redis", flag),
         has_redis: pool.get("redis").is_some(),
         redis_auth: pool.secret("redis_auth"),

@@ -74,6 +74,9 @@ impl Engine {
             pool.counts.client_connections -= 1;
             pool.counts.client_output_bytes -= session.waiting() as u64;
             pool.counts.requests_pending -= session.unanswered() as u64;
+            if pool.prefixes.is_on() {
+                pool.prefixes.forget(id, session.unfilled());
+            }
             if broken {
                 pool.counts.client_err += 1;
             } else {
@@ -145,6 +148,7 @@ impl Engine {
     /// Bytes of an app: carries out every whole request in them, up to a turn's.
     pub fn submit(&mut self, id: SessionId, bytes: &[u8], now: Micros, port: &mut impl Port) -> Submitted {
         (self.now, self.away) = (now, 0);
+        self.pass_from.get_or_insert(now);
         let (mut consumed, mut turn) = (0, A_TURN);
         loop {
             let Some(session) = self.sessions.get_mut(id as usize) else {
@@ -256,6 +260,9 @@ impl Engine {
             pool.counts.requests_pending += 1;
             if let Some(cause) = cause {
                 pool.counts.errors[cause] += 1;
+                if let Some(tag) = self.asking {
+                    pool.commands.failed(tag);
+                }
             }
         }
         self.sample_refused(ticket, cause);
@@ -308,6 +315,9 @@ impl Engine {
         }
         pool.counts.replies += 1;
         pool.counts.reply_bytes += reply.len() as u64;
+        if pool.prefixes.is_on() {
+            pool.prefixes.answered((ticket.session, ticket.slot), reply, reply.len() as u64);
+        }
         pool.counts.requests_pending -= 1;
         self.answered += 1;
         if session.killed {

@@ -59,6 +59,7 @@ mod scan;
 mod scripts;
 mod sets;
 mod shards;
+mod sight;
 pub mod slow;
 pub mod special;
 pub mod stream;
@@ -71,7 +72,7 @@ mod watched;
 pub mod window;
 
 use crate::acl::{Guard, Users};
-use crate::command::{Spec, Why, flag};
+use crate::command::{Spec, Tag, Why, flag};
 use crate::error;
 use crate::metrics::PoolCounts;
 use crate::resp::Limits;
@@ -134,6 +135,10 @@ pub struct PoolConfig {
     pub deadlines: deadlines::Deadlines,
     /// Which requests SLOWLOG tells of.
     pub slowlog: slow::Config,
+    /// Beginnings of keys that are counted by.
+    pub prefixes: Vec<Vec<u8>>,
+    /// Whether what is counted by command is told.
+    pub by_command: bool,
     /// How much may be asked for.
     pub rate_limits: Vec<limits::Limit>,
     /// What is done when keys are not there.
@@ -201,6 +206,8 @@ struct Pool {
     /// Requests that take so many microseconds are slow.
     slow_from: u32,
     slow: slow::SlowLog,
+    commands: sight::Commands,
+    prefixes: sight::Prefixes,
     /// What it takes to follow a cluster's redirections.
     cluster: Option<Box<redirect::Cluster>>,
     /// See [`Engine::take_wish`].
@@ -323,9 +330,13 @@ pub struct Engine {
     now: Micros,
     /// What the audit log is to be told.
     trail: trail::Trail,
+    samples: samples::Samples,
+    /// The command of the request that is looked at.
+    asking: Option<Tag>,
     /// How long what is answered now was on its way to a shard and back; what it took beyond that was spent here.
     away: u32,
-    samples: samples::Samples,
+    /// See [`Engine::take_pass`].
+    pass_from: Option<Micros>,
     /// What INFO says of the process.
     about: About,
 }
@@ -377,8 +388,10 @@ impl Engine {
             blocked: 0,
             now: 0,
             trail: trail::Trail::default(),
-            away: 0,
             samples: samples::Samples::default(),
+            asking: None,
+            away: 0,
+            pass_from: None,
             about: About::default(),
         }
     }
@@ -396,6 +409,8 @@ impl Engine {
         let mut pool = Pool {
             slow_from: self.samples.slow_from(&config.slowlog),
             slow: slow::SlowLog::default(),
+            commands: sight::Commands::default(),
+            prefixes: sight::Prefixes::new(&config.prefixes),
             limits: limits::Limits::new(&config.rate_limits, self.id_step, limits::Limits::default()),
             misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),
             warm: None,

@@ -74,6 +74,9 @@ impl Engine {
             line.counts.server_responses += 1;
             line.counts.server_response_bytes += total;
             self.away = line.away(serial, self.now);
+            if waiter.part != Waiter::UNTIMED {
+                line.counts.server_duration.record(self.away);
+            }
         }
         let shared = line.owner == Owner::Shared;
         self.part_to_app(pool, waiter.ticket, bytes.get(..count).unwrap_or_default(), port);
@@ -134,6 +137,9 @@ impl Engine {
         pool.counts.replies += 1;
         pool.counts.reply_bytes += total;
         pool.limits.replied(session, total, self.now);
+        if pool.prefixes.is_on() {
+            pool.prefixes.answered((ticket.session, ticket.slot), LONG_BULK, total);
+        }
         pool.counts.requests_pending -= 1;
         self.answered += 1;
         session.advance(&mut self.spare);

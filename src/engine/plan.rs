@@ -167,6 +167,13 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return };
         pool.counts.request_bytes += request.wire().len() as u64;
         pool.counts.requests[named.as_ref().map_or(Class::Refused, |spec| spec.class)] += 1;
+        self.asking = named.as_ref().ok().map(|spec| spec.tag);
+        if let Ok(spec) = &named {
+            pool.commands.asked(spec.tag);
+            if pool.prefixes.is_on() {
+                pool.prefixes.asked((id, session.next_slot()), spec, request, &mut self.plan.keys);
+            }
+        }
         let free = named.as_ref().is_ok_and(|spec| spec.flags & flag::NO_AUTH != 0);
         if !session.authenticated && !free && named.is_ok() {
             self.tell_to_log_in(id);

@@ -102,6 +102,7 @@ impl Engine {
         path.route.inherit(&old.path.route, &out);
         path.hot.inherit(old.path.hot, now);
         pool.slow_from = self.samples.slow_from(&pool.config.slowlog);
+        let prefixes = old.prefixes;
         pool.meet_cluster();
         pool.own.resize_with(pool.config.shards.len().max(pool.own.len()), Default::default);
         pool.widen(number, before, &mut self.lines);
@@ -130,6 +131,7 @@ impl Engine {
         }
         self.meet_users(number, port);
         self.renew_limits(number);
+        self.renew_prefixes(number, &prefixes);
         self.hear_others(number);
         self.renew_misses(number);
         self.meet_leases(number);

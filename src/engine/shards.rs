@@ -8,6 +8,7 @@
 use super::hot::Becomes;
 use super::line::{Owner, State, Waiter};
 use super::merge::Gather;
+use super::pass::LONG_BULK;
 use super::port::Port;
 use super::redirect::Reply;
 use super::retry::Unsent;
@@ -32,6 +33,7 @@ impl Engine {
         port: &mut impl Port,
     ) -> Result<(usize, usize), Option<ReplyError>> {
         self.now = now;
+        self.pass_from.get_or_insert(now);
         let mut consumed = 0;
         loop {
             let rest = bytes.get(consumed..).unwrap_or_default();
@@ -80,6 +82,9 @@ impl Engine {
             let (pool, number, shared) = (line.pool, line.number, line.owner == Owner::Shared);
             let (tracked, serial) = (line.owner == Owner::Tracker, line.base - 1);
             self.away = line.away(serial, now);
+            if waiter.part != Waiter::UNTIMED {
+                line.counts.server_duration.record(self.away);
+            }
             let noted = line.notes.is_due(serial);
             let parts = line.retired && shared && line.waiters.is_empty();
             let shard = line.shard;
@@ -155,6 +160,7 @@ impl Engine {
     #[inline]
     pub(super) fn land(&mut self, id: LineId, pool: u16, waiter: &Waiter, reply: &[u8], port: &mut impl Port) {
         if waiter.part == Waiter::UNTIMED {
+            self.untimed(pool, waiter.tag, reply);
             self.complete(pool, waiter.ticket, reply, Some(port));
         } else if waiter.part == Waiter::ERRAND {
             self.errand_reply(waiter, Some(reply), port);
@@ -171,7 +177,7 @@ impl Engine {
         } else if matches!(waiter.part, Waiter::NOBODYS | Waiter::MUST_DO) {
             // The proxy asked for its own sake.
         } else if waiter.part == Waiter::WHOLE {
-            if self.clock(pool, waiter.tag, waiter.at) {
+            if self.clock(pool, waiter.tag, waiter.at, reply) {
                 let Waiter { ticket, tag, at, .. } = *waiter;
                 self.note_slow(
                     pool,
@@ -183,7 +189,7 @@ impl Engine {
             let mut next = waiter.link;
             while next != Waiter::NOBODY {
                 let Some((ticket, at, link)) = self.joined.try_remove(next as usize) else { break };
-                if self.clock(pool, waiter.tag, at) {
+                if self.clock(pool, waiter.tag, at, reply) {
                     let tag = waiter.tag;
                     self.note_slow(
                         pool,
@@ -207,7 +213,7 @@ impl Engine {
                     self.array_landed(pool, (ticket, at, tag), asked, &merged, port);
                     return self.spare.put(merged);
                 }
-                if self.clock(pool, tag, at) {
+                if self.clock(pool, tag, at, &merged) {
                     let late =
                         Late { ticket, tag, at, line: id, shards, joined: false, reply: merged.as_slice().into() };
                     self.note_slow(pool, &late, port);
@@ -248,7 +254,7 @@ impl Engine {
 
     /// Notes how long a request took whose reply was passed on while it came.
     pub(super) fn time_long(&mut self, id: LineId, pool: u16, waiter: &Waiter, total: u64, port: &impl Port) {
-        if self.clock(pool, waiter.tag, waiter.at) {
+        if self.clock(pool, waiter.tag, waiter.at, LONG_BULK) {
             let Waiter { ticket, tag, at, .. } = *waiter;
             self.note_slow(
                 pool,
@@ -266,12 +272,24 @@ impl Engine {
         }
     }
 
-    /// Notes how long a request took. Returns whether that is slow.
+    /// Notes what became of a request that may take as long as it likes.
+    fn untimed(&mut self, pool: u16, tag: Tag, reply: &[u8]) {
+        if reply.first() == Some(&b'-')
+            && let Some(pool) = self.pools.get_mut(usize::from(pool))
+        {
+            pool.commands.failed(tag);
+        }
+    }
+
+    /// Notes how long a request took, where, and what its reply tells; of a long one its beginning is enough. Returns whether it
+    /// is slow.
     #[inline]
-    pub(super) fn clock(&mut self, pool: u16, tag: Tag, at: u32) -> bool {
+    pub(super) fn clock(&mut self, pool: u16, tag: Tag, at: u32, reply: &[u8]) -> bool {
         let took = (self.now as u32).wrapping_sub(at);
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return false };
         pool.counts.request_duration[tag.class()].record(took);
+        pool.counts.proxy_duration.record(took.saturating_sub(self.away));
+        pool.commands.answered(tag, took, reply, &mut pool.counts);
         took >= pool.slow_from
     }
 

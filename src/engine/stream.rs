@@ -113,6 +113,8 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return Begun::Not };
         pool.counts.requests[spec.class] += 1;
         pool.counts.request_bytes += bytes.len() as u64;
+        pool.commands.asked(spec.tag);
+        self.asking = Some(spec.tag);
         self.skip_long(number, spec, front.key);
         let pin = self.pin_stream(id, home, port);
         if let Some(pin) = pin {

@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use metrics::{Key, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::buckets::SharedBuckets;
 use super::latency::{self, SharedHistogram, Snapshot};
 use super::{
-    BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, LimitMetrics, METRICS, Metric, PoolMetrics, ProcessMetrics,
-    TopologyMetrics, Unit, UserMetrics, WorkerMetrics,
+    BackendMetrics, BuildMetrics, CommandMetrics, EmbeddedMetrics, InfoMetrics, Kind, LimitMetrics, METRICS, Metric,
+    PoolMetrics, PrefixMetrics, ProcessMetrics, TopologyMetrics, Unit, UserMetrics, VersionMetrics, WorkerMetrics,
 };
 
 /// All metrics of one process.
@@ -33,6 +34,7 @@ pub struct Exporter {
 struct Known {
     holders: BTreeMap<String, Arc<AtomicU64>>,
     histograms: BTreeMap<(&'static str, String), Arc<SharedHistogram>>,
+    buckets: BTreeMap<(&'static str, String), Arc<SharedBuckets>>,
 }
 
 impl Exporter {
@@ -61,6 +63,26 @@ impl Exporter {
     /// The handles of a user of a pool.
     pub fn user(&self, pool: &str, user: &str) -> UserMetrics {
         UserMetrics::of(self, &[pool, user])
+    }
+
+    /// One worker's handles for a command, by its name, of a pool.
+    pub fn command(&self, pool: &str, command: &str) -> CommandMetrics {
+        CommandMetrics::of(self, &[pool, command])
+    }
+
+    /// One worker's handles for one of the prefixes of a pool.
+    pub fn prefix(&self, pool: &str, prefix: &str) -> PrefixMetrics {
+        PrefixMetrics::of(self, &[pool, prefix])
+    }
+
+    /// The handles of what a backend tells of itself.
+    pub fn info(&self, pool: &str, backend: &str) -> InfoMetrics {
+        InfoMetrics::of(self, &[pool, backend])
+    }
+
+    /// The handles of the version that a backend has.
+    pub fn version(&self, pool: &str, backend: &str, version: &str) -> VersionMetrics {
+        VersionMetrics::of(self, &[pool, backend, version])
     }
 
     /// The handles of a pool's topology.
@@ -116,6 +138,10 @@ impl Exporter {
             let of_metric = known.histograms.iter().filter(|((name, _), _)| *name == metric.name);
             for ((name, labels), histogram) in of_metric.filter(|(_, shared)| Arc::strong_count(shared) > 1) {
                 histogram.snapshot().expose(name, labels, &mut samples);
+            }
+            let of_metric = known.buckets.iter().filter(|((name, _), _)| *name == metric.name);
+            for ((name, labels), buckets) in of_metric.filter(|(_, shared)| Arc::strong_count(shared) > 1) {
+                buckets.expose(name, labels, &mut samples);
             }
             if !samples.is_empty() {
                 let (name, kind) = (metric.name, metric.kind.as_str());
@@ -216,6 +242,19 @@ impl<'a> Series<'a> {
         self.exporter.known().histograms.entry((self.metric.name, self.text())).or_default().clone()
     }
 
+    pub(super) fn buckets(&self, thin: bool) -> Arc<SharedBuckets> {
+        debug_assert_eq!(self.metric.kind, Kind::Histogram);
+        let mut known = self.exporter.known();
+        let made = || Arc::new(SharedBuckets::new(thin));
+        known.buckets.entry((self.metric.name, self.text())).or_insert_with(made).clone()
+    }
+
+    /// A value that is another's to tell, and may not be told: rendered as whatever the metric is, as long as it is.
+    pub(super) fn told(&self) -> Lent {
+        let gauge = self.exporter.recorder.register_gauge(&self.key(), &METADATA);
+        Lent { gauge, known: Arc::downgrade(&self.hold()), told: None }
+    }
+
     fn key(&self) -> Key {
         let labels: Vec<_> = self.labels.iter().map(|(k, v)| metrics::Label::new(*k, v.clone())).collect();
         Key::from_parts(self.metric.name, labels)
@@ -258,6 +297,27 @@ impl<H> Deref for Held<H> {
 
     fn deref(&self) -> &H {
         &self.handle
+    }
+}
+
+/// A value of the registry whose series is rendered only while it has been told.
+#[derive(Debug)]
+pub struct Lent {
+    gauge: metrics::Gauge,
+    known: Weak<AtomicU64>,
+    told: Option<Arc<AtomicU64>>,
+}
+
+impl Lent {
+    pub(super) fn tell(&mut self, value: Option<u64>) {
+        self.told = match value {
+            Some(value) => {
+                self.gauge.set(value as f64);
+                let told = self.told.take().or_else(|| self.known.upgrade());
+                told.inspect(|told| told.store(value, Relaxed))
+            }
+            None => None,
+        };
     }
 }
 

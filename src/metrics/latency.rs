@@ -35,6 +35,8 @@ struct Cell {
 const CELL: [Cell; CELLS] = cells();
 /// The greatest value of each bucket. Where a bound is the last value of its cell, the bucket after it is empty for ever.
 const LAST: [u32; BUCKETS] = lasts();
+/// For each bucket the number of the least bound that its values do not exceed.
+const BOUND: [u8; BUCKETS] = bounds();
 
 /// One worker's latencies of one kind since it was last folded. Plain numbers: about 2 KiB, no sharing.
 #[derive(Debug, Clone)]
@@ -137,25 +139,45 @@ impl Snapshot {
     /// Appends the samples of a Prometheus histogram in the text format. `labels` is `k="v",...` already escaped, or
     /// empty.
     pub(super) fn expose(&self, name: &str, labels: &str, out: &mut String) {
-        let comma = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
         let mut bucket = 0;
-        for bound in BOUNDS {
+        let cumulative = BOUNDS.into_iter().map(|bound| {
             while bucket < BUCKETS && LAST[bucket] <= bound {
                 below += self.buckets[bucket];
                 bucket += 1;
             }
-            let _ = write!(out, "{name}_bucket{{{labels}{comma}le=\"");
-            seconds(u64::from(bound), out);
-            let _ = writeln!(out, "\"}} {below}");
-        }
-        let count = self.count();
-        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-        let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-        let _ = write!(out, "{name}_sum{braces} ");
-        seconds(self.sum, out);
-        let _ = writeln!(out, "\n{name}_count{braces} {count}");
+            (bound, below)
+        });
+        expose(name, labels, cumulative, (self.count(), self.sum), out);
     }
+}
+
+/// Appends the samples of a histogram: for each bound how many are not above it, then how many there are, and their sum.
+pub(super) fn expose(
+    name: &str,
+    labels: &str,
+    cumulative: impl Iterator<Item = (u32, u64)>,
+    (count, sum): (u64, u64),
+    out: &mut String,
+) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    for (bound, below) in cumulative {
+        let _ = write!(out, "{name}_bucket{{{labels}{comma}le=\"");
+        seconds(u64::from(bound), out);
+        let _ = writeln!(out, "\"}} {below}");
+    }
+    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+    let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    let _ = write!(out, "{name}_sum{braces} ");
+    seconds(sum, out);
+    let _ = writeln!(out, "\n{name}_count{braces} {count}");
+}
+
+/// The number of the least bound that a value does not exceed; one more than there are bounds for what exceeds all.
+#[inline]
+pub(super) fn bound_of(micros: u32) -> usize {
+    let cell = CELL[cell_of(micros)];
+    usize::from(BOUND[usize::from(cell.first) + usize::from(micros > cell.cut)])
 }
 
 /// Appends microseconds as decimal seconds without trailing zeros: 1500 is `0.0015`.
@@ -218,6 +240,20 @@ const fn lasts() -> [u32; BUCKETS] {
         cell += 1;
     }
     lasts
+}
+
+const fn bounds() -> [u8; BUCKETS] {
+    let mut bounds = [0; BUCKETS];
+    let (mut bucket, mut bound) = (0, 0);
+    while bucket < BUCKETS {
+        // The second bucket of a cell that ends with its bound stays empty, wherever it is.
+        while bound < BOUNDS.len() && LAST[bucket] > BOUNDS[bound] {
+            bound += 1;
+        }
+        bounds[bucket] = bound as u8;
+        bucket += 1;
+    }
+    bounds
 }
 
 fn middle(bucket: usize) -> u32 {

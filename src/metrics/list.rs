@@ -3,8 +3,8 @@
 //! `client_` is the app's side, `server_` the shards' side; the stems are twemproxy's where they mean the same.
 
 use super::export::{Exporter, Series};
-use super::tally::{Label, Level, Per, Setting, Tally};
-use super::{LatencyHistogram, Metric, Unit};
+use super::tally::{Label, Level, Per, Setting, Tally, Told, ToldCount};
+use super::{Buckets, LatencyHistogram, Metric, Unit};
 
 /// `about Counts Metrics [labels] { help field: Type = "name", Unit; ... }` for each scope.
 macro_rules! declare {
@@ -280,6 +280,36 @@ declare! {
         slow_requests: u64 = "hotring_slow_requests_total", One;
         /// Time from reading a request to having its reply.
         request_duration: Per<Class, LatencyHistogram, { Class::COUNT }> = "hotring_request_duration_seconds", Seconds;
+        /// The part of it that requests spent in hotring: until they were sent, and for whatever else they had to wait for here.
+        proxy_duration: Buckets<false> = "hotring_proxy_duration_seconds", Seconds;
+        /// Keys that GET, GETEX, GETDEL, MGET and fields that HGET asked for and that were there.
+        hits: u64 = "hotring_hits_total", One;
+        /// Those that were not.
+        misses: u64 = "hotring_misses_total", One;
+    }
+
+    /// What is counted of one command; of those beyond the 64 first that a pool sees, as `other`.
+    CommandCounts CommandMetrics ["pool", "command"] {
+        /// Requests read from apps, by command.
+        requests: u64 = "hotring_command_requests_total", One;
+        /// Error replies to them, a shard's or hotring's own.
+        errors: u64 = "hotring_command_errors_total", One;
+        /// Time from reading a request to having its reply, by command.
+        duration: Buckets<true> = "hotring_command_duration_seconds", Seconds;
+    }
+
+    /// What is counted of keys that begin with one of `metrics_prefixes`.
+    PrefixCounts PrefixMetrics ["pool", "prefix"] {
+        /// Requests whose first key has this as the longest of `metrics_prefixes` that it begins with.
+        requests: u64 = "hotring_prefix_requests_total", One;
+        /// Bytes of them.
+        request_bytes: u64 = "hotring_prefix_request_bytes_total", Bytes;
+        /// Bytes of their replies.
+        reply_bytes: u64 = "hotring_prefix_reply_bytes_total", Bytes;
+        /// Keys with this prefix that were asked for as in `hotring_hits_total`, and were there.
+        hits: u64 = "hotring_prefix_hits_total", One;
+        /// Those that were not.
+        misses: u64 = "hotring_prefix_misses_total", One;
     }
 
     /// What goes to and comes from one backend.
@@ -320,6 +350,58 @@ declare! {
         in_queue_bytes: Level = "hotring_server_in_queue_bytes", Bytes;
         /// Commands sent whose reply has not come.
         out_queue: Level = "hotring_server_out_queue", One;
+        /// Time from sending commands to having their replies, but for those that wait for something to happen.
+        server_duration: Buckets<false> = "hotring_server_duration_seconds", Seconds;
+    }
+
+    /// What a backend tells of itself (`info_interval`); what it does not tell is not there.
+    InfoCounts InfoMetrics ["pool", "backend"] {
+        /// Memory that the server uses.
+        used_memory: Told = "hotring_server_used_memory_bytes", Bytes;
+        /// Memory that it may use for keys; 0 is no bound.
+        max_memory: Told = "hotring_server_max_memory_bytes", Bytes;
+        /// Keys that it has removed to make room.
+        evicted_keys: ToldCount = "hotring_server_evicted_keys_total", One;
+        /// Keys that it has removed because their time was over.
+        expired_keys: ToldCount = "hotring_server_expired_keys_total", One;
+        /// Look-ups of keys by anyone that found them.
+        keyspace_hits: ToldCount = "hotring_server_keyspace_hits_total", One;
+        /// Look-ups of keys by anyone that did not.
+        keyspace_misses: ToldCount = "hotring_server_keyspace_misses_total", One;
+        /// Connections that it has, from anyone.
+        clients: Told = "hotring_server_clients", One;
+        /// Connections that it may have.
+        max_clients: Told = "hotring_server_max_clients", One;
+        /// Connections that it refused since it had as many as it may have.
+        rejected_clients: ToldCount = "hotring_server_rejected_clients_total", One;
+        /// Commands that it has carried out for anyone.
+        commands: ToldCount = "hotring_server_commands_total", One;
+        /// Commands a second that it says to carry out now.
+        operations: Told = "hotring_server_operations_per_second", One;
+        /// 1 for what it is.
+        role: Per<Role, Told, { Role::COUNT }> = "hotring_server_role", One;
+        /// Of a primary, the replicas that are connected to it.
+        replicas: Told = "hotring_server_replicas", One;
+        /// Of a primary, how many bytes the replica farthest behind has not confirmed.
+        replica_lag_bytes: Told = "hotring_server_replica_lag_bytes", Bytes;
+        /// Of a primary, how long ago the replica that was quiet for longest has confirmed anything.
+        replica_lag: Told = "hotring_server_replica_lag_seconds", Seconds;
+        /// Of a replica, 1 while it is connected to its primary.
+        link_up: Told = "hotring_server_replication_link_up", One;
+        /// Of a replica, how long ago it has heard of its primary.
+        link_silence: Told = "hotring_server_replication_silence_seconds", Seconds;
+        /// 1 while what it wrote to disk last has failed, by what.
+        write_failed: Per<Written, Told, { Written::COUNT }> = "hotring_server_write_failed", One;
+        /// 1 while it loads its data and answers nothing.
+        loading: Told = "hotring_server_loading", One;
+        /// How long it has been running.
+        uptime: Told = "hotring_server_uptime_seconds", Seconds;
+    }
+
+    /// Which version a backend is of, as it tells.
+    VersionCounts VersionMetrics ["pool", "backend", "version"] {
+        /// Always 1; the label has the version of the server.
+        info: Told = "hotring_server_build_info", One;
     }
 
     /// What a limit of a pool has let through and kept away.
@@ -390,6 +472,8 @@ declare! {
         memory: Level = "hotring_worker_memory_bytes", Bytes;
         /// The pause after a flush that the worker has settled on now.
         pause: Level = "hotring_worker_pause_seconds", Seconds;
+        /// How long passes took, from reading the first request or reply to having sent all that came of it; nobody is served meanwhile.
+        pass_duration: Buckets<false> = "hotring_worker_pass_duration_seconds", Seconds;
         /// Mistakes of hotring's own that cost a session, a connection to a shard or a request; the log has each. Please report them.
         panics: u64 = "hotring_panics_total", One;
     }
@@ -428,6 +512,16 @@ declare! {
         access_dropped: u64 = "hotring_access_log_dropped_total", One;
         /// Sampled requests that wait for their line, 2048 at the most.
         access_waiting: Setting = "hotring_access_log_waiting", One;
+        /// CPU time that the process has used, in user and system mode.
+        cpu: u64 = "process_cpu_seconds_total", Seconds;
+        /// Resident memory.
+        resident: Told = "process_resident_memory_bytes", Bytes;
+        /// Open file descriptors.
+        open_fds: Told = "process_open_fds", One;
+        /// File descriptors that may be open.
+        max_fds: Told = "process_max_fds", One;
+        /// When the process started, as a Unix time; the name that Prometheus' own clients use.
+        process_start: Setting = "process_start_time_seconds", Seconds;
     }
 
     /// Which hotring this is.
@@ -494,6 +588,26 @@ label! {
         Browser = "browser",
         /// It called the listener by a name that is not one of its own.
         NoName = "no_name",
+    }
+}
+
+label! {
+    /// What a server is to others.
+    Role "role" {
+        /// It takes writes.
+        Primary = "primary",
+        /// It follows a primary.
+        Replica = "replica",
+    }
+}
+
+label! {
+    /// What a server writes to disk.
+    Written "file" {
+        /// A snapshot of all.
+        Rdb = "rdb",
+        /// Each write as it comes.
+        Aof = "aof",
     }
 }
 

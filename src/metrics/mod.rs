@@ -5,22 +5,25 @@
 //! - [`Exporter`] owns the process-wide values and renders them. Nothing global is installed: two can live in one process.
 //! - [`LatencyHistogram`] is the hot path's histogram.
 //!
-//! Promises: names start with `hotring_`, counters end in `_total`, units are seconds and bytes, label values come from
-//! the config or from the enums here. A series is rendered as long as one worker holds it, so a backend that left the
+//! Promises: names start with `hotring_`, but for those of any process (`process_`); counters end in `_total`, units are seconds
+//! and bytes, label values come from the config, from the table of commands or from the enums here; the version that a server
+//! tells of itself is the one exception. A series is rendered as long as one worker holds it, so a backend that left the
 //! config leaves `/metrics` too; its counters go on where they stopped if it returns.
 //!
 //! Does not: put a key, a client address or a command's arguments into a label; read the clock; touch an atomic for a
 //! request. Counts are behind by up to one tick.
 
+mod buckets;
 mod export;
 mod latency;
 mod list;
 mod tally;
 
+pub use buckets::{Buckets, SharedBuckets};
 pub use export::Exporter;
 pub use latency::{BOUNDS, LatencyHistogram, SharedHistogram, Snapshot};
 pub use list::*;
-pub use tally::{Label, Level, Per, Setting, Tally};
+pub use tally::{Label, Level, Per, Setting, Tally, Told, ToldCount};
 
 /// One declared metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::ops::{AddAssign, Index, IndexMut, SubAssign};
 use std::sync::Arc;
 
-use super::export::{Held, Series};
-use super::{Kind, LatencyHistogram, SharedHistogram};
+use super::export::{Held, Lent, Series};
+use super::{Buckets, Kind, LatencyHistogram, SharedBuckets, SharedHistogram};
 
 /// A worker's own count of something, folded into the value all workers share.
 pub trait Tally: Default {
@@ -141,6 +141,59 @@ impl Tally for LatencyHistogram {
 
     fn fold(&mut self, handle: &mut Self::Handle) {
         self.fold_into(handle);
+    }
+}
+
+impl<const THIN: bool> Tally for Buckets<THIN> {
+    const KIND: Kind = Kind::Histogram;
+    type Handle = Arc<SharedBuckets>;
+
+    fn handle(series: &Series<'_>) -> Self::Handle {
+        series.buckets(THIN)
+    }
+
+    fn fold(&mut self, handle: &mut Self::Handle) {
+        self.fold_into(handle);
+    }
+}
+
+/// A gauge that another tells: absent while it does not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Told(
+    /// The value; exact up to 2^53.
+    pub Option<u64>,
+);
+
+impl Tally for Told {
+    const KIND: Kind = Kind::Gauge;
+    type Handle = Lent;
+
+    fn handle(series: &Series<'_>) -> Self::Handle {
+        series.told()
+    }
+
+    fn fold(&mut self, handle: &mut Self::Handle) {
+        handle.tell(self.0);
+    }
+}
+
+/// A counter that another keeps, and that begins anew when that does: absent while it is not told.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct ToldCount(
+    /// The value; exact up to 2^53.
+    pub Option<u64>,
+);
+
+impl Tally for ToldCount {
+    const KIND: Kind = Kind::Counter;
+    type Handle = Lent;
+
+    fn handle(series: &Series<'_>) -> Self::Handle {
+        series.told()
+    }
+
+    fn fold(&mut self, handle: &mut Self::Handle) {
+        handle.tell(self.0);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::source::Shared;
 use super::topologies::Told;
+use super::usage::Usage;
 use crate::audit;
 use crate::embedded::{self, Node};
 use crate::live::{Live, Place};
@@ -28,6 +29,8 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
     let mut process = exporter.process();
     let mut counts = ProcessCounts::default();
     counts.start_time.0 = unix_micros();
+    counts.process_start = counts.start_time;
+    let mut usage = Usage::default();
     counts.workers.0 = workers as u64;
     let mut build = exporter.build(env!("CARGO_PKG_VERSION"));
     let mut build_counts = BuildCounts::default();
@@ -116,6 +119,10 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
             counts.access_dropped += sampled.lines_dropped;
             let (spans, lines) = shared.outlets.waiting();
             (counts.traces_waiting.0, counts.access_waiting.0) = (spans, lines);
+        }
+        // Embedded nodes are looked at five times as often as there is anything new to tell.
+        if rounds.is_multiple_of(if books.is_empty() { 1 } else { 5 }) {
+            usage.measure(&mut counts);
         }
         process.fold(&mut counts);
         rounds += 1;

@@ -8,6 +8,7 @@ mod housekeeping;
 mod source;
 mod status;
 mod topologies;
+mod usage;
 mod warm;
 
 use crate::admin;

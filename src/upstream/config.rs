@@ -72,6 +72,8 @@ pub struct Config {
     pub probe_interval: Option<Duration>,
     /// How long it may take to answer that; see [`Config::probe_within`].
     pub probe_timeout: Option<Duration>,
+    /// How often one worker asks each server for INFO.
+    pub info_interval: Option<Duration>,
     /// `SO_KEEPALIVE` on connections to servers.
     pub tcpkeepalive: bool,
     /// `TCP_USER_TIMEOUT` on connections to servers: how long sent bytes may stay unacknowledged; `None` leaves it to the

@@ -420,6 +420,7 @@ pub(crate) mod tests {
             warm_rate: crate::upstream::config::WARM_RATE,
             probe_interval: None,
             probe_timeout: None,
+            info_interval: None,
             tcpkeepalive: false,
             tcp_user_timeout: None,
             dns_refresh: Some(crate::upstream::DNS_REFRESH),

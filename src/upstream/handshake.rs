@@ -10,6 +10,9 @@ use crate::resp::{ReplyResume, Skim, reply, skim, write};
 /// Bytes of a handshake's replies that are read at most.
 pub(super) const LONGEST: usize = 16 * 1024;
 
+/// What is said of one that is.
+pub(super) const LOADING: &str = "still loading its data";
+
 /// The requests to send, and how many replies they get. `extra` is one more: READONLY, or ROLE, which asks whether it is a
 /// master, since what sentinels name may have been demoted by the time a connection to it is opened.
 #[expect(
@@ -86,7 +89,7 @@ pub(super) fn read(replies: &[u8], count: usize) -> Progress {
 fn refusal(text: &str, is_ping: bool) -> Option<&'static str> {
     let code = text.split(' ').next().unwrap_or_default();
     match code {
-        "LOADING" => Some("still loading its data"),
+        "LOADING" => Some(LOADING),
         "MASTERDOWN" => Some("a replica without its master"),
         "NOAUTH" => Some("it wants a password"),
         "WRONGPASS" => Some("it refused the password"),

@@ -24,6 +24,7 @@ mod contained;
 )]
 pub mod dial;
 mod handshake;
+pub mod info;
 #[expect(clippy::arithmetic_side_effects, reason = "constant spans of seconds")]
 mod keep;
 pub mod probe;

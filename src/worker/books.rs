@@ -7,7 +7,8 @@ use crate::engine::{Engine, LineId};
 use crate::hub::Hub;
 use crate::live::{Live, LivePool};
 use crate::metrics::{
-    BackendMetrics, Exporter, Label, LimitMetrics, PoolMetrics, UserCounts, UserMetrics, WorkerMetrics,
+    BackendMetrics, CommandMetrics, Exporter, Label, LimitMetrics, PoolMetrics, PrefixMetrics, UserCounts, UserMetrics,
+    WorkerMetrics,
 };
 use crate::stages::{Health, Micros, ShardState};
 use std::collections::BTreeMap;
@@ -35,6 +36,10 @@ struct PoolBook {
     limits: BTreeMap<String, LimitMetrics>,
     /// The same.
     users: BTreeMap<String, UserMetrics>,
+    /// By their names.
+    commands: BTreeMap<&'static str, CommandMetrics>,
+    /// By what they are.
+    prefixes: BTreeMap<String, PrefixMetrics>,
     farewell: Farewell,
     /// For each shard its connections.
     shards: Vec<Vec<(LineId, BackendMetrics)>>,
@@ -80,6 +85,8 @@ impl Books {
                 metrics: (pool.listed || had).then(|| exporter.pool(&pool.pool.name)),
                 limits: BTreeMap::new(),
                 users: BTreeMap::new(),
+                commands: BTreeMap::new(),
+                prefixes: BTreeMap::new(),
                 farewell: Farewell::default(),
                 shards: names.iter().map(|_| Vec::new()).collect(),
                 told: (0..names.len()).map(|shard| told(shard).unwrap_or_default()).collect(),
@@ -137,6 +144,7 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
             }
             if is_over {
                 (book.metrics, book.limits, book.users) = (None, BTreeMap::new(), BTreeMap::new());
+                (book.commands, book.prefixes) = (BTreeMap::new(), BTreeMap::new());
             }
         }
         for rule in engine.take_ended_faults(pool) {
@@ -157,6 +165,12 @@ pub(super) fn fold(hub: &Hub, books: &mut Books) -> Vec<Vec<ShardView>> {
         }
         let (exporter, limits, name) = (&books.exporter, &mut book.limits, &book.name);
         if book.metrics.is_some() {
+            engine.command_counts(pool, |command, counts| {
+                book.commands.entry(command).or_insert_with(|| exporter.command(name, command)).fold(counts);
+            });
+            engine.prefix_counts(pool, |prefix, counts| {
+                book.prefixes.entry(prefix.to_owned()).or_insert_with(|| exporter.prefix(name, prefix)).fold(counts);
+            });
             engine.limit_counts(pool, |limit, counts| {
                 limits.entry(limit.to_owned()).or_insert_with(|| exporter.limit(name, limit)).fold(counts);
             });

@@ -262,6 +262,9 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
     let lines = Rc::new(Lines::new(Rc::clone(&hub), Arc::clone(&setup.live), setup.seed, wall_clock));
     let from_the_start = hub.engine().line_count();
     (0..from_the_start).for_each(|line| lines.start(line, false));
+    if setup.number == 0 {
+        lines.publish(Arc::clone(&setup.exporter));
+    }
     spawn_needed(&hub, "the one who opens connections", Rc::clone(&lines).run());
     spawn_needed(&hub, "the one who hears the other workers", hear(Rc::clone(&hub), others));
     let outlets = setup.outlets.clone();
@@ -356,13 +359,17 @@ async fn finish(hub: &Hub, halt: &CancellationToken) {
 async fn flusher(hub: Rc<Hub>, mut pacer: Pacer, tally: Rc<RefCell<WorkerCounts>>) {
     poll_fn(|cx| -> Poll<()> {
         hub.poll_flush(cx);
-        let observation = {
-            let engine = hub.engine();
-            Observation { now: hub.now(), replies: engine.answered(), in_flight: engine.pending() }
+        let (observation, began) = {
+            let mut engine = hub.engine();
+            let began = engine.take_pass();
+            (Observation { now: hub.now(), replies: engine.answered(), in_flight: engine.pending() }, began)
         };
         let pause = pacer.after_flush(&observation, thread_cpu);
         let mut tally = tally.borrow_mut();
         tally.passes += 1;
+        if let Some(began) = began {
+            tally.pass_duration.record(observation.now.saturating_sub(began).try_into().unwrap_or(u32::MAX));
+        }
         if pause > 0 {
             // This blocks the whole worker, on purpose: everything has just been sent, and what arrives meanwhile is taken
             // with one epoll_wait and answered with fewer, larger calls on all four sides. A timer of the runtime would be

@@ -119,6 +119,8 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         deadlines: deadlines(pool),
         slowlog: pool.slowlog,
         rate_limits: pool.rate_limits.clone(),
+        prefixes: pool.metrics_prefixes.clone(),
+        by_command: pool.command_metrics,
         misses: pool.misses.clone(),
         former,
         mirror: pool.mirror.clone().map(Arc::new),

@@ -209,6 +209,8 @@ impl Plan {
             seed: 7,
             aside: Vec::new(),
             deadlines: Default::default(),
+            prefixes: Vec::new(),
+            by_command: true,
             slowlog: hotring::engine::slow::Config { slower_than: Some(Duration::from_micros(50)), max_len: 3 },
             users: Arc::new(
                 Users::new(&[], self.password.then(|| Secret::new("secret")).as_ref()).expect("a password"),

@@ -99,6 +99,8 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         guard: None,
         auth_failures: None,
         misses: Default::default(),
+        prefixes: Vec::new(),
+        by_command: true,
         seed: 7,
         aside: Vec::new(),
         deadlines: Default::default(),

@@ -15,7 +15,7 @@ pub(crate) mod sentinel;
 pub(crate) use client::{Client, wire};
 pub(crate) use cluster::{Cluster, over as over_cluster};
 pub(crate) use fake::{Fake, Visit};
-pub(crate) use redis::{Redis, free_port, shards, shards_with};
+pub(crate) use redis::{Process, Redis, free_port, shards, shards_with};
 pub(crate) use relay::{Cut, Relay, Way};
 pub(crate) use replicas::{primary, read_until, replica, replicated, until_read_from};
 pub(crate) use scripts::{Stand, installed, source};
@@ -139,6 +139,11 @@ impl Hotring {
     /// Where it listens, in the order of the file.
     pub(crate) fn address(&self, number: usize) -> &str {
         &self.addresses[number]
+    }
+
+    /// Where the admin listener is.
+    pub(crate) fn admin_address(&self) -> &str {
+        &self.admin.as_ref().unwrap().0
     }
 
     /// A new app at the first address.

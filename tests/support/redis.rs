@@ -99,6 +99,11 @@ impl Redis {
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
     }
 
+    /// How often its rules have kept anyone from a command.
+    pub(crate) fn denied(&self) -> usize {
+        self.client().ask("ACL LOG").matches("command").count()
+    }
+
     /// Its connections, but for the one that asks.
     pub(crate) fn connections(&self) -> usize {
         self.client().ask("CLIENT LIST").lines().filter(|line| line.starts_with("id=")).count() - 1

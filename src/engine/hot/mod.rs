@@ -42,6 +42,7 @@ impl Engine {
             Value::Bulk(bytes) => {
                 let bytes = Rc::clone(bytes);
                 self.sample_near(ticket);
+                self.tell_there(number, true);
                 self.complete(number, ticket, &bytes, None);
             }
             Value::Absent => {
@@ -49,6 +50,7 @@ impl Engine {
                 let mut reply = self.spare.take();
                 if self.may_tell_absent(number, leg.key, &mut reply) {
                     write::null(&mut reply, resp3);
+                    self.tell_there(number, false);
                 }
                 self.sample_near(ticket);
                 self.complete(number, ticket, &reply, None);

@@ -288,7 +288,7 @@ impl Engine {
                         Some(value) => value.write(resp3, &mut wire),
                         None => wire.extend_from_slice(reply),
                     }
-                    self.clock(pool, spec.tag, at);
+                    self.clock(pool, spec.tag, at, &wire);
                     self.complete(pool, ticket, &wire, None);
                 }
                 (None, Some(_)) => {

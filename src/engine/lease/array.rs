@@ -76,7 +76,7 @@ impl Engine {
         port: &mut impl Port,
     ) {
         if !self.hold_array(pool, (ticket, at, tag), asked, reply) {
-            self.clock(pool, tag, at);
+            self.clock(pool, tag, at, reply);
             self.complete(pool, ticket, reply, Some(port));
         }
     }
@@ -195,7 +195,7 @@ impl Engine {
                 reply.extend_from_slice(fill.unwrap_or(element));
             }
         }
-        self.clock(array.pool, array.tag, array.at);
+        self.clock(array.pool, array.tag, array.at, &reply);
         self.complete(array.pool, array.ticket, &reply, None);
         self.spare.put(reply);
     }

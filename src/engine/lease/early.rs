@@ -239,8 +239,9 @@ impl Engine {
         if turn {
             write::null(&mut nil, resp3);
         }
-        self.clock(held.pool, held.tag, held.at);
-        self.complete(held.pool, held.ticket, if turn { &nil } else { kept }, None);
+        let told = if turn { &nil } else { kept };
+        self.clock(held.pool, held.tag, held.at, told);
+        self.complete(held.pool, held.ticket, told, None);
     }
 
     /// Upkeep: who was kept back for long enough is given what it has found.

@@ -64,7 +64,7 @@ impl Engine {
         if let Some((array, index)) = held.element {
             return self.fill_element(array, index, Some(value));
         }
-        self.clock(held.pool, held.tag, held.at);
+        self.clock(held.pool, held.tag, held.at, value);
         self.complete(held.pool, held.ticket, value, None);
     }
 

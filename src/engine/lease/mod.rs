@@ -248,10 +248,11 @@ impl Engine {
         for (ticket, at) in askers {
             let asker = Asker { ticket, at, tag, element: None, may_wait: true };
             if self.miss(pool, asker, hash, name) != Fate::Waits {
-                self.clock(pool, tag, at);
                 let mut busy = Vec::new();
                 let within = self.may_tell_absent(pool, name, &mut busy);
-                self.complete(pool, ticket, if within { reply } else { &busy }, Some(port));
+                let told = if within { reply } else { &busy };
+                self.clock(pool, tag, at, told);
+                self.complete(pool, ticket, told, Some(port));
             }
         }
     }
@@ -401,7 +402,7 @@ impl Engine {
                 }
             }
         }
-        self.clock(held.pool, held.tag, held.at);
+        self.clock(held.pool, held.tag, held.at, &reply);
         self.complete(held.pool, held.ticket, &reply, None);
         self.spare.put(reply);
     }
