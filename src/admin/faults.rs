@@ -50,10 +50,11 @@ pub(super) fn parse(query: &str) -> Result<Wanted, String> {
             "pool" => pool = Some(text()?),
             "command" => {
                 let names = text()?.to_ascii_lowercase();
-                commands = names.split(',').map(|name| name.trim().into()).collect();
-                if commands.len() > COMMANDS || commands.iter().any(|name: &Box<str>| unknown(name)) {
+                let named: Vec<Box<str>> = names.split(',').map(|name| name.trim().into()).collect();
+                if named.len() > COMMANDS || named.iter().any(|name| unknown(name)) {
                     return Err("`command` is a list of commands such as `get,set`".to_owned());
                 }
+                commands = named;
             }
             "prefix" if !value.is_empty() && value.len() <= MOST => prefix = Some(value.into()),
             "share" => {

@@ -2,6 +2,8 @@
 //!
 //! Promises: a session that has none of them pays one look at a flag. Bounded by what asks for it: a window of each session.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 use super::fault::Delayed;
 use super::line::Ticket;
 use super::mirror::Mirrors;
