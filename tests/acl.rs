@@ -87,8 +87,16 @@ fn say(client: &mut Client, args: &[&str]) -> String {
 
 fn user(rules: &str) -> User {
     let (name, rules) = ("u".to_owned(), rules.to_owned());
-    User::new(&Account { name, passwords: Vec::new(), nopass: true, rules, read_only: false, connections: None, prefix: None })
-        .unwrap()
+    User::new(&Account {
+        name,
+        passwords: Vec::new(),
+        nopass: true,
+        rules,
+        read_only: false,
+        connections: None,
+        prefix: None,
+    })
+    .unwrap()
 }
 
 /// What ours says: the kind of denial, and its text. `None` if the keys of the request cannot be told.

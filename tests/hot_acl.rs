@@ -17,7 +17,15 @@ const KEPT: &str = "$6\r\nsecret\r\n";
 
 fn user(name: &str, rules: &str) -> Account {
     let (name, rules) = (name.to_owned(), format!("on {rules}"));
-    Account { name, passwords: vec![Secret::new("pass")], nopass: false, rules, read_only: false, connections: None, prefix: None }
+    Account {
+        name,
+        passwords: vec![Secret::new("pass")],
+        nopass: false,
+        rules,
+        read_only: false,
+        connections: None,
+        prefix: None,
+    }
 }
 
 /// A pool with these users, and `client_auth` where `default` is not among them.

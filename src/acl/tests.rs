@@ -5,7 +5,15 @@ use crate::command::identify;
 
 fn account(rules: &str) -> Account {
     let (name, rules) = ("app".to_owned(), rules.to_owned());
-    Account { name, passwords: vec![Secret::new("secret")], nopass: false, rules, read_only: false, connections: None, prefix: None }
+    Account {
+        name,
+        passwords: vec![Secret::new("secret")],
+        nopass: false,
+        rules,
+        read_only: false,
+        connections: None,
+        prefix: None,
+    }
 }
 
 fn wire(line: &str) -> Vec<u8> {

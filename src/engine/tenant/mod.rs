@@ -95,12 +95,6 @@ impl Session {
         Some(&self.special.as_ref()?.tenant.as_ref()?.prefix)
     }
 
-    /// Whether its user may do everything, with its own keys.
-    pub(super) fn is_unlimited(&self) -> bool {
-        let user = self.special.as_ref().and_then(|special| special.user.as_ref());
-        user.is_none_or(|user| user.is_unlimited())
-    }
-
     /// Makes it one with this prefix, or with none. Returns whether it had another one.
     pub(super) fn set_prefix(&mut self, prefix: Option<&Arc<Prefix>>) -> bool {
         if self.prefix() == prefix && self.is_tenant() == prefix.is_some() {
