@@ -28,6 +28,8 @@ pub mod audit;
 pub mod contain;
 pub mod hub;
 
+pub mod encrypted;
+
 pub mod engine;
 
 pub mod acl;
@@ -35,6 +37,7 @@ pub mod stages;
 
 pub mod command;
 pub mod error;
+pub mod tls;
 
 pub mod bucket;
 pub mod chance;

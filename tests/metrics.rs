@@ -37,6 +37,7 @@ fn declared_and_rendered_are_the_same() {
         exporter.backend("p", "b"),
         exporter.limit("p", "l"),
         exporter.user("p", "u"),
+        exporter.certificate("p", "f"),
         exporter.topology("p"),
         exporter.embedded("p", "b"),
         exporter.worker(0),
@@ -76,7 +77,7 @@ fn names_follow_the_rules() {
         for label in metric.labels() {
             let known = [
                 "pool", "backend", "worker", "version", "class", "cause", "full", "state", "result", "why", "limit",
-                "user", "age", "outcome",
+                "user", "age", "file", "outcome",
             ];
             assert!(known.contains(&label), "{name} has a label {label}");
         }

@@ -21,6 +21,7 @@ mod reading;
 mod schema;
 mod servers;
 mod text;
+mod tls;
 mod topology;
 mod users;
 mod warm;

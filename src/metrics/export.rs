@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 use super::latency::{self, SharedHistogram, Snapshot};
 use super::{
-    BackendMetrics, BuildMetrics, EmbeddedMetrics, Kind, LimitMetrics, METRICS, Metric, PoolMetrics, ProcessMetrics,
-    TopologyMetrics, Unit, UserMetrics, WorkerMetrics,
+    BackendMetrics, BuildMetrics, CertificateMetrics, EmbeddedMetrics, Kind, LimitMetrics, METRICS, Metric,
+    PoolMetrics, ProcessMetrics, TopologyMetrics, Unit, UserMetrics, WorkerMetrics,
 };
 
 /// All metrics of one process.
@@ -61,6 +61,11 @@ impl Exporter {
     /// The handles of a user of a pool.
     pub fn user(&self, pool: &str, user: &str) -> UserMetrics {
         UserMetrics::of(self, &[pool, user])
+    }
+
+    /// The handles of a file with certificates.
+    pub fn certificate(&self, pool: &str, file: &str) -> CertificateMetrics {
+        CertificateMetrics::of(self, &[pool, file])
     }
 
     /// The handles of a pool's topology.
