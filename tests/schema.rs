@@ -27,6 +27,11 @@ fn file(key: &Key, value: &Value) -> (String, String) {
     // What a key is for must be there.
     match key.name {
         "topology_interval" | "redirect_wait" => file["pools"]["p"]["topology"] = json!("cluster"),
+        "sentinel_tls" => {
+            file["pools"]["p"]["topology"] = json!("sentinel");
+            file["pools"]["p"]["masters"] = json!("one");
+            file["pools"]["p"]["servers"] = json!(["127.0.0.1:2"]);
+        }
         "maxmemory" | "eviction" => file["pools"]["p"]["servers"] = json!("embedded:1"),
         "read_from" => file["pools"]["p"]["zone"] = json!("a"),
         _ => {}
