@@ -17,10 +17,12 @@
     )
 )]
 
+use crate::encrypted::Encrypted;
 use crate::engine::port::{Port, Taken};
 use crate::engine::{Engine, LineId, SessionId};
 use crate::error::Failure;
 use crate::stages::Micros;
+use crate::tls::Refused;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -349,8 +351,8 @@ impl Sockets {
     }
 
     /// Whether an app's socket takes bytes; if not, the task is woken when it does.
-    pub fn poll_app(&self, id: SessionId, cx: &mut Context<'_>) -> Poll<()> {
-        match self.apps.get(id as usize) {
+    pub fn poll_app(&mut self, id: SessionId, cx: &mut Context<'_>) -> Poll<()> {
+        match self.apps.get_mut(id as usize) {
             Some(Some(app)) => app.socket.poll_writable(cx),
             _ => Poll::Ready(()),
         }
@@ -418,7 +420,7 @@ impl Sockets {
 impl Port for Sockets {
     fn to_app(&mut self, session: SessionId, bytes: &[u8]) -> Taken {
         trap("flusher", bytes);
-        let Some(Some(app)) = self.apps.get(session as usize) else { return Taken::Gone };
+        let Some(Some(app)) = self.apps.get_mut(session as usize) else { return Taken::Gone };
         let taken = app.socket.offer(bytes);
         if let (Taken::Full(_), Some(reader)) = (taken, &app.reader) {
             // The reader also watches for the socket to take bytes again.
@@ -494,6 +496,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// TCP with TLS on it, past the handshake.
+    Tls(Box<Encrypted>),
     /// No socket either: a node in this process.
     InProcess(InProcess),
 }
@@ -521,11 +525,10 @@ impl Socket {
     /// with a port of 0, as Redis tells it.
     #[must_use]
     pub fn addresses(&self) -> (String, String) {
+        let told = |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
         match self {
-            Self::Tcp(socket) => {
-                let told = |address: io::Result<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
-                (told(socket.peer_addr()), told(socket.local_addr()))
-            }
+            Self::Tcp(socket) => (told(socket.peer_addr()), told(socket.local_addr())),
+            Self::Tls(socket) => (told(socket.socket().peer_addr()), told(socket.socket().local_addr())),
             Self::Unix(socket) => {
                 let address = socket.local_addr().ok();
                 let path = address.as_ref().and_then(|a| a.as_pathname()).map(|p| format!("{}:0", p.display()));
@@ -542,6 +545,7 @@ impl Socket {
         let mut cx = Context::from_waker(Waker::noop());
         let ready = match self {
             Self::Tcp(socket) => pin!(socket.ready(Interest::READABLE)).poll(&mut cx),
+            Self::Tls(socket) => pin!(socket.socket().ready(Interest::READABLE)).poll(&mut cx),
             Self::Unix(socket) => pin!(socket.ready(Interest::READABLE)).poll(&mut cx),
             Self::Closed | Self::InProcess(_) => return true,
         };
@@ -549,11 +553,12 @@ impl Socket {
     }
 
     /// Writes what the socket takes at once. A call that a signal interrupted is made again: nobody would come back to it.
-    pub fn offer(&self, bytes: &[u8]) -> Taken {
+    pub fn offer(&mut self, bytes: &[u8]) -> Taken {
         loop {
             let written = match self {
                 Self::Tcp(socket) => socket.try_write(bytes),
                 Self::Unix(socket) => socket.try_write(bytes),
+                Self::Tls(socket) => return socket.offer(bytes),
                 Self::Closed | Self::InProcess(_) => return Taken::Gone,
             };
             match written {
@@ -577,15 +582,17 @@ impl Socket {
         match self {
             Self::Tcp(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
             Self::Unix(socket) => ready!(Pin::new(socket).poll_read(cx, &mut buffer))?,
+            Self::Tls(socket) => return socket.poll_read(cx, buffer.initialize_unfilled()),
             Self::Closed | Self::InProcess(_) => {}
         }
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let ready = match self {
             Self::Tcp(socket) => socket.poll_write_ready(cx),
             Self::Unix(socket) => socket.poll_write_ready(cx),
+            Self::Tls(socket) => return socket.poll_writable(cx),
             Self::Closed | Self::InProcess(_) => return Poll::Ready(()),
         };
         ready.map(|_| ())
@@ -598,10 +605,19 @@ pub fn let_others(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
+/// What was wrong with the other side's TLS, if that is what the error says.
+#[must_use]
+pub fn refused(error: &io::Error) -> Option<Refused> {
+    error.get_ref()?.downcast_ref().copied()
+}
+
 /// The reason of an I/O error in a few words, the same for the same cause.
 #[must_use]
 pub fn reason(error: &io::Error) -> &'static str {
     use io::ErrorKind as Kind;
+    if let Some(refused) = refused(error) {
+        return refused.text;
+    }
     match error.kind() {
         Kind::ConnectionRefused => "connection refused",
         Kind::ConnectionReset => "connection reset",

@@ -29,6 +29,8 @@ pub mod audit;
 pub mod contain;
 pub mod hub;
 
+pub mod encrypted;
+
 pub mod engine;
 
 pub mod acl;
@@ -36,6 +38,7 @@ pub mod stages;
 
 pub mod command;
 pub mod error;
+pub mod tls;
 
 pub mod bucket;
 pub mod chance;

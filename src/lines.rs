@@ -75,7 +75,7 @@ impl Lines {
     pub fn renew(&self, live: Arc<Live>) {
         let mut targets = self.targets.borrow_mut();
         targets.resize_with(live.pools.len(), Vec::new);
-        for (pool, targets) in live.pools.iter().zip(targets.iter_mut()) {
+        for (count, (pool, targets)) in (0..).zip(live.pools.iter().zip(targets.iter_mut())) {
             targets.resize_with(pool.shards.len(), || None);
             let config = Rc::new(pool.pool.upstream.clone());
             let replica = |&(number, _): &(u16, u16)| {
@@ -114,6 +114,7 @@ impl Lines {
                 let gate = before.filter(|gate| gate.is_as(&config));
                 let follows = pool.replicas.iter().any(|&(replica, _)| replica == number);
                 let target = Rc::new(Target {
+                    number: count,
                     pool: pool.pool.name.as_str().into(),
                     name: self.names.of(&server.address),
                     gate: gate.unwrap_or_else(|| Gate::new(&config, self.seed ^ u64::from(number))),

@@ -14,6 +14,7 @@ use crate::ring::{NOBODY, Ring, SLOTS, Shard, Slots};
 use crate::stages::hot::{Board, Fence};
 use crate::stages::lease::Shared;
 use crate::stages::warm::Warmth;
+use crate::tls::ClientSettings;
 use crate::topology::{self, Layout};
 use crate::units::{Address, Secret};
 use crate::upstream::config::WarmFrom;
@@ -131,21 +132,25 @@ pub enum Place {
         auth: (Option<String>, Option<Secret>),
         /// The database that connections are on.
         db: u32,
+        /// How TLS is spoken, whatever the files have in them: other certificates are for new connections.
+        tls: Option<ClientSettings>,
     },
 }
 
 impl Place {
     fn of(server: &upstream::Server, config: &upstream::Config) -> Self {
         let auth = (config.user.clone(), config.password.clone());
-        Self::Server { address: server.address.clone(), auth, db: config.db }
+        let tls = config.tls.as_ref().map(|tls| tls.settings().clone());
+        Self::Server { address: server.address.clone(), auth, db: config.db, tls }
     }
 
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Node(_), Self::Node(_)) => true,
-            (Self::Server { address: a, auth: b, db: c }, Self::Server { address: x, auth: y, db: z }) => {
-                (a, b, c) == (x, y, z)
-            }
+            (
+                Self::Server { address: a, auth: b, db: c, tls: d },
+                Self::Server { address: w, auth: x, db: y, tls: z },
+            ) => (a, b, c, d) == (w, x, y, z),
             _ => false,
         }
     }
@@ -578,7 +583,11 @@ fn replicas(pool: &Pool) -> Vec<(String, Place)> {
         };
         list.iter().zip(1..).map(move |(address, n)| (name(address, n), address))
     });
-    let place = |address: &Address| Place::Server { address: address.clone(), auth: auth.clone(), db: upstream.db };
+    let tls = upstream.tls.as_ref().map(|tls| tls.settings().clone());
+    let place = |address: &Address| {
+        let (auth, tls) = (auth.clone(), tls.clone());
+        Place::Server { address: address.clone(), auth, db: upstream.db, tls }
+    };
     all.map(|(name, address)| (name, place(address))).collect()
 }
 

@@ -3,10 +3,13 @@
 
 #[path = "schema/example.rs"]
 mod example;
+mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use support::authority::Authority;
 
 use hotring::acl::Users;
 use hotring::config::{self, Config, KEYS, Kind, Place, Problems, Workers};
@@ -14,6 +17,7 @@ use hotring::ring::{Distribution, KeyHash};
 use hotring::stages::hot::{self, Reads, Rule};
 use hotring::stages::lease::{self, Lease, Wanted};
 use hotring::stages::mirror::{Commands, Mirroring};
+use hotring::tls::{ClientAuth, MinVersion};
 use hotring::traces::Tracing;
 use hotring::units::{Address, MASK};
 use hotring::upstream::Topology;
@@ -308,6 +312,9 @@ fn every_key_of_the_list_is_known() {
             Place::Pool => format!("pools: {{main: {{{}: [[x]]}}}}\nz", key.name),
             Place::Server => format!("pools: {{main: {{servers: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::Auth => format!("pools: {{main: {{server_auth: {{{}: [x]}}}}}}\nz", key.name),
+            Place::Tls => format!("pools: {{main: {{tls: {{{}: [[x]]}}}}}}\nz", key.name),
+            Place::Certificate => format!("pools: {{main: {{tls: {{certificates: [{{{}: [x]}}]}}}}}}\nz", key.name),
+            Place::ServerTls => format!("pools: {{main: {{server_tls: {{{}: [x]}}}}}}\nz", key.name),
             Place::Limit => format!("pools: {{main: {{rate_limits: [{{{}: [x]}}]}}}}\nz", key.name),
             Place::HotKeys => format!("pools: {{main: {{hot_keys: {{{}: [[x]]}}}}}}\nz", key.name),
             Place::HotPrefix => format!("pools: {{main: {{hot_keys: {{prefixes: [{{{}: [x]}}]}}}}}}\nz", key.name),
@@ -356,12 +363,21 @@ fn the_example_loads() {
 #[test]
 fn the_example_uncommented_loads() {
     let text = fs::read_to_string(root().join("proxy.yaml")).unwrap();
-    let uncommented = example::uncommented(&text);
+    let mut uncommented = example::uncommented(&text);
+    // Its certificates are elsewhere.
+    let ca = Authority::new();
+    let own = ca.local("tls");
+    for (name, file) in [("tls.crt", &own.cert), ("tls.key", &own.key), ("ca.crt", &ca.ca())] {
+        for secret in ["tls", "other"] {
+            uncommented = uncommented.replace(&format!("/etc/hotring-secrets/{secret}/{name}"), file);
+        }
+    }
     let all = parse(&uncommented);
     let mut least = parse(&text);
+    least.source.files.clone_from(&all.source.files);
     assert_eq!(
         all.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(),
-        ["main", "sessions", "private", "cluster", "watched"]
+        ["main", "sessions", "private", "cluster", "watched", "encrypted"]
     );
     let private = &all.pools[2];
     assert_eq!(private.upstream.user.as_deref(), Some("hotring"));
@@ -460,6 +476,52 @@ pools:
     // Secrets aside, it means the same.
     let same = parse(&(1..=5).fold(text.to_owned(), |text, n| text.replace(&format!("hush-{n}"), MASK)));
     assert_eq!(parse(&masked), same, "{masked}");
+}
+
+/// What is said of TLS is understood, told again, and another content of a file is another configuration.
+#[test]
+fn tls_is_said_and_told_again() {
+    let ca = Authority::new();
+    let (own, other) = (ca.local("own"), ca.issue("other", &["DNS:other.example"]));
+    let text = format!(
+        "pools:\n  a:\n    listen_tls: [\"127.0.0.1:1\", \"[::1]:1\"]\n    tls:\n      cert: {0}\n      key: {1}\n      \
+         certificates: [{{cert: {2}, key: {3}}}]\n      client_ca: {4}\n      min_version: 1.3\n    \
+         servers: [\"10.0.0.1:26379\"]\n    topology: sentinel\n    masters: [one]\n    \
+         server_tls: {{ca: {4}, cert: {0}, key: {1}, server_name: redis.example}}\n    sentinel_tls: false\n",
+        own.cert,
+        own.key,
+        other.cert,
+        other.key,
+        ca.ca()
+    );
+    let config = parse(&text);
+    let pool = &config.pools[0];
+    assert!(pool.downstream.listen.is_empty() && pool.downstream.encrypted.len() == 2);
+    let tls = pool.downstream.tls.as_ref().unwrap().settings();
+    assert_eq!((tls.client_auth, tls.min_version), (ClientAuth::Required, MinVersion::Tls13));
+    assert_eq!(tls.others.len(), 1);
+    assert!(pool.upstream.tls.as_ref().unwrap().settings().verify);
+    let Topology::Sentinel { tls: sentinel, .. } = &pool.upstream.topology else { panic!("no sentinels") };
+    assert_eq!(*sentinel, None);
+    let follows = parse(&text.replace("    sentinel_tls: false\n", ""));
+    let Topology::Sentinel { tls: sentinel, .. } = &follows.pools[0].upstream.topology else { panic!("no sentinels") };
+    assert_eq!(*sentinel, pool.upstream.tls);
+    for config in [&config, &follows] {
+        let masked = config.masked_yaml();
+        let mut again = parse(&masked);
+        again.source.clone_from(&config.source);
+        assert_eq!(again, *config, "{masked}");
+    }
+    assert!(!format!("{config:?}").contains("PRIVATE"));
+    let next = ca.local("next");
+    fs::copy(&next.cert, &own.cert).unwrap();
+    let said = problems(&text);
+    assert!(said.contains("it is not the key of the certificate"), "{said}");
+    fs::copy(&next.key, &own.key).unwrap();
+    let later = parse(&text);
+    assert_ne!(later, config);
+    assert_ne!(later.pools[0].upstream, config.pools[0].upstream);
+    assert_eq!(parse(&text), later);
 }
 
 #[test]
@@ -659,7 +721,7 @@ pools:
     assert_eq!((asked.interval, *redirect_wait), (Duration::from_secs(30), Duration::from_secs(2)));
     assert_eq!(servers(&config, 0), []);
     assert_eq!(config.pools[0].upstream.databases, 1);
-    let Topology::Sentinel { asked, masters, user, password } = &config.pools[1].upstream.topology else {
+    let Topology::Sentinel { asked, masters, user, password, .. } = &config.pools[1].upstream.topology else {
         panic!("no sentinels")
     };
     assert_eq!(masters.iter().map(|m| (m.name.as_str(), m.weight)).collect::<Vec<_>>(), [("one", 1), ("two", 3)]);

@@ -91,6 +91,11 @@ const VALUES: &[(&str, &str)] = &[
     ("daemonset", "mode: daemonset"),
     ("hostport", "{mode: daemonset, hostPort: true}"),
     ("existing", "{mode: standalone, existingConfigMap: mine}"),
+    (
+        "tls",
+        "{mode: standalone, secrets: [hotring-tls], tlsPorts: {main: 6390}, config: {pools: {main: {tls: {cert: \
+             /etc/hotring-secrets/hotring-tls/tls.crt, key: /etc/hotring-secrets/hotring-tls/tls.key}}}}}",
+    ),
     ("ipv6", "{mode: standalone, bindAddress: \"[::]\"}"),
     (
         "everything",
@@ -196,6 +201,7 @@ fn values_that_make_no_sense_are_refused() {
         ("config: {pools: {main: {servers: null}}}", "servers"),
         ("secrets: [../etc]", "/secrets/0"),
         ("{mode: standalone, ports: {main: null}}", "ports.main: the pool has no port"),
+        ("{mode: standalone, tlsPorts: {main: 6390}}", "tlsPorts.main: the pool has no `tls`"),
         ("networkPolicy: {enabled: true}", "networkPolicy.podSelector: which pods"),
         ("podMonitor: {enabled: true}", "podMonitor.podSelector: which pods"),
     ] {

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 const FLOORS: &[&[&str]] = &[
     &["resp", "ring", "metrics", "units", "pace", "chance", "glob", "bucket"],
-    &["command", "error"],
+    &["command", "error", "tls"],
     &["stages", "acl"],
     &["engine"],
+    &["encrypted"],
     &["hub", "contain", "memory", "audit"],
     &["downstream", "upstream", "admin", "embedded", "traces"],
     &["topology"],
@@ -36,6 +37,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("metrics_exporter_prometheus", "src/metrics/"),
     ("moka", "src/embedded/"),
     ("sha2", "src/acl/"),
+    ("rustls", "src/tls/"),
+    ("rustls_native_certs", "src/tls/"),
     ("axum", "src/admin/"),
     ("fastbloom", "src/stages/lease/"),
     ("clap", "src/cli/"),

@@ -73,6 +73,7 @@ fn declared_and_rendered_are_the_same() {
         exporter.backend("p", "b"),
         exporter.limit("p", "l"),
         exporter.user("p", "u"),
+        exporter.certificate("p", "f"),
         exporter.topology("p"),
         exporter.embedded("p", "b"),
         exporter.worker(0),

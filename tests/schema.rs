@@ -27,6 +27,11 @@ fn file(key: &Key, value: &Value) -> (String, String) {
     // What a key is for must be there.
     match key.name {
         "topology_interval" | "redirect_wait" => file["pools"]["p"]["topology"] = json!("cluster"),
+        "sentinel_tls" => {
+            file["pools"]["p"]["topology"] = json!("sentinel");
+            file["pools"]["p"]["masters"] = json!("one");
+            file["pools"]["p"]["servers"] = json!(["127.0.0.1:2"]);
+        }
         "maxmemory" | "eviction" => file["pools"]["p"]["servers"] = json!("embedded:1"),
         "read_from" => file["pools"]["p"]["zone"] = json!("a"),
         _ => {}
@@ -41,6 +46,9 @@ fn file(key: &Key, value: &Value) -> (String, String) {
         Place::Pool => ("/pools", "p", file["pools"]["p"].clone()),
         Place::Server => (pool, "servers", json!({"address": "127.0.0.1:2"})),
         Place::Auth => (pool, "server_auth", json!({"password": "x"})),
+        Place::Tls => (pool, "tls", json!({"cert": "none.crt", "key": "none.key"})),
+        Place::Certificate => (pool, "tls", json!({"cert": "none.crt", "key": "none.key"})),
+        Place::ServerTls => (pool, "server_tls", json!({"cert": "none.crt", "key": "none.key"})),
         Place::User => (pool, "users", json!({"nopass": true, "rules": "+@all"})),
         Place::Limit => (pool, "rate_limits", json!({"requests": "1/s"})),
         Place::HotKeys => (pool, "hot_keys", json!({})),
@@ -73,6 +81,10 @@ fn file(key: &Key, value: &Value) -> (String, String) {
     }
     let (map, place) = match key.place {
         Place::Server | Place::Limit => (json!([map]), format!("pools.p.{at}[0]")),
+        Place::Certificate => (
+            json!({"cert": "none.crt", "key": "none.key", "certificates": [map]}),
+            "pools.p.tls.certificates[0]".to_owned(),
+        ),
         Place::HotPrefix | Place::MissPrefix => (json!({"prefixes": [map]}), format!("pools.p.{at}.prefixes[0]")),
         Place::User => (json!({"u": map}), "pools.p.users.u".to_owned()),
         Place::Log | Place::Drain | Place::Tracing | Place::AccessLog => (map, at.to_owned()),
@@ -150,6 +162,9 @@ fn properties(schema: &Value, place: Place) -> &Value {
         Place::Pool => return pool,
         Place::Server => &pool["servers"]["anyOf"][1]["items"]["anyOf"][1],
         Place::Auth => &schema["definitions"]["auth"],
+        Place::Tls => &pool["tls"],
+        Place::Certificate => &pool["tls"]["properties"]["certificates"]["items"],
+        Place::ServerTls => &pool["server_tls"]["anyOf"][1],
         Place::User => &pool["users"]["additionalProperties"],
         Place::Limit => &pool["rate_limits"]["items"],
         Place::HotKeys => &pool["hot_keys"],

@@ -5,6 +5,7 @@
 mod support;
 
 use hotring::topology::sentinel::Source as Sentinels;
+use hotring::topology::talk::Access;
 use hotring::topology::{Answer, Settings};
 use hotring::units::Secret;
 use hotring::upstream::Topology;
@@ -54,9 +55,9 @@ impl Source {
         };
         let master = |name: &String| Master { name: name.clone(), weight: 1 };
         let masters = wanted.names.iter().map(master).collect();
-        let topology = Topology::Sentinel { asked, masters, user: None, password: secret(wanted.password) };
-        let auth = (None, secret(wanted.server_password));
-        let settings = Settings { topology, auth, patience: Duration::from_secs(60) };
+        let topology = Topology::Sentinel { asked, masters, user: None, password: secret(wanted.password), tls: None };
+        let access = Access { password: secret(wanted.server_password), ..Access::default() };
+        let settings = Settings { topology, access, patience: Duration::from_secs(60) };
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         Self { sentinels: Sentinels::new(settings, 7), runtime }
     }

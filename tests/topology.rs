@@ -3,6 +3,7 @@
 
 mod support;
 
+use hotring::topology::talk::Access;
 use hotring::topology::{Answer, Layout, Node, SLOTS, Settings, Source};
 use hotring::upstream::Topology;
 use hotring::upstream::topology::Asked;
@@ -42,7 +43,7 @@ fn source(at: &[&str], patience: Duration, seed: u64) -> Source {
         interval: Duration::from_secs(30),
     };
     let topology = Topology::Cluster { asked, redirect_wait: Duration::ZERO };
-    Source::new(&Settings { topology, auth: (None, None), patience }, seed).unwrap()
+    Source::new(&Settings { topology, access: Access::default(), patience }, seed).unwrap()
 }
 
 fn ask(source: &mut Source) -> Result<Answer, String> {

@@ -12,7 +12,7 @@ use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
     ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, mirror,
-    misses, reading, servers, topology, warm,
+    misses, reading, servers, tls, topology, warm,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -86,6 +86,7 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
     hot::check(&written, report);
     misses::check(&written, report);
     topology::check(&written, report);
+    tls::check(&written, report);
     check_replicas(&written, report);
     reading::check(&written, report);
     let password = written.redis_auth.map(|auth| {
@@ -132,12 +133,16 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
         Some(ServersWritten::List(list)) => Servers::Static(list.into_iter().map(|server| server.value).collect()),
         None => Servers::Static(Vec::new()),
     };
+    let (server_tls, sentinel_tls) = (written.tls.server(), written.tls.sentinel());
+    let (encrypted, tls) = written.tls.side();
     let db = value(written.db.or(written.redis_db), 0);
     Pool {
         name: written.name.value,
         downstream: downstream::Config {
             listen: written.listen.into_iter().map(|address| address.value).collect(),
             strict: written.listen_strict.into_iter().map(|address| address.value).collect(),
+            encrypted,
+            tls,
             backlog: value(written.backlog, BACKLOG),
             reuseport: value(written.reuseport, false),
             client_connections: value(written.client_connections, 0),
@@ -158,7 +163,7 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
         },
         upstream: upstream::Config {
             servers,
-            topology: topology::build(written.topology, asked),
+            topology: topology::build(written.topology, asked, sentinel_tls),
             timeout,
             connect_timeout: value(written.connect_timeout, upstream::CONNECT_TIMEOUT),
             dns_refresh: value(written.dns_refresh, Some(upstream::DNS_REFRESH)),
@@ -180,6 +185,7 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
             probe_timeout: written.probe_timeout.map(|written| written.value),
             tcpkeepalive: value(written.tcpkeepalive, false),
             tcp_user_timeout: value(written.tcp_user_timeout, timeout),
+            tls: server_tls,
             user,
             password: server_password,
             db,

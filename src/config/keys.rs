@@ -40,6 +40,12 @@ pub enum Place {
     Server,
     /// Under `server_auth`, `sentinel_auth` or, but for `user`, under `client_auth`.
     Auth,
+    /// Under `tls`.
+    Tls,
+    /// In an entry of `certificates` under `tls`.
+    Certificate,
+    /// Under `server_tls` or `sentinel_tls`.
+    ServerTls,
     /// Under `users`, in a user.
     User,
     /// In an entry of `rate_limits`.
@@ -69,6 +75,9 @@ impl Place {
             Self::Pool => "in a pool",
             Self::Server => "in an entry of `servers`",
             Self::Auth => "under `server_auth`, `client_auth` or `sentinel_auth`",
+            Self::Tls => "under `tls`",
+            Self::Certificate => "in an entry of `certificates` under `tls`",
+            Self::ServerTls => "under `server_tls` or `sentinel_tls`",
             Self::User => "in a user under `users`",
             Self::Limit => "in an entry of `rate_limits`",
             Self::HotKeys => "under `hot_keys`",
@@ -125,7 +134,7 @@ pub const KEYS: &[Key] = &[
         Place::Top,
         "watch",
         "2s",
-        "how often this file, the password files and those of ids are looked at for changes, which are then taken while running; `off` \
+        "how often this file, the files of passwords, of certificates and of ids are looked at for changes, which are then taken while running; `off` \
          leaves it to SIGHUP and `POST /reload`",
     ),
     own(Place::Top, "drain", "", "how it stops, see `delay` and `timeout`"),
@@ -449,6 +458,67 @@ pub const KEYS: &[Key] = &[
         "",
         "further addresses, as of `listen`, for sessions that get exactly Redis' answers: always the key's own server's, never \
          from memory, a replica or a copy (`hot_keys`), nor another session's reply (`merge`, `coalesce`)",
+    ),
+    own(
+        Place::Pool,
+        "listen_tls",
+        "",
+        "further addresses, or the only ones, where apps speak TLS (1.2 or 1.3); with which certificates, `tls` says",
+    ),
+    own(Place::Pool, "tls", "", "the certificates of `listen_tls`, see `cert`"),
+    own(
+        Place::Pool,
+        "server_tls",
+        "false",
+        "`true` speaks TLS to the servers, replicas and nodes, and believes whom the system believes; a map says whom else, see \
+         `ca`. Unix sockets stay plain",
+    ),
+    own(Place::Pool, "sentinel_tls", "", "the same for the sentinels; as `server_tls` where nothing is said"),
+    own(Place::Tls, "cert", "required", "file of the certificate, PEM, followed by those that it was issued with"),
+    own(Place::Tls, "key", "required", "file of its key, PEM without a passphrase"),
+    own(
+        Place::Tls,
+        "certificates",
+        "",
+        "further certificates, each shown to clients that ask for one of its names (SNI; `*.` stands for one label); all others are \
+         shown `cert`",
+    ),
+    own(Place::Tls, "client_ca", "", "file of the CAs that issue the certificates of apps, PEM"),
+    own(
+        Place::Tls,
+        "client_auth",
+        "",
+        "whether apps must show a certificate: `off`, `optional` (one that is shown must be good) or `required`; with a `client_ca` \
+         it is `required`, without `off`",
+    ),
+    own(Place::Tls, "min_version", "1.2", "the oldest version of TLS that is spoken, `1.2` or `1.3`"),
+    own(Place::Tls, "handshake_timeout", "10s", "how long the handshake of an app may take"),
+    own(
+        Place::Certificate,
+        "cert",
+        "required",
+        "file of the certificate, PEM, followed by those that it was issued with",
+    ),
+    own(Place::Certificate, "key", "required", "file of its key, PEM without a passphrase"),
+    own(
+        Place::ServerTls,
+        "ca",
+        "",
+        "file of the CAs that issue the servers' certificates, PEM; without it those that the system believes do",
+    ),
+    own(Place::ServerTls, "cert", "", "file of the certificate that is shown to servers which ask for one, PEM"),
+    own(Place::ServerTls, "key", "", "file of its key, PEM without a passphrase"),
+    own(
+        Place::ServerTls,
+        "server_name",
+        "",
+        "the name that the servers' certificates must have, where it is not the host by which they are reached",
+    ),
+    own(
+        Place::ServerTls,
+        "verify",
+        "true",
+        "`false` believes every server, whoever it is: for a short time, and never where somebody else may be in between",
     ),
     own(
         Place::Pool,

@@ -22,6 +22,7 @@ mod schema;
 mod servers;
 mod sight;
 mod text;
+mod tls;
 mod topology;
 mod traces;
 mod users;

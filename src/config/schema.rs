@@ -157,6 +157,19 @@ fn shape(place: Place, name: &str) -> Value {
             _ => Value::Null,
         },
         Place::Auth => named("text"),
+        Place::Tls => match name {
+            "cert" | "key" | "client_ca" => named("text"),
+            "certificates" => json!({"type": "array", "items": map_of(Place::Certificate)}),
+            "client_auth" => words(&["off", "optional", "required"]),
+            "min_version" => json!({"enum": [1.2, 1.3, "1.2", "1.3"]}),
+            "handshake_timeout" => named("time"),
+            _ => Value::Null,
+        },
+        Place::Certificate => named("text"),
+        Place::ServerTls => match name {
+            "verify" => flag(),
+            _ => named("text"),
+        },
         Place::User => match name {
             "nopass" | "read_only" => flag(),
             "passwords" => list_of(&named("text")),
@@ -219,6 +232,10 @@ fn top(name: &str) -> Value {
 fn pool(name: &str) -> Value {
     match name {
         "listen" | "listen_strict" => named("addresses"),
+        // A unix socket has no TLS.
+        "listen_tls" => one_or_more(&matching("^[^\\s/]+:[0-9]{1,5}$")),
+        "tls" => map_of(Place::Tls),
+        "server_tls" | "sentinel_tls" => json!({"anyOf": [flag(), map_of(Place::ServerTls)]}),
         "servers" => {
             let server = json!({"anyOf": [{"type": "string"}, map_of(Place::Server)]});
             json!({"anyOf": [matching("^embedded:[0-9]+$"), list_of(&server)]})

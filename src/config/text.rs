@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, sight, topology, traces};
+use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, sight, tls, topology, traces};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -81,13 +81,19 @@ impl Text {
     fn pool(&mut self, pool: &Pool) {
         let (downstream, upstream, ring) = (&pool.downstream, &pool.upstream, &pool.ring);
         self.line(&format!("  {}:", scalar(&pool.name)));
-        for (name, addresses) in [("listen", &downstream.listen), ("listen_strict", &downstream.strict)] {
+        let listeners = [
+            ("listen", &downstream.listen),
+            ("listen_strict", &downstream.strict),
+            ("listen_tls", &downstream.encrypted),
+        ];
+        for (name, addresses) in listeners {
             match &addresses[..] {
                 [] => {}
                 [one] => self.line(&format!("    {name}: {}", scalar(&one.to_string()))),
                 many => self.list(name, many.iter().map(ToString::to_string)),
             }
         }
+        tls::lines(downstream).iter().for_each(|line| self.line(&format!("    {line}")));
         match &upstream.servers {
             Servers::Embedded { count, maxmemory, eviction } => {
                 self.line(&format!("    servers: embedded:{count}"));
@@ -232,6 +238,21 @@ impl Text {
     }
 
     fn auth(&mut self, pool: &Pool) {
+        let own = pool.upstream.tls.as_ref().map(|client| ("server_tls", client));
+        let sentinel = match &pool.upstream.topology {
+            Topology::Sentinel { tls, .. } if tls.is_none() && own.is_some() => {
+                self.line("    sentinel_tls: false");
+                None
+            }
+            Topology::Sentinel { tls, .. } => tls.as_ref().map(|client| ("sentinel_tls", client)),
+            _ => None,
+        };
+        if own.is_none() && matches!(pool.upstream.servers, Servers::Static(_)) {
+            self.key("server_tls", false);
+        }
+        for (name, client) in own.into_iter().chain(sentinel) {
+            tls::client_lines(name, client).iter().for_each(|line| self.line(&format!("    {line}")));
+        }
         if let Topology::Sentinel { user, password: Some(secret), .. } = &pool.upstream.topology {
             let secret = self.secret(secret);
             self.line("    sentinel_auth:");

@@ -7,6 +7,7 @@ use super::servers;
 use super::text::quoted as in_yaml;
 use super::written::{Auth, Fields, PoolWritten, ServersWritten, Written, join, refuse_twice, scalar, some_time};
 use super::yaml::Kind as NodeKind;
+use crate::tls::Client;
 use crate::units::{Address, Expected, Millis, whole};
 use crate::upstream::WhenEjected;
 pub(super) use crate::upstream::topology::Kind;
@@ -225,8 +226,8 @@ pub(super) fn check(pool: &PoolWritten, report: &mut Report) {
     }
 }
 
-/// What is meant; `at` are the addresses under `servers`.
-pub(super) fn build(written: TopologyWritten, at: Vec<Address>) -> Topology {
+/// What is meant; `at` are the addresses under `servers`, `tls` is how sentinels are spoken to.
+pub(super) fn build(written: TopologyWritten, at: Vec<Address>, tls: Option<Client>) -> Topology {
     let kind = written.kind();
     let asked = Asked {
         at,
@@ -241,7 +242,7 @@ pub(super) fn build(written: TopologyWritten, at: Vec<Address>) -> Topology {
         Kind::Sentinel => {
             let masters = written.masters.into_iter().flat_map(|(_, masters)| masters);
             let (user, password) = written.auth.map_or((None, None), |auth| (auth.value.user, auth.value.password));
-            Topology::Sentinel { asked, masters: masters.map(|master| master.value).collect(), user, password }
+            Topology::Sentinel { asked, masters: masters.map(|master| master.value).collect(), user, password, tls }
         }
     }
 }

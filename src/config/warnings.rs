@@ -3,7 +3,7 @@
 //! Promises: one sentence each, starting with the pool it is about; nothing here stops a start. What a ring makes of names
 //! and weights is not told here but by the ring.
 
-use super::{Config, Kind, Pool, hot, misses, reading};
+use super::{Config, Kind, Pool, hot, misses, reading, tls};
 use crate::acl;
 use crate::ring::{Distribution, KeyHash};
 use crate::units::Address;
@@ -64,6 +64,7 @@ fn of_pool(pool: &Pool, kind: Kind) -> Vec<String> {
             }
         }
     }
+    out.extend(tls::warnings(upstream));
     out.extend(hot::warnings(&pool.hot, &upstream.servers));
     out.extend(reading::warnings(&pool.reading, upstream, pool.hot.near_all));
     out.extend(misses::warnings(&pool.misses, hot::keeps(&pool.hot)));

@@ -14,6 +14,7 @@ use super::keys::{self, Place};
 use super::misses::MissesWritten;
 use super::problems::{Report, quoted};
 use super::reading::ReadingWritten;
+use super::tls::TlsWritten;
 use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
 use super::{Audit, Format, Kind, Level, MaxMemory, Workers, nutcracker, servers, sight, warm};
@@ -70,6 +71,7 @@ pub(super) struct PoolWritten {
     /// Whether `listen` was there at all, readable or not.
     pub(super) has_listen: bool,
     pub(super) listen_strict: Vec<Written<Address>>,
+    pub(super) tls: TlsWritten,
     pub(super) servers: Option<ServersWritten>,
     pub(super) topology: TopologyWritten,
     pub(super) maxmemory: Option<Written<u64>>,
@@ -159,7 +161,8 @@ impl PoolWritten {
     /// Where it listens, each with the key under which that stands.
     pub(super) fn listeners(&self) -> impl Iterator<Item = (&Written<Address>, &'static str)> {
         let strict = self.listen_strict.iter().map(|address| (address, "listen_strict"));
-        self.listen.iter().map(|address| (address, "listen")).chain(strict)
+        let tls = self.tls.listen.iter().map(|address| (address, "listen_tls"));
+        self.listen.iter().map(|address| (address, "listen")).chain(strict).chain(tls)
     }
 }
 
@@ -287,7 +290,11 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
     }
     let mut pool = Fields::open(node, key.clone(), &known, report)?;
     pool.stands_at(name.id);
-    let has_listen = pool.get("listen").is_some();
+    let listen_tls = match pool.get("listen_tls").filter(|_| !nutcracker) {
+        Some(node) => pool.listen("listen_tls", node, false),
+        None => Vec::new(),
+    };
+    let has_listen = pool.get("listen").or(pool.get("listen_tls")).is_some();
     let listen = match pool.get("listen") {
         Some(node) => pool.listen("listen", node, nutcracker),
         None => Vec::new(),
@@ -303,6 +310,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         listen,
         has_listen,
         listen_strict,
+        tls: pool.tls(listen_tls, dir),
         servers,
         topology: pool.topology(dir),
         maxmemory: pool.value("maxmemory", |text| size(text, 1 << 20)),

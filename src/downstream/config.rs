@@ -3,6 +3,7 @@
 //! Promises: plain values, already checked when they come from a file. Does not promise that an address can be bound.
 
 use crate::acl::Account;
+use crate::tls::Server;
 use crate::units::{Address, Millis, Secret, Size};
 use std::fmt;
 use std::time::Duration;
@@ -43,13 +44,29 @@ impl fmt::Display for Unread {
 /// `max_auth_failures` where nothing is said: more than anybody mistypes, too few to guess.
 pub const MAX_AUTH_FAILURES: u32 = 16;
 
+/// How those are served who come by a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// As the pool says.
+    #[default]
+    Usual,
+    /// Never from elsewhere than a key's server.
+    Strict,
+    /// As the pool says, over TLS.
+    Encrypted,
+}
+
 /// The app side of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where apps connect to, at least one.
+    /// Where apps connect to; at least one, or one of `encrypted`.
     pub listen: Vec<Address>,
     /// Where sessions connect to that are never answered from elsewhere than a key's server.
     pub strict: Vec<Address>,
+    /// Where sessions connect to that speak TLS; TCP only.
+    pub encrypted: Vec<Address>,
+    /// What they are shown there; there where `encrypted` is not empty.
+    pub tls: Option<Server>,
     /// Connections the kernel may hold ready before they are accepted.
     pub backlog: u32,
     /// `SO_REUSEPORT` on the listeners, so that two processes may share an address.
@@ -89,8 +106,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Everywhere that apps connect to, and whether it is strict there.
-    pub fn listeners(&self) -> impl Iterator<Item = (&Address, bool)> {
-        self.listen.iter().map(|address| (address, false)).chain(self.strict.iter().map(|address| (address, true)))
+    /// Everywhere that apps connect to, and how they are served there.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Address, Manner)> {
+        let all = [(&self.listen, Manner::Usual), (&self.strict, Manner::Strict), (&self.encrypted, Manner::Encrypted)];
+        all.into_iter().flat_map(|(list, manner)| list.iter().map(move |address| (address, manner)))
     }
 }

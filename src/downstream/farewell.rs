@@ -1,6 +1,6 @@
-//! Tells the log of sessions that hotring closed: seldom, and how many, since a thousand may be closed at once.
+//! Tells the log of sessions that hotring closed, and of clients that it did not let in: seldom, and how many, since a thousand may be closed at once.
 
-use crate::metrics::{Closed, Label, PoolCounts};
+use crate::metrics::{Closed, Label, PoolCounts, TlsFailure};
 use crate::stages::Micros;
 
 /// Least time between two lines of a pool, in microseconds.
@@ -11,6 +11,8 @@ const SELDOM: Micros = 10_000_000;
 pub struct Farewell {
     closed: [u64; Closed::COUNT],
     full: u64,
+    /// TLS handshakes that failed.
+    unshaken: [u64; TlsFailure::COUNT],
     next: Micros,
 }
 
@@ -21,7 +23,11 @@ impl Farewell {
             *closed = closed.saturating_add(counts.client_closed[*why]);
         }
         self.full = self.full.saturating_add(counts.client_output_limit_kills);
-        if now < self.next || (self.full == 0 && self.closed.iter().all(|&count| count == 0)) {
+        for (unshaken, why) in self.unshaken.iter_mut().zip(TlsFailure::ALL) {
+            *unshaken = unshaken.saturating_add(counts.client_tls_failures[*why]);
+        }
+        let mut all = self.closed.iter().chain(&self.unshaken);
+        if now < self.next || (self.full == 0 && all.all(|&count| count == 0)) {
             return;
         }
         self.next = now.saturating_add(SELDOM);
@@ -41,6 +47,16 @@ impl Farewell {
                 pool,
                 clients = wrong_passwords,
                 "closed clients that sent max_auth_failures wrong passwords"
+            );
+        }
+        let unshaken = std::mem::take(&mut self.unshaken);
+        if unshaken.iter().any(|&count| count > 0) {
+            let told = unshaken.iter().zip(TlsFailure::ALL).filter(|(count, _)| **count > 0);
+            let told: Vec<String> = told.map(|(count, why)| format!("{} {count}", why.as_str())).collect();
+            tracing::warn!(
+                pool,
+                why = told.join(", "),
+                "TLS handshakes of clients failed; `log.level: debug` tells each"
             );
         }
         if [idle, half_sent, no_auth] != [0; 3] {

@@ -308,7 +308,10 @@ impl Accepted {
         Ok(match stream {
             Connected::Tcp(socket) => Self::Tcp(socket.into_std()?),
             Connected::Unix(socket) => Self::Unix(socket.into_std()?),
-            Connected::Closed | Connected::InProcess(_) => return Err(io::ErrorKind::NotConnected.into()),
+            // TLS is begun on the thread that goes on with it.
+            Connected::Closed | Connected::InProcess(_) | Connected::Tls(_) => {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
         })
     }
 
@@ -334,6 +337,8 @@ mod tests {
         let config = Config {
             listen: Vec::new(),
             strict: Vec::new(),
+            encrypted: Vec::new(),
+            tls: None,
             backlog: BACKLOG,
             reuseport: false,
             client_tcpkeepalive: after,

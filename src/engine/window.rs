@@ -271,7 +271,8 @@ impl Session {
     /// Whether everything it asked for has left.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.open == 0 && self.output.is_empty()
+        // What a socket took may wait in it to be encrypted and sent, and then it is blocked.
+        self.open == 0 && self.output.is_empty() && !self.blocked
     }
 
     /// Whether a slot is the next to be answered.

@@ -16,8 +16,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use super::buckets::SharedBuckets;
 use super::latency::{self, SharedHistogram, Snapshot};
 use super::{
-    BackendMetrics, BuildMetrics, CommandMetrics, EmbeddedMetrics, InfoMetrics, Kind, LimitMetrics, METRICS, Metric,
-    PoolMetrics, PrefixMetrics, ProcessMetrics, TopologyMetrics, Unit, UserMetrics, VersionMetrics, WorkerMetrics,
+    BackendMetrics, BuildMetrics, CertificateMetrics, CommandMetrics, EmbeddedMetrics, InfoMetrics, Kind, LimitMetrics,
+    METRICS, Metric, PoolMetrics, PrefixMetrics, ProcessMetrics, TopologyMetrics, Unit, UserMetrics, VersionMetrics,
+    WorkerMetrics,
 };
 
 /// All metrics of one process.
@@ -83,6 +84,11 @@ impl Exporter {
     /// The handles of the version that a backend has.
     pub fn version(&self, pool: &str, backend: &str, version: &str) -> VersionMetrics {
         VersionMetrics::of(self, &[pool, backend, version])
+    }
+
+    /// The handles of a file with certificates.
+    pub fn certificate(&self, pool: &str, file: &str) -> CertificateMetrics {
+        CertificateMetrics::of(self, &[pool, file])
     }
 
     /// The handles of a pool's topology.

@@ -108,6 +108,20 @@ declare! {
         client_output_limit_kills: u64 = "hotring_client_output_limit_kills_total", One;
         /// App connections that hotring closed for standing still or for holding too much, by why.
         client_closed: Per<Closed, u64, { Closed::COUNT }> = "hotring_client_closed_total", One;
+        /// Open app connections with TLS, past the handshake.
+        client_tls_connections: Level = "hotring_client_tls_connections", One;
+        /// App connections whose TLS handshake is under way.
+        client_tls_handshaking: Level = "hotring_client_tls_handshaking", One;
+        /// TLS handshakes with apps that came about.
+        client_tls_handshakes: u64 = "hotring_client_tls_handshakes_total", One;
+        /// TLS handshakes with apps that did not, by why.
+        client_tls_failures: Per<TlsFailure, u64, { TlsFailure::COUNT }> = "hotring_client_tls_handshake_failures_total", One;
+        /// Time from accepting an app's connection to the end of its TLS handshake.
+        client_tls_duration: LatencyHistogram = "hotring_client_tls_handshake_duration_seconds", Seconds;
+        /// TLS handshakes with servers that came about, those of probes included.
+        server_tls_handshakes: u64 = "hotring_server_tls_handshakes_total", One;
+        /// TLS handshakes with servers that did not, by why.
+        server_tls_failures: Per<TlsFailure, u64, { TlsFailure::COUNT }> = "hotring_server_tls_handshake_failures_total", One;
         /// Times a session was no longer read from for a while, by what was full.
         client_pauses: Per<Full, u64, { Full::COUNT }> = "hotring_client_pauses_total", One;
         /// Bytes of replies that apps have not read yet.
@@ -428,6 +442,12 @@ declare! {
         connections: Setting = "hotring_user_connections", One;
         /// Connections that the user may have (`connections`); 0 is no bound.
         most: Setting = "hotring_user_max_connections", One;
+    }
+
+    /// What is known of a file with certificates.
+    CertificateCounts CertificateMetrics ["pool", "file"] {
+        /// When the first of the file's certificates expires, as a Unix time.
+        expires: Setting = "hotring_tls_certificate_expires_timestamp_seconds", Seconds;
     }
 
     /// What is known of a pool's topology, where that is not the file's.
@@ -772,6 +792,34 @@ label! {
         Outbox = "outbox",
         /// Most of the memory budget, of which the session held more than its share.
         Memory = "memory",
+    }
+}
+
+label! {
+    /// Why a TLS handshake did not come about.
+    TlsFailure "why" {
+        /// It took too long.
+        Timeout = "timeout",
+        /// The other side closed the connection.
+        Closed = "closed",
+        /// What came is no TLS, such as plain requests.
+        NotTls = "not_tls",
+        /// No version of TLS, or no cipher, that both sides know.
+        NothingInCommon = "nothing_in_common",
+        /// The other side shows no certificate, and must.
+        NoCertificate = "no_certificate",
+        /// Its certificate has expired, or is not valid yet.
+        Expired = "expired",
+        /// Its certificate was issued by nobody who is believed.
+        UnknownIssuer = "unknown_issuer",
+        /// Its certificate is for another host.
+        WrongName = "wrong_name",
+        /// Its certificate cannot be used for another reason.
+        BadCertificate = "bad_certificate",
+        /// The other side refused, and said so.
+        Refused = "refused",
+        /// Anything else.
+        Protocol = "protocol",
     }
 }
 

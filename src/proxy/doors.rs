@@ -3,6 +3,7 @@
 use super::{DoorChanges, Proxy, Signals, StartError};
 use crate::admin;
 use crate::config::{Config, Pool};
+use crate::downstream::config::Manner;
 use crate::downstream::listener::{Bound, SocketFile, bind_unix};
 use crate::handover::{self, Taken};
 use crate::live::Live;
@@ -28,8 +29,8 @@ const ADMIN_BACKLOG: i32 = 128;
 pub(super) struct Door {
     pub(super) number: u64,
     pub(super) pool: String,
-    /// Whether its sessions are strict.
-    pub(super) strict: bool,
+    /// How its sessions are served.
+    pub(super) manner: Manner,
     /// As it is configured.
     pub(super) address: Address,
     /// Where it is; port 0 has become a real one.
@@ -119,19 +120,19 @@ impl Proxy {
         let mut number = before.iter().map(|door| door.number + 1).max().unwrap_or(0);
         let mut failed = None;
         for (pool, place) in next.listed() {
-            for (address, strict) in place.pool.downstream.listeners() {
-                let whose = Whose { pool, strict };
+            for (address, manner) in place.pool.downstream.listeners() {
+                let whose = Whose { pool, manner };
                 let any_port = matches!(address, Address::Tcp { port: 0, .. });
                 let same = |door: &Door| {
                     if any_port {
-                        door.address == *address && door.pool == place.pool.name && door.strict == strict
+                        door.address == *address && door.pool == place.pool.name && door.manner == manner
                     } else {
                         door.address.is_same_place(address)
                     }
                 };
                 if let Some(at) = before.iter().position(same) {
                     let door = before.remove(at);
-                    if door.pool != place.pool.name || door.strict != strict {
+                    if door.pool != place.pool.name || door.manner != manner {
                         moved.push((door.number, whose));
                     }
                     doors.push(door);
@@ -161,7 +162,7 @@ impl Proxy {
             if let Some(place) = next.pools.get(usize::from(whose.pool)) {
                 door.pool.clone_from(&place.pool.name);
             }
-            door.strict = whose.strict;
+            door.manner = whose.manner;
         }
         self.doors = doors;
         Ok((open, before.into_iter().map(|door| door.number).collect(), moved))
@@ -186,8 +187,8 @@ pub(super) fn open_door(
     let (copy, stays) =
         if copy { bound.copy().map(|(copy, stays)| (Some(copy), stays)).map_err(bad)? } else { (None, None) };
     let at = bound.address();
-    let (pool, strict) = (config.name.clone(), whose.strict);
-    let door = Door { number, pool, strict, address: address.clone(), at, copy, stays };
+    let (pool, manner) = (config.name.clone(), whose.manner);
+    let door = Door { number, pool, manner, address: address.clone(), at, copy, stays };
     Ok((door, Listening { number, whose, bound }))
 }
 

@@ -4,14 +4,17 @@ use super::source::Shared;
 use super::topologies::Told;
 use super::usage::Usage;
 use crate::audit;
+use crate::config::Pool;
 use crate::embedded::{self, Node};
 use crate::live::{Live, Place};
 use crate::memory;
 use crate::metrics::{
-    AdminAction, BuildCounts, EmbeddedCounts, EmbeddedMetrics, Label, ProcessCounts, Reloaded, TopologyCounts,
-    TopologyMetrics, TraceDropped,
+    AdminAction, BuildCounts, CertificateCounts, CertificateMetrics, EmbeddedCounts, EmbeddedMetrics, Label,
+    ProcessCounts, Reloaded, TopologyCounts, TopologyMetrics, TraceDropped,
 };
 use crate::ring::KeyHash;
+use crate::tls::{Client, Expiry, Server};
+use crate::upstream::Topology;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,20 @@ const EXPIRY: Duration = Duration::from_millis(100);
 
 fn unix_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// When which file with certificates of a pool expires, each file once.
+fn expiries(pool: &Pool) -> Vec<Expiry> {
+    let sentinel = match &pool.upstream.topology {
+        Topology::Sentinel { tls, .. } => tls.as_ref(),
+        _ => None,
+    };
+    let own = pool.downstream.tls.iter().flat_map(Server::expiries);
+    let servers = pool.upstream.tls.iter().chain(sentinel).flat_map(Client::expiries);
+    let mut found: Vec<Expiry> = own.chain(servers).cloned().collect();
+    found.sort_by(|one, other| one.file.cmp(&other.file));
+    found.dedup_by(|one, other| one.file == other.file);
+    found
 }
 
 /// What the process does on the side: expiry in embedded nodes, and the metrics that no worker owns.
@@ -39,6 +56,7 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
     let mut live = None;
     let mut books: Vec<(Arc<Node>, EmbeddedMetrics, EmbeddedCounts, embedded::Stats)> = Vec::new();
     let mut topologies: Vec<(String, TopologyMetrics, TopologyCounts, Told)> = Vec::new();
+    let mut certificates: Vec<(CertificateMetrics, CertificateCounts)> = Vec::new();
     let mut rounds: u32 = 0;
     let mut summed = 0;
     loop {
@@ -63,6 +81,17 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
                     }));
                 }
             }
+            let known = std::mem::take(&mut certificates);
+            for (_, pool) in now.listed() {
+                for expiry in expiries(&pool.pool) {
+                    let metrics = exporter.certificate(&pool.pool.name, &expiry.file.display().to_string());
+                    certificates.push((metrics, CertificateCounts::default()));
+                    if let Some((_, counts)) = certificates.last_mut() {
+                        counts.expires.0 = expiry.at.saturating_mul(1_000_000);
+                    }
+                }
+            }
+            drop(known);
             let mut before = std::mem::take(&mut topologies);
             for (_, pool) in now.listed().filter(|(_, pool)| pool.pool.upstream.topology.asked().is_some()) {
                 let name = &pool.pool.name;
@@ -83,6 +112,9 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
             counts.evictions += now.evictions - told.evictions;
             counts.expired += now.expired - told.expired;
             *told = now;
+            metrics.fold(counts);
+        }
+        for (metrics, counts) in &mut certificates {
             metrics.fold(counts);
         }
         for (pool, metrics, counts, told) in &mut topologies {

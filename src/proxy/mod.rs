@@ -149,11 +149,11 @@ impl Proxy {
         let live = Arc::new(live);
         let (mut doors, mut listeners) = (Vec::new(), Vec::new());
         for (pool, place) in live.listed() {
-            for (address, strict) in place.pool.downstream.listeners() {
+            for (address, manner) in place.pool.downstream.listeners() {
                 let given = taken.as_mut().and_then(|taken| taken.find(&name_of(address)));
                 let copy = live.config.handover.is_some();
                 let (door, listening) =
-                    open_door(doors.len() as u64, Whose { pool, strict }, &place.pool, address, given, copy)?;
+                    open_door(doors.len() as u64, Whose { pool, manner }, &place.pool, address, given, copy)?;
                 doors.push(door);
                 listeners.push(listening);
             }

@@ -7,6 +7,7 @@ use crate::admin::status::{
     HotKey, Listener, Misses, Observed, Pool, Process, Ring, SECTORS, Shard, Spared, Status, Topology, VERSION,
 };
 use crate::admin::{self, Readiness};
+use crate::downstream::config::Manner;
 use crate::live::{Live, LivePool};
 use crate::ring::{Distribution, NOBODY, SLOTS};
 use crate::stages::hot::{Level, Row};
@@ -117,7 +118,7 @@ fn pool(shared: &Shared, pool: &LivePool, recent: &Recent<'_>, shards: Vec<Shard
         kind,
         listeners: downstream
             .listeners()
-            .map(|(address, strict)| Listener { address: address.to_string(), strict })
+            .map(|(address, manner)| Listener { address: address.to_string(), strict: manner == Manner::Strict })
             .collect(),
         apps: value("hotring_client_connections"),
         server_connections: shards.iter().map(|shard| shard.connections).sum(),

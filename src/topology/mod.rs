@@ -30,10 +30,11 @@ pub mod talk;
 
 pub use crate::ring::{NOBODY, SLOTS};
 use crate::stages::hot::MOST_REPLICAS;
-use crate::units::{Address, Secret};
+use crate::units::Address;
 use crate::upstream::{self, Server, Servers, Topology};
 use std::future::pending;
 use std::time::Duration;
+use talk::Access;
 
 /// More nodes than this are no layout. Redis Cluster is made for a thousand.
 pub const MOST_NODES: usize = 2048;
@@ -115,8 +116,8 @@ pub enum Source {
 pub struct Settings {
     /// Who says what the servers are.
     pub topology: Topology,
-    /// What is said to the pool's servers: user and password.
-    pub auth: (Option<String>, Option<Secret>),
+    /// How the pool's servers are spoken to.
+    pub access: Access,
     /// How long one who is asked may take, a connection included.
     pub patience: Duration,
 }
@@ -126,8 +127,9 @@ impl Settings {
     #[must_use]
     pub fn of(config: &upstream::Config) -> Option<Self> {
         config.topology.asked()?;
-        let auth = (config.user.clone(), config.password.clone());
-        Some(Self { topology: config.topology.clone(), auth, patience: config.connect_timeout })
+        let (user, password, tls) = (config.user.clone(), config.password.clone(), config.tls.clone());
+        let access = Access { user, password, tls };
+        Some(Self { topology: config.topology.clone(), access, patience: config.connect_timeout })
     }
 
     /// How often it is asked without a reason.
@@ -144,7 +146,7 @@ impl Source {
         match &settings.topology {
             Topology::Static => None,
             Topology::Cluster { asked, .. } => {
-                let source = cluster::Source::new(asked.clone(), settings.auth.clone(), settings.patience, seed);
+                let source = cluster::Source::new(asked.clone(), settings.access.clone(), settings.patience, seed);
                 Some(Self::Cluster(source))
             }
             Topology::Sentinel { .. } => Some(Self::Sentinel(sentinel::Source::new(settings.clone(), seed))),

@@ -3,10 +3,16 @@
 //! Promises: at most [`LONGEST`] bytes of answers are held, and an answer is what Redis can send or an error. Knows no
 //! clock: whoever waits bounds the wait.
 
+use crate::encrypted::Encrypted;
+use crate::engine::port::Taken;
+use crate::hub;
 use crate::resp::control::{self, Control};
 use crate::resp::{ReplyResume, Skim, skim, write};
+use crate::tls::Client;
 use crate::units::{Address, Secret};
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use tokio::net::TcpStream;
 
 /// Bytes of answers that are held at most: what a cluster of a thousand nodes says, or one with no two slots alike.
@@ -14,12 +20,33 @@ pub const LONGEST: usize = 8 << 20;
 /// Bytes read at once.
 const READ: usize = 16 * 1024;
 
+/// How one is spoken to who is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The user, if not the default one.
+    pub user: Option<String>,
+    /// The password, if there is one.
+    pub password: Option<Secret>,
+    /// How TLS is spoken, if it is.
+    pub tls: Option<Client>,
+}
+
+enum Wire {
+    Plain(TcpStream),
+    Encrypted(Box<Encrypted>),
+}
+
 /// An open connection to who is asked.
-#[derive(Debug)]
 pub struct Talk {
-    socket: TcpStream,
+    wire: Wire,
     /// What was read and not taken yet.
     buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for Talk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Talk").finish_non_exhaustive()
+    }
 }
 
 impl Talk {
@@ -27,15 +54,23 @@ impl Talk {
     ///
     /// # Errors
     /// Why not, in a few words.
-    pub async fn open(at: &Address, auth: &(Option<String>, Option<Secret>)) -> Result<Self, String> {
+    pub async fn open(at: &Address, access: &Access) -> Result<Self, String> {
         let Address::Tcp { host, port } = at else { return Err("it is a unix socket".into()) };
         let socket = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| told(&error))?;
         socket.set_nodelay(true).map_err(|error| told(&error))?;
-        let mut talk = Self { socket, buffer: Vec::new() };
-        let (user, Some(password)) = auth else { return Ok(talk) };
+        let wire = match &access.tls {
+            None => Wire::Plain(socket),
+            Some(tls) => {
+                let mut socket = Encrypted::to_server(socket, tls, host).map_err(|refused| refused.text)?;
+                socket.shake_hands().await.map_err(|error| told(&error))?;
+                Wire::Encrypted(Box::new(socket))
+            }
+        };
+        let mut talk = Self { wire, buffer: Vec::new() };
+        let Some(password) = &access.password else { return Ok(talk) };
         let password = password.expose().as_bytes();
         let mut request = Vec::new();
-        match user {
+        match &access.user {
             Some(user) => write::request(&mut request, &[b"AUTH", user.as_bytes(), password]),
             None => write::request(&mut request, &[b"AUTH", password]),
         }
@@ -61,10 +96,23 @@ impl Talk {
     ///
     /// # Errors
     /// Why not, in a few words.
-    pub async fn send(&self, mut requests: &[u8]) -> Result<(), String> {
+    pub async fn send(&mut self, mut requests: &[u8]) -> Result<(), String> {
+        let socket = match &mut self.wire {
+            Wire::Plain(socket) => socket,
+            Wire::Encrypted(socket) => {
+                while !requests.is_empty() {
+                    let (Taken::Some(count) | Taken::Full(count)) = socket.offer(requests) else {
+                        return Err("it closed the connection".into());
+                    };
+                    requests = requests.get(count..).unwrap_or_default();
+                    poll_fn(|cx| socket.poll_writable(cx)).await;
+                }
+                return Ok(());
+            }
+        };
         while !requests.is_empty() {
-            self.socket.writable().await.map_err(|error| told(&error))?;
-            match self.socket.try_write(requests) {
+            socket.writable().await.map_err(|error| told(&error))?;
+            match socket.try_write(requests) {
                 Ok(count) => requests = requests.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(told(&error)),
@@ -91,11 +139,24 @@ impl Talk {
             if self.buffer.len() >= LONGEST {
                 return Err("its answer is too long".into());
             }
-            self.socket.readable().await.map_err(|error| told(&error))?;
-            let have = self.buffer.len();
-            self.buffer.resize(have.saturating_add(READ), 0);
-            let read = self.socket.try_read(self.buffer.get_mut(have..).unwrap_or_default());
-            self.buffer.truncate(have.saturating_add(*read.as_ref().unwrap_or(&0)));
+            if let Wire::Plain(socket) = &self.wire {
+                socket.readable().await.map_err(|error| told(&error))?;
+            }
+            let (wire, buffer) = (&mut self.wire, &mut self.buffer);
+            // It may be given up while it waits: the buffer is then as it was.
+            let read = poll_fn(|cx| {
+                let have = buffer.len();
+                buffer.resize(have.saturating_add(READ), 0);
+                let room = buffer.get_mut(have..).unwrap_or_default();
+                let read = match wire {
+                    Wire::Plain(socket) => Poll::Ready(socket.try_read(room)),
+                    Wire::Encrypted(socket) => socket.poll_read(cx, room),
+                };
+                let count = if let Poll::Ready(Ok(count)) = &read { *count } else { 0 };
+                buffer.truncate(have.saturating_add(count));
+                read
+            });
+            let read = read.await;
             match read {
                 Ok(0) => return Err("it closed the connection".into()),
                 Ok(_) => {}
@@ -107,6 +168,9 @@ impl Talk {
 }
 
 fn told(error: &io::Error) -> String {
+    if let Some(refused) = hub::refused(error) {
+        return refused.text.into();
+    }
     // What the system says, without its number.
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::topology::Topology;
 use crate::ring::{Distribution, KeyHash};
+use crate::tls::Client;
 use crate::units::{Address, Expected, Secret};
 
 /// `timeout` where a `proxy.yaml` says nothing. A `nutcracker.yml` that says nothing waits for ever, as twemproxy does.
@@ -86,6 +87,8 @@ pub struct Config {
     pub reconnect_rate: Option<u32>,
     /// How many of them may be opened at once, at least 1.
     pub reconnect_burst: u32,
+    /// How TLS is spoken to the servers; `None` is not at all. Never over a unix socket.
+    pub tls: Option<Client>,
     /// The user of `AUTH user password`; `None` sends the password alone.
     pub user: Option<String>,
     /// What to `AUTH` with at every server.

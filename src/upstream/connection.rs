@@ -26,6 +26,8 @@ const LARGEST_IDLE: usize = 512 * 1024;
 
 /// Where connections of a shard lead to. Replaced when the configuration changes: whoever opens one looks anew.
 pub struct Target {
+    /// The pool's number.
+    pub number: u16,
     /// The pool's name.
     pub pool: Rc<str>,
     /// The shard.
@@ -426,6 +428,7 @@ pub(crate) mod tests {
             dns_refresh: Some(crate::upstream::DNS_REFRESH),
             reconnect_rate: Some(crate::upstream::RECONNECT_RATE),
             reconnect_burst: 8,
+            tls: None,
             user: None,
             password: None,
             db: 0,

@@ -11,9 +11,11 @@ use super::handshake::{self, Progress};
 use super::{Config, keep};
 use crate::bucket::Bucket;
 use crate::chance::splitmix;
+use crate::encrypted::Encrypted;
 use crate::engine::port::Taken;
 use crate::error::NO_TURN;
-use crate::hub::{Clock, Hub, Socket, reason};
+use crate::hub::{Clock, Hub, Socket, reason, refused};
+use crate::tls::Refused;
 use crate::units::Address;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -235,15 +237,15 @@ pub(super) async fn open(hub: &Hub, plan: &Plan) -> Result<Opened, &'static str>
     // It may have been replaced meanwhile.
     let target = plan.target();
     let patience = target.config.connect_timeout.saturating_sub(waits(turn).unwrap_or_default());
-    dial(plan, &target, patience.max(LEAST)).await
+    dial(hub, plan, &target, patience.max(LEAST)).await
 }
 
-pub(super) async fn dial(plan: &Plan, target: &Target, patience: Duration) -> Result<Opened, &'static str> {
+pub(super) async fn dial(hub: &Hub, plan: &Plan, target: &Target, patience: Duration) -> Result<Opened, &'static str> {
     let (host, port) = match &target.server.address {
         Address::Unix { path, .. } => {
             let attempt = async {
                 let socket = Socket::connect_unix(path).await.map_err(|e| reason(&e))?;
-                shake_hands(plan, target, socket).await
+                shake_hands(plan, target, socket).await.map_err(|refused| refused.text)
             };
             let socket = timeout(patience, attempt).await.unwrap_or(Err(SLOW))?;
             return Ok(Opened { socket, at: None });
@@ -269,7 +271,7 @@ pub(super) async fn dial(plan: &Plan, target: &Target, patience: Duration) -> Re
     for (number, mut address) in addresses.into_iter().enumerate() {
         address.set_port(port);
         let share = left() / (count - number as u32);
-        let socket = timeout(share, attempt(plan, target, address)).await.unwrap_or(Err(SLOW));
+        let socket = timeout(share, attempt(hub, plan, target, address)).await.unwrap_or(Err(SLOW));
         if let Some(name) = &target.name {
             name.learn(address.ip(), socket.is_ok());
         }
@@ -285,33 +287,102 @@ pub(super) async fn dial(plan: &Plan, target: &Target, patience: Duration) -> Re
     Err(last)
 }
 
-async fn attempt(plan: &Plan, target: &Target, address: SocketAddr) -> Result<Socket, &'static str> {
+async fn attempt(hub: &Hub, plan: &Plan, target: &Target, address: SocketAddr) -> Result<Socket, &'static str> {
     let socket = Socket::connect_tcp(address).await.map_err(|e| reason(&e))?;
     if let Socket::Tcp(socket) = &socket {
         keep::watch_server(socket, &target.config, plan.keep).map_err(|e| reason(&e))?;
     }
-    shake_hands(plan, target, socket).await
+    let socket = encrypt(hub, target, socket).await?;
+    let shaken = shake_hands(plan, target, socket).await;
+    if let (Some(_), Err(refused)) = (&target.config.tls, &shaken)
+        && let Some(refused) = refused.tls
+    {
+        // In TLS 1.3 a server says only now what it thinks of our certificate.
+        failed(hub, target, refused);
+    }
+    shaken.map_err(|refused| refused.text)
 }
 
-async fn shake_hands(plan: &Plan, target: &Target, mut socket: Socket) -> Result<Socket, &'static str> {
+/// Begins TLS, where it is spoken.
+async fn encrypt(hub: &Hub, target: &Target, socket: Socket) -> Result<Socket, &'static str> {
+    let (socket, tls, host) = match (socket, &target.config.tls, &target.server.address) {
+        (Socket::Tcp(socket), Some(tls), Address::Tcp { host, .. }) => (socket, tls, host),
+        (socket, ..) => return Ok(socket),
+    };
+    let mut shaking = Shaking { hub, target, over: false };
+    let shaken = async {
+        let mut socket = Encrypted::to_server(socket, tls, host)?;
+        socket.shake_hands().await?;
+        Ok(socket)
+    };
+    let shaken: io::Result<Encrypted> = shaken.await;
+    shaking.over = true;
+    match shaken {
+        Ok(socket) => {
+            if let Some(counts) = hub.engine().pool_counts(target.number) {
+                counts.server_tls_handshakes += 1;
+            }
+            Ok(Socket::Tls(Box::new(socket)))
+        }
+        Err(error) => {
+            failed(hub, target, refused(&error).unwrap_or(Refused::CLOSED));
+            Err(reason(&error))
+        }
+    }
+}
+
+fn failed(hub: &Hub, target: &Target, refused: Refused) {
+    if let Some(counts) = hub.engine().pool_counts(target.number) {
+        counts.server_tls_failures[refused.why] += 1;
+    }
+}
+
+/// A handshake that is given up is one that took too long.
+struct Shaking<'a> {
+    hub: &'a Hub,
+    target: &'a Target,
+    over: bool,
+}
+
+impl Drop for Shaking<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            failed(self.hub, self.target, Refused::SLOW);
+        }
+    }
+}
+
+/// Why what is said first did not go well.
+struct Unshaken {
+    text: &'static str,
+    tls: Option<Refused>,
+}
+
+impl From<&'static str> for Unshaken {
+    fn from(text: &'static str) -> Self {
+        Self { text, tls: None }
+    }
+}
+
+async fn shake_hands(plan: &Plan, target: &Target, mut socket: Socket) -> Result<Socket, Unshaken> {
     let (requests, count) = handshake::requests(&target.config, plan.dialect, target.extra());
     // A new socket takes these few bytes at once.
     if socket.offer(&requests) != Taken::Some(requests.len()) {
-        return Err("the handshake could not be sent");
+        return Err("the handshake could not be sent".into());
     }
     let mut replies = vec![0; handshake::LONGEST];
     let mut have = 0;
     loop {
         let read = poll_fn(|cx| socket.poll_read(cx, replies.get_mut(have..).unwrap_or_default())).await;
         match read {
-            Ok(0) => return Err("closed during the handshake"),
+            Ok(0) => return Err("closed during the handshake".into()),
             Ok(n) => have += n,
-            Err(error) => return Err(reason(&error)),
+            Err(error) => return Err(Unshaken { text: reason(&error), tls: refused(&error) }),
         }
         match handshake::read(replies.get(..have).unwrap_or_default(), count) {
             Progress::More => {}
             Progress::Done => return Ok(socket),
-            Progress::Refused(text) => return Err(text),
+            Progress::Refused(text) => return Err(text.into()),
         }
     }
 }

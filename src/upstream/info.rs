@@ -103,7 +103,7 @@ impl Watch {
         }
         // It was closed meanwhile, or hangs: a new one tells which.
         tokio::time::sleep(target.gate.turn(None).unwrap_or_default()).await;
-        let opening = dial::dial(&self.plan, target, target.config.connect_timeout);
+        let opening = dial::dial(&self.hub, &self.plan, target, target.config.connect_timeout);
         match timeout(patience, opening).await {
             Err(_) => Answer::None("no answer"),
             Ok(Err(reason)) => Answer::None(reason),

@@ -137,7 +137,7 @@ impl Prober {
         }
         // Waiting for a turn tells nothing of the shard.
         tokio::time::sleep(target.gate.turn(None).unwrap_or_default()).await;
-        let opening = dial::dial(&self.plan, &target, target.config.connect_timeout);
+        let opening = dial::dial(&self.hub, &self.plan, &target, target.config.connect_timeout);
         let opened = timeout(target.config.probe_within(), opening).await.unwrap_or(Err(NO_ANSWER))?;
         self.socket = Some(opened.socket);
         Ok(())

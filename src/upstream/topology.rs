@@ -2,6 +2,7 @@
 //!
 //! Promises: plain values, already checked when they come from a file. Who asks is `crate::topology`.
 
+use crate::tls::Client;
 use crate::units::{Address, Expected, Secret};
 use std::fmt;
 use std::str::FromStr;
@@ -35,6 +36,8 @@ pub enum Topology {
         user: Option<String>,
         /// What to `AUTH` with at the sentinels.
         password: Option<Secret>,
+        /// How TLS is spoken to them; `None` is not at all.
+        tls: Option<Client>,
     },
 }
 

@@ -1,9 +1,9 @@
 //! The listeners of the process, and where accepted connections are dealt from.
 
-use super::{Dealt, Listening, Place, Seat, Whose, spawn_needed};
+use super::{Dealt, Listening, Place, Seat, Whose, spawn_needed, welcome};
+use crate::downstream::config::Manner;
 use crate::downstream::listener::{Accepted, Came, Listener};
 use crate::downstream::reserve::Reserve;
-use crate::downstream::session::Session;
 use crate::error::{Cause, MAX_CLIENTS, OUT_OF_MEMORY};
 use crate::hub::{Hub, Socket};
 use crate::live::Live;
@@ -88,14 +88,14 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
                 Came::App(stream) => stream,
                 Came::Beyond(stream) => {
                     table.reserve.complain(table.hub.now());
-                    turn_away(&table, table.whose.get().pool, stream, Cause::MaxClients, MAX_CLIENTS);
+                    turn_away(&table, table.whose.get(), stream, Cause::MaxClients, MAX_CLIENTS);
                     table.reserve.keep();
                     continue;
                 }
             },
         };
         let whose = table.whose.get();
-        let Whose { pool, strict } = whose;
+        let pool = whose.pool;
         let Some((limit, open)) = table
             .live
             .borrow()
@@ -106,11 +106,11 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
             return;
         };
         if limit > 0 && open.load(Ordering::Relaxed) >= limit {
-            turn_away(&table, pool, stream, Cause::MaxClients, MAX_CLIENTS);
+            turn_away(&table, whose, stream, Cause::MaxClients, MAX_CLIENTS);
             continue;
         }
         if table.hub.engine().budget().is_full() {
-            turn_away(&table, pool, stream, Cause::Memory, OUT_OF_MEMORY);
+            turn_away(&table, whose, stream, Cause::Memory, OUT_OF_MEMORY);
             continue;
         }
         // The fewest sessions; among equals the first.
@@ -123,7 +123,7 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
         seat.load.fetch_add(1, Ordering::Relaxed);
         let place = Place { open, load: Arc::clone(&seat.load) };
         if seat_number == table.number {
-            tokio::task::spawn_local(Session::new(Rc::clone(&table.hub), stream, pool, strict, place));
+            welcome(&table.hub, &table.live, stream, whose, place);
         } else if let Ok(accepted) = Accepted::detach(stream) {
             // Full means that the worker is behind; accepting then waits, and the kernel's backlog fills.
             let _ = seat.sender.send(Dealt { accepted, whose, place }).await;
@@ -131,11 +131,14 @@ async fn accept(table: Table, listener: Listener, closing: CancellationToken) {
     }
 }
 
-/// Answers with an error and closes.
-fn turn_away(table: &Table, pool: u16, stream: Socket, cause: Cause, text: &str) {
-    if let Some(counts) = table.hub.engine().pool_counts(pool) {
+/// Answers with an error and closes; closes only, where that would have to be encrypted first.
+fn turn_away(table: &Table, whose: Whose, stream: Socket, cause: Cause, text: &str) {
+    if let Some(counts) = table.hub.engine().pool_counts(whose.pool) {
         counts.client_refused += 1;
         counts.errors[cause] += 1;
+    }
+    if whose.manner == Manner::Encrypted {
+        return;
     }
     let text = format!("-{text}\r\n");
     if let Ok(accepted) = Accepted::detach(stream) {

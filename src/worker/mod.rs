@@ -13,17 +13,19 @@ mod books;
 mod doors;
 mod pool;
 mod samples;
+mod welcome;
 
 use books::{Books, fold};
 use doors::Doors;
 pub use pool::engine;
 use pool::pool_config;
+use welcome::welcome;
 
 use crate::audit;
 use crate::chance::splitmix;
 use crate::contain::{contain, contained};
+use crate::downstream::config::Manner;
 use crate::downstream::listener::{Accepted, Bound};
-use crate::downstream::session::Session;
 use crate::engine::budget::Budget;
 use crate::engine::lease::HEAD;
 use crate::engine::{About, Scripts};
@@ -142,8 +144,8 @@ pub struct Listening {
 pub struct Whose {
     /// The number of its pool.
     pub pool: u16,
-    /// Whether they are never answered from elsewhere than a key's server.
-    pub strict: bool,
+    /// How they are served.
+    pub manner: Manner,
 }
 
 /// What a worker is asked to do.
@@ -294,9 +296,10 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
             text = hub.broken_down() => return Err(io::Error::other(text)),
             dealt = setup.dealt.recv() => match dealt {
                 Some(dealt) => {
-                    let Dealt { accepted, whose: Whose { pool, strict }, place } = dealt;
+                    let Dealt { accepted, whose, place } = dealt;
+                    let pool = whose.pool;
                     if let Ok(stream) = accepted.attach() {
-                        tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, strict, place));
+                        welcome(&hub, &running, stream, whose, place);
                     }
                     if !running.borrow().pools.get(usize::from(pool)).is_some_and(|pool| pool.listed) {
                         // Its pool has left while it was on its way.
@@ -308,9 +311,9 @@ async fn serve(mut setup: Setup, started: oneshot::Sender<()>) -> io::Result<()>
         }
     }
     setup.shutdown.cancelled().await;
-    while let Ok(Dealt { accepted, whose: Whose { pool, strict }, place }) = setup.dealt.try_recv() {
+    while let Ok(Dealt { accepted, whose, place }) = setup.dealt.try_recv() {
         if let Ok(stream) = accepted.attach() {
-            tokio::task::spawn_local(Session::new(Rc::clone(&hub), stream, pool, strict, place));
+            welcome(&hub, &running, stream, whose, place);
         }
     }
     finish(&hub, &setup.halt).await;

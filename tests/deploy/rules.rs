@@ -1,6 +1,7 @@
 //! What holds for each pod that hotring runs in, whoever wrote it: the chart, or one of the plain manifests.
 
-use crate::tools::{at, check, list, of_kind, text};
+use crate::support::Scratch;
+use crate::tools::{at, check, list, of_kind, text, with_secrets};
 use hotring::config::{self, Config};
 use hotring::units::Address;
 use serde_yaml::Value;
@@ -123,7 +124,8 @@ fn holds_for_pod(name: &str, pod: &Value, documents: &[Value]) {
         assert!(mounted(file), "{name}: {file} is not mounted");
     }
     // Loaded as hotring does it; passwords are not what this is about.
-    let plain = without_files(yaml);
+    let dir = Scratch::new();
+    let plain = with_secrets(&without_files(yaml), &dir);
     let config =
         config::parse(&plain, Path::new("proxy.yaml")).unwrap_or_else(|wrong| panic!("{name}: {wrong}\n{plain}"));
     listens(name, &config, container, pod);

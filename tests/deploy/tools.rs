@@ -1,5 +1,6 @@
 //! The tools that deployments are checked with, as `tests/setup` installs them; one that is missing fails the test.
 
+use crate::support::authority::Authority;
 use crate::support::{Scratch, installed};
 use serde::Deserialize;
 use serde_yaml::Value;
@@ -110,17 +111,29 @@ pub(crate) fn validate(files: &[(String, String)]) {
     }
 }
 
-/// Has `hotring check` look at it. Files with passwords are put where they can be read.
+/// Has `hotring check` look at it.
 pub(crate) fn check(config: &str) {
     let dir = Scratch::new();
+    let config = with_secrets(config, &dir);
+    let path = dir.write("proxy.yaml", &config);
+    let said = well(Command::new(env!("CARGO_BIN_EXE_hotring")).args(["check", "-c", &path]));
+    assert!(!said.contains("warning: "), "{config}\n{said}");
+}
+
+/// The same with what is in Secrets put where it can be read: passwords, and certificates under the names that Kubernetes gives them.
+pub(crate) fn with_secrets(config: &str, dir: &Scratch) -> String {
+    let ca = config.contains("/tls.crt").then(Authority::new);
+    let own = ca.as_ref().map(|ca| ca.local("tls"));
     let secrets = config.split("/etc/hotring-secrets/").skip(1);
     for name in secrets.map(|rest| rest.split([' ', '\n', '}', ',']).next().unwrap().to_owned()) {
         let path = dir.0.join("secrets").join(&name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "a-password-or-token\n").unwrap();
+        let content = match (&own, name.rsplit('/').next().unwrap()) {
+            (Some(own), "tls.crt") => read(Path::new(&own.cert)),
+            (Some(own), "tls.key") => read(Path::new(&own.key)),
+            _ => "a-password-or-token\n".to_owned(),
+        };
+        std::fs::write(path, content).unwrap();
     }
-    let config = config.replace("/etc/hotring-secrets", &dir.file("secrets"));
-    let path = dir.write("proxy.yaml", &config);
-    let said = well(Command::new(env!("CARGO_BIN_EXE_hotring")).args(["check", "-c", &path]));
-    assert!(!said.contains("warning: "), "{config}\n{said}");
+    config.replace("/etc/hotring-secrets", &dir.file("secrets"))
 }

@@ -1,6 +1,7 @@
 //! A small blocking client: bytes in, bytes out, with its own idea of where a reply ends.
 
 use super::FOREVER;
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,7 @@ pub(crate) struct Client {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A request as an array of bulk strings.
@@ -52,11 +54,29 @@ impl Client {
         Ok(Self { stream, buffer: Vec::new() })
     }
 
+    /// One over TLS, past the handshake.
+    pub(crate) fn over(socket: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self { stream: Stream::Tls(Box::new(socket)), buffer: Vec::new() }
+    }
+
+    /// What TLS has agreed on.
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        let Stream::Tls(socket) = &self.stream else { panic!("it has no TLS") };
+        &socket.conn
+    }
+
+    /// Sends bytes that are not encrypted on a connection with TLS.
+    pub(crate) fn send_past_tls(&mut self, bytes: &[u8]) {
+        let Stream::Tls(socket) = &mut self.stream else { panic!("it has no TLS") };
+        socket.sock.write_all(bytes).unwrap();
+    }
+
     /// The same connection again, to write on one thread while another reads.
     pub(crate) fn writer(&self) -> Self {
         let stream = match &self.stream {
             Stream::Tcp(socket) => Stream::Tcp(socket.try_clone().unwrap()),
             Stream::Unix(socket) => Stream::Unix(socket.try_clone().unwrap()),
+            Stream::Tls(_) => panic!("one thread has all of it"),
         };
         Self { stream, buffer: Vec::new() }
     }
@@ -82,6 +102,7 @@ impl Client {
         match &mut self.stream {
             Stream::Tcp(socket) => socket.write_all(bytes),
             Stream::Unix(socket) => socket.write_all(bytes),
+            Stream::Tls(socket) => socket.write_all(bytes).and_then(|()| socket.flush()),
         }
     }
 
@@ -144,6 +165,7 @@ impl Client {
         let done = match &self.stream {
             Stream::Tcp(socket) => socket.shutdown(Shutdown::Write),
             Stream::Unix(socket) => socket.shutdown(Shutdown::Write),
+            Stream::Tls(socket) => socket.sock.shutdown(Shutdown::Write),
         };
         // The other side may have ended it already.
         done.or_else(|error| if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }).unwrap();
@@ -162,6 +184,7 @@ impl Client {
         let count = uninterrupted(|| match &mut self.stream {
             Stream::Tcp(socket) => socket.read(&mut chunk),
             Stream::Unix(socket) => socket.read(&mut chunk),
+            Stream::Tls(socket) => socket.read(&mut chunk),
         })?;
         self.buffer.extend(&chunk[..count]);
         Ok(count)

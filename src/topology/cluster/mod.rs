@@ -9,11 +9,11 @@ pub mod replies;
 #[cfg(test)]
 mod tests;
 
-use super::talk::{Talk, one_line};
+use super::talk::{Access, Talk, one_line};
 use super::{Answer, Layout, Node};
 use crate::chance::splitmix;
 use crate::resp::control::Control;
-use crate::units::{Address, Secret};
+use crate::units::Address;
 use crate::upstream::topology::Asked;
 use std::future::pending;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const MOST_ASKED: usize = 16;
 #[derive(Debug)]
 pub struct Source {
     asked: Asked,
-    auth: (Option<String>, Option<Secret>),
+    access: Access,
     patience: Duration,
     /// Where nodes are, as the last answer had it.
     learned: Vec<Address>,
@@ -48,10 +48,10 @@ struct Said {
 }
 
 impl Source {
-    /// `auth` is said to every node, `patience` is how long each may take, `seed` is where chance begins.
+    /// `access` is how every node is spoken to, `patience` is how long each may take, `seed` is where chance begins.
     #[must_use]
-    pub fn new(asked: Asked, auth: (Option<String>, Option<Secret>), patience: Duration, seed: u64) -> Self {
-        Self { asked, auth, patience, learned: Vec::new(), epoch: 0, chance: seed }
+    pub fn new(asked: Asked, access: Access, patience: Duration, seed: u64) -> Self {
+        Self { asked, access, patience, learned: Vec::new(), epoch: 0, chance: seed }
     }
 
     /// See [`super::Source::ask`].
@@ -65,9 +65,9 @@ impl Source {
         loop {
             match to_ask.next() {
                 Some(at) => {
-                    let (auth, patience, asked_of) = (self.auth.clone(), self.patience, self.asked.clone());
+                    let (access, patience, asked_of) = (self.access.clone(), self.patience, self.asked.clone());
                     asked.spawn(async move {
-                        let said = timeout(patience, ask(&at, &auth, &asked_of)).await;
+                        let said = timeout(patience, ask(&at, &access, &asked_of)).await;
                         said.unwrap_or_else(|_| Err("no answer within connect_timeout".into()))
                             .map_err(|reason| format!("{at}: {reason}"))
                     });
@@ -150,8 +150,8 @@ fn addresses(layout: &Layout) -> Vec<Address> {
 }
 
 /// Asks one node.
-async fn ask(at: &Address, auth: &(Option<String>, Option<Secret>), asked: &Asked) -> Result<Said, String> {
-    let mut talk = Talk::open(at, auth).await?;
+async fn ask(at: &Address, access: &Access, asked: &Asked) -> Result<Said, String> {
+    let mut talk = Talk::open(at, access).await?;
     let info = match talk.ask(&[b"CLUSTER", b"INFO"]).await? {
         Control::Error(text) => return Err(one_line(&text)),
         info => replies::info(&info).ok_or("its CLUSTER INFO tells no state")?,
@@ -162,7 +162,7 @@ async fn ask(at: &Address, auth: &(Option<String>, Option<Secret>), asked: &Aske
             Control::Error(text) => return Err(one_line(&text)),
             slots => replies::slots(&slots, at, asked),
         },
-        shards => replies::shards(&shards, at, asked),
+        shards => replies::shards(&shards, at, asked, access.tls.is_some()),
     }?;
     Ok(Said { ok: info.ok, epoch: info.epoch, found })
 }

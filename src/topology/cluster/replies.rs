@@ -57,19 +57,24 @@ struct Gathered {
 
 const ODD: &str = "its answer is not understood";
 
-/// Reads the reply to `CLUSTER SHARDS` of the node at `at`.
+/// Reads the reply to `CLUSTER SHARDS` of the node at `at`; with `tls` the ports are those for TLS. (`CLUSTER SLOTS` and
+/// redirections tell those of the kind that they are asked at.)
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn shards(reply: &Control, at: &Address, asked: &Asked) -> Result<Found, String> {
+pub fn shards(reply: &Control, at: &Address, asked: &Asked, tls: bool) -> Result<Found, String> {
     let mut gathered = Gathered::default();
     for shard in items(reply).ok_or(ODD)? {
         let nodes = field(shard, "nodes").and_then(items).ok_or(ODD)?;
         let (mut primaries, mut replicas) = (Vec::new(), Vec::new());
         for node in nodes {
             let string = |name| field(node, name).and_then(text);
-            // Without one it listens for TLS only.
-            let Some(port) = field(node, "port").and_then(number).and_then(|n| u16::try_from(n).ok()) else { continue };
+            // Without one it does not listen for TLS, or for nothing else.
+            let Some(port) =
+                field(node, if tls { "tls-port" } else { "port" }).and_then(number).and_then(|n| u16::try_from(n).ok())
+            else {
+                continue;
+            };
             let hosts = [string("endpoint"), string("ip"), string("hostname")];
             let zone = string("availability-zone").or_else(|| string("availability_zone"));
             let seen = Seen {

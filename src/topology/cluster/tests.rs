@@ -110,7 +110,7 @@ fn info_is_read() {
 
 #[test]
 fn shards_of_redis_7() {
-    let found = shards(&reply(REDIS_7), &at("127.0.0.1:7001"), &asked(Vec::new())).unwrap();
+    let found = shards(&reply(REDIS_7), &at("127.0.0.1:7001"), &asked(Vec::new()), false).unwrap();
     assert!(found.settled);
     let nodes: Vec<_> = found.layout.nodes.iter().map(|node| (node.id.as_str(), node.name.as_str())).collect();
     assert_eq!(nodes, [("aa", "127.0.0.1:7002"), ("bb", "127.0.0.1:7001"), ("ee", "127.0.0.1:7005")]);
@@ -127,7 +127,7 @@ fn shards_of_redis_7() {
 
 #[test]
 fn shards_of_valkey_8() {
-    let found = shards(&reply(VALKEY_8), &at("10.0.0.1:7001"), &asked(Vec::new())).unwrap();
+    let found = shards(&reply(VALKEY_8), &at("10.0.0.1:7001"), &asked(Vec::new()), false).unwrap();
     // Of two that are called primary the one that is well; who has no slots yet may get some; who failed without is gone.
     let nodes: Vec<_> = found.layout.nodes.iter().map(|node| (node.id.as_str(), node.address.to_string())).collect();
     assert_eq!(nodes, [("empty", "d.example:7001".to_owned()), ("new", "b.example:7001".to_owned())]);
@@ -163,7 +163,7 @@ fn who_says_nothing_of_where_it_is_is_where_it_was_asked() {
         let words = format!(
             "[ [ slots [ :0 :16383 ] nodes [ [ id aa port :7001 ip '' endpoint {endpoint} role master health online ] ] ] ]"
         );
-        let found = shards(&reply(&words), &at("[::1]:7009"), &asked(Vec::new())).unwrap();
+        let found = shards(&reply(&words), &at("[::1]:7009"), &asked(Vec::new()), false).unwrap();
         assert_eq!(found.layout.nodes[0].address, at("[::1]:7001"));
         assert_eq!(found.layout.nodes[0].announced, [":7001"]);
     }
@@ -175,19 +175,19 @@ fn nodes_are_where_announce_says() {
         Announce::Whole { from: ("127.0.0.1".into(), 7002), to: at("10.1.1.1:9002") },
         Announce::Host { from: "127.0.0.1".into(), to: "outside".into() },
     ];
-    let found = shards(&reply(REDIS_7), &at("10.1.1.1:9001"), &asked(rules)).unwrap();
+    let found = shards(&reply(REDIS_7), &at("10.1.1.1:9001"), &asked(rules), false).unwrap();
     let reached: Vec<String> = found.layout.nodes.iter().map(|node| node.address.to_string()).collect();
     assert_eq!(reached, ["10.1.1.1:9002", "outside:7001", "outside:7005"]);
     assert_eq!(found.layout.nodes[0].announced, ["127.0.0.1:7002"], "redirections spell it as the node does");
     assert_eq!(found.layout.nodes[1].replicas[0].address, at("outside:7003"));
     // By its address, though it is called by a name.
     let rules = vec![Announce::Host { from: "10.0.0.2".into(), to: "outside".into() }];
-    let found = shards(&reply(VALKEY_8), &at("10.1.1.1:9001"), &asked(rules)).unwrap();
+    let found = shards(&reply(VALKEY_8), &at("10.1.1.1:9001"), &asked(rules), false).unwrap();
     assert_eq!(found.layout.nodes[1].address, at("outside:7001"));
     // Two nodes cannot be in one place.
     let to = at("10.1.1.1:9002");
     let rules = [7001, 7002].map(|port| Announce::Whole { from: ("127.0.0.1".into(), port), to: to.clone() });
-    let wrong = shards(&reply(REDIS_7), &at("10.1.1.1:9001"), &asked(rules.to_vec())).unwrap_err();
+    let wrong = shards(&reply(REDIS_7), &at("10.1.1.1:9001"), &asked(rules.to_vec()), false).unwrap_err();
     assert_eq!(wrong, "the nodes 127.0.0.1:7002 and 127.0.0.1:7001 would both be at 10.1.1.1:9002: see `announce`");
 }
 
@@ -206,23 +206,24 @@ fn what_is_no_layout_is_an_error() {
         "[ [ slots [ :0 :4 ] nodes [ [ port :1 role master ] ] ] ]",
         "[ [ slots [ :0 :4 ] ] ]",
     ] {
-        assert!(shards(&reply(words), &at("a:1"), &asked(Vec::new())).is_err(), "{words}");
+        assert!(shards(&reply(words), &at("a:1"), &asked(Vec::new()), false).is_err(), "{words}");
     }
     for words in [":1", "[ ]", "[ [ :0 ] ]", "[ [ :0 :1 ] ]", "[ [ :0 :1 [ ] ] ]", "[ [ :0 :16384 [ a :1 b ] ] ]"] {
         assert!(slots(&reply(words), &at("a:1"), &asked(Vec::new())).is_err(), "{words}");
     }
     // A port that is none is no node: its slots are nobody's.
     let words = "[ [ slots [ :0 :4 ] nodes [ [ id a port :99999 role master ] ] ] ]";
-    assert!(shards(&reply(words), &at("a:1"), &asked(Vec::new())).is_err());
+    assert!(shards(&reply(words), &at("a:1"), &asked(Vec::new()), false).is_err());
 }
 
 #[test]
 fn more_nodes_than_can_be_are_refused() {
     let node = |n: usize| format!("[ slots [ :{n} :{n} ] nodes [ [ id n{n} port :{} ip h role master ] ] ]", n + 1);
     let all: Vec<String> = (0..2049).map(node).collect();
-    let wrong = shards(&reply(&format!("[ {} ]", all.join(" "))), &at("a:1"), &asked(Vec::new())).unwrap_err();
+    let wrong = shards(&reply(&format!("[ {} ]", all.join(" "))), &at("a:1"), &asked(Vec::new()), false).unwrap_err();
     assert_eq!(wrong, "it tells of more than 2048 nodes");
-    let found = shards(&reply(&format!("[ {} ]", all[..2048].join(" "))), &at("a:1"), &asked(Vec::new())).unwrap();
+    let found =
+        shards(&reply(&format!("[ {} ]", all[..2048].join(" "))), &at("a:1"), &asked(Vec::new()), false).unwrap();
     assert_eq!(found.layout.nodes.len(), 2048);
 }
 
@@ -247,7 +248,7 @@ fn broken_replies_break_nothing() {
         }
         let Ok(Some((broken, _))) = control::parse(&bytes) else { continue };
         let _ = info(&broken);
-        for read in [shards, slots] {
+        for read in [|reply: &_, at: &_, asked: &_| shards(reply, at, asked, false), slots] {
             let Ok(found) = read(&broken, &at("127.0.0.1:7001"), &asked(Vec::new())) else { continue };
             let table = found.layout.slots.as_ref().unwrap();
             assert_eq!(table.len(), SLOTS);

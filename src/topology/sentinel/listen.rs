@@ -9,8 +9,8 @@ use super::replies;
 use crate::chance::splitmix;
 use crate::resp::control::Control;
 use crate::resp::write;
-use crate::topology::talk::{Talk, one_line};
-use crate::units::{Address, Secret};
+use crate::topology::talk::{Access, Talk, one_line};
+use crate::units::Address;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,22 +49,19 @@ impl Bell {
     }
 }
 
-/// The user, if not the default one, and the password, if there is one.
-type Auth = (Option<String>, Option<Secret>);
-
 /// Listens for as long as it is polled.
 pub(super) type Ear = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// Listens to one sentinel.
-pub(super) fn ear(at: Address, auth: Auth, patience: Duration, bell: Arc<Bell>, seed: u64) -> Ear {
-    Box::pin(listen(at, auth, patience, bell, seed))
+pub(super) fn ear(at: Address, access: Access, patience: Duration, bell: Arc<Bell>, seed: u64) -> Ear {
+    Box::pin(listen(at, access, patience, bell, seed))
 }
 
-async fn listen(at: Address, auth: Auth, patience: Duration, bell: Arc<Bell>, seed: u64) {
+async fn listen(at: Address, access: Access, patience: Duration, bell: Arc<Bell>, seed: u64) {
     let (mut wait, mut chance, mut is_back) = (PATIENCE.0, seed, false);
     let mut told = String::new();
     loop {
-        let reason = match timeout(patience, subscribe(&at, &auth)).await {
+        let reason = match timeout(patience, subscribe(&at, &access)).await {
             Ok(Ok(talk)) => {
                 tracing::debug!(sentinel = %at, "listening");
                 wait = PATIENCE.0;
@@ -87,8 +84,8 @@ async fn listen(at: Address, auth: Auth, patience: Duration, bell: Arc<Bell>, se
     }
 }
 
-async fn subscribe(at: &Address, auth: &Auth) -> Result<Talk, String> {
-    let mut talk = Talk::open(at, auth).await?;
+async fn subscribe(at: &Address, access: &Access) -> Result<Talk, String> {
+    let mut talk = Talk::open(at, access).await?;
     let mut request: Vec<&[u8]> = vec![b"SUBSCRIBE", SWITCH.as_bytes()];
     request.extend(HINTS.iter().map(|hint| hint.as_bytes()));
     let said = talk.ask(&request).await?;

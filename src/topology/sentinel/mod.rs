@@ -16,12 +16,12 @@ pub mod peers;
 pub mod replies;
 pub mod votes;
 
-use super::talk::{Talk, one_line};
+use super::talk::{Access, Talk, one_line};
 use super::{Answer, Layout, Node, Replica, Settings};
 use crate::chance::splitmix;
 use crate::hub::Clock;
 use crate::resp::control::Control;
-use crate::units::{Address, Secret};
+use crate::units::Address;
 use crate::upstream::Topology;
 use crate::upstream::topology::{Asked, Master};
 use listen::{Bell, Ear, ear};
@@ -44,14 +44,11 @@ const CONTESTED: u64 = 10_000_000;
 /// Longest wait for one sentinel or server, whatever the pool's `connect_timeout` is.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// The user, if not the default one, and the password, if there is one.
-type Auth = (Option<String>, Option<Secret>);
-
 /// The sentinels of a pool, and what is known from them.
 pub struct Source {
     asked: Asked,
     /// Who one is to the sentinels, and to the servers.
-    auth: (Auth, Auth),
+    access: (Access, Access),
     patience: Duration,
     /// The ids of those that are configured, as far as they were told.
     ids: Vec<Option<String>>,
@@ -108,10 +105,12 @@ impl Source {
     /// Nothing asked yet. `seed` makes the waits of many sidecars differ. A pool that has another topology has no sentinels.
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let Settings { topology, auth, patience } = settings;
+        let Settings { topology, access, patience } = settings;
         let (asked, masters, own) = match topology {
-            Topology::Sentinel { asked, masters, user, password } => (asked, masters, (user, password)),
-            _ => (Asked { at: Vec::new(), announce: Vec::new(), interval: LONGEST }, Vec::new(), (None, None)),
+            Topology::Sentinel { asked, masters, user, password, tls } => {
+                (asked, masters, Access { user, password, tls })
+            }
+            _ => (Asked { at: Vec::new(), announce: Vec::new(), interval: LONGEST }, Vec::new(), Access::default()),
         };
         let mut source = Self {
             ids: vec![None; asked.at.len()],
@@ -120,7 +119,7 @@ impl Source {
             bell: Arc::default(),
             ears: Vec::new(),
             chance: seed,
-            auth: (own, auth),
+            access: (own, access),
             patience: patience.min(LONGEST),
             asked,
         };
@@ -153,7 +152,7 @@ impl Source {
         let names: Vec<String> = self.names.iter().map(|known| known.master.name.clone()).collect();
         let places = self.places();
         let all = places.iter().map(|at| {
-            let asking = question(at.clone(), self.auth.0.clone(), names.clone());
+            let asking = question(at.clone(), self.access.0.clone(), names.clone());
             Box::pin(async move { timeout(patience, asking).await.unwrap_or_else(|_| Err("no answer in time".into())) })
                 as Future1<Result<Said, String>>
         });
@@ -229,7 +228,7 @@ impl Source {
         // Another one is the primary for certain.
         let is_over = verdict.is_sure && verdict.floor >= known.epoch;
         if is_new || !known.is_verified {
-            let role = ask_role(&self.asked, &self.auth.1, &verdict.address, patience).await;
+            let role = ask_role(&self.asked, &self.access.1, &verdict.address, patience).await;
             let is_primary = role == Ok(Role::Primary);
             if !is_primary {
                 let said = match role {
@@ -303,8 +302,8 @@ impl Source {
         for at in places {
             if !self.ears.iter().any(|(other, _)| *other == at) {
                 self.chance = splitmix(self.chance);
-                let auth = self.auth.0.clone();
-                let ear = ear(at.clone(), auth, self.patience, Arc::clone(&self.bell), self.chance);
+                let access = self.access.0.clone();
+                let ear = ear(at.clone(), access, self.patience, Arc::clone(&self.bell), self.chance);
                 self.ears.push((at, ear));
             }
         }
@@ -365,8 +364,8 @@ fn agreed(lists: &[Vec<Address>], primary: &Address) -> Vec<Address> {
 }
 
 /// Asks one sentinel for all names.
-async fn question(at: Address, auth: Auth, names: Vec<String>) -> Result<Said, String> {
-    let mut talk = Talk::open(&at, &auth).await?;
+async fn question(at: Address, access: Access, names: Vec<String>) -> Result<Said, String> {
+    let mut talk = Talk::open(&at, &access).await?;
     let mut answer = Said::default();
     answer.told.id = replies::id(&talk.ask(&[b"SENTINEL", b"MYID"]).await?);
     for name in &names {
@@ -396,10 +395,10 @@ async fn question(at: Address, auth: Auth, names: Vec<String>) -> Result<Said, S
 }
 
 /// Asks a server what it is, on a connection of its own.
-async fn ask_role(asked: &Asked, auth: &Auth, address: &Address, patience: Duration) -> Result<Role, String> {
+async fn ask_role(asked: &Asked, access: &Access, address: &Address, patience: Duration) -> Result<Role, String> {
     let at = reached(asked, address);
     let asking = async {
-        let mut talk = Talk::open(&at, auth).await?;
+        let mut talk = Talk::open(&at, access).await?;
         replies::role(&talk.ask(&[b"ROLE"]).await?)
     };
     timeout(patience, asking).await.unwrap_or_else(|_| Err("no answer in time".into()))

@@ -53,6 +53,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $own "admin_token_file" (printf "/etc/hotring-secrets/%s/%s" .Values.adminToken.existingSecret .Values.adminToken.key) -}}
 {{- end -}}
 {{- $config = mergeOverwrite $own $config -}}
+{{- range $name, $port := .Values.tlsPorts -}}
+{{- $pool := index $config.pools $name -}}
+{{- if and $port $pool (not (hasKey $pool "listen_tls")) -}}
+{{- if not (hasKey $pool "tls") }}{{ fail (printf "tlsPorts.%s: the pool has no `tls` with `cert` and `key`" $name) }}{{ end -}}
+{{- $_ := set $pool "listen_tls" (printf "%s:%d" (ternary "127.0.0.1" $.Values.bindAddress (eq $.Values.mode "sidecar")) (int $port)) -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $pool := $config.pools -}}
 {{- if and $pool (not (hasKey $pool "listen")) -}}
 {{- $listen := list -}}
@@ -63,8 +70,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else if $port -}}
 {{- $listen = append $listen (printf "%s:%d" $.Values.bindAddress (int $port)) -}}
 {{- end -}}
-{{- if not $listen }}{{ fail (printf "ports.%s: the pool has no port, and no `listen` of its own" $name) }}{{ end -}}
-{{- $_ := set $pool "listen" $listen -}}
+{{- if not (or $listen (hasKey $pool "listen_tls")) }}{{ fail (printf "ports.%s: the pool has no port, and no `listen` of its own" $name) }}{{ end -}}
+{{- if $listen }}{{ $_ := set $pool "listen" $listen }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
@@ -81,6 +88,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- range $name, $port := .Values.ports -}}
 {{- if and $port (or $.Values.existingConfigMap (index $.Values.config.pools $name)) -}}
 {{- $_ := set $ports $name (int $port) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $port := .Values.tlsPorts -}}
+{{- if and $port (or $.Values.existingConfigMap (index $.Values.config.pools $name)) -}}
+{{- $_ := set $ports (printf "tls-%s" $name) (int $port) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $ports -}}
