@@ -8,6 +8,7 @@ pub mod handover;
 pub mod plan;
 pub mod proxy;
 pub mod reload;
+pub mod top;
 
 pub mod lines;
 pub mod live;

@@ -61,3 +61,46 @@ fn a_herd_that_proves_nothing_is_refused() {
         assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(64), &[][..]), "{wrong:?}");
     }
 }
+
+/// Runs a demo to its end.
+fn play(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hotring"));
+    let done = command.arg("demo").args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert_eq!((done.status.code(), String::from_utf8(done.stderr).unwrap().as_str()), (Some(0), ""), "{text}");
+    assert!(!text.contains(['\r', '\u{1b}']), "it is no terminal: {text}");
+    text
+}
+
+#[test]
+fn a_hot_key_is_a_load_of_one_server_only_without() {
+    let text = play(&["hot-key", "--apps", "40", "--time", "3s"]);
+    let [plain, auto] = row(&text, "GETs answered a second");
+    assert!(plain > 0.0 && auto > 0.0, "{text}");
+    let [times, _] = row(&text, "busiest, times the average");
+    assert!(times > 2.0, "three of four questions are for a server of five: {text}");
+    let [_, asked] = row(&text, "all servers");
+    assert!(asked < auto, "servers were spared nothing: {text}");
+    assert_eq!(row(&text, "errors"), [0.0, 0.0]);
+}
+
+#[test]
+fn many_apps_are_few_connections() {
+    let text = play(&["connections", "--apps", "40", "--time", "500ms"]);
+    assert_eq!(row(&text, "apps connected"), [40.0, 40.0]);
+    let [direct, proxied] = row(&text, "connections at the servers");
+    assert!(direct == 120.0 && (3.0..=12.0).contains(&proxied), "{text}");
+    assert_eq!(row(&text, "errors"), [0.0, 0.0]);
+}
+
+#[test]
+fn the_whole_story_ends_with_all_of_it() {
+    let text = play(&[]);
+    let (_, summary) = text.split_once("All of it ").unwrap_or_else(|| panic!("no summary: {text}"));
+    for (what, by) in
+        [("a hot key", "reads: auto"), ("a stampede", "lease: local"), ("1000 apps", "a hotring before them")]
+    {
+        let line = summary.lines().find(|line| line.starts_with(what)).unwrap_or_else(|| panic!("no {what}: {text}"));
+        assert!(line.contains(by) && line.ends_with(".md"), "{line}");
+    }
+}

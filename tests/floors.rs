@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["worker"],
     &["proxy"],
     &["demo"],
-    &["bench"],
+    &["bench", "top"],
     &["cli"],
 ];
 
@@ -42,6 +42,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("axum", "src/admin/"),
     ("fastbloom", "src/stages/lease/"),
     ("clap", "src/cli/"),
+    ("ratatui", "src/top/"),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -4,25 +4,26 @@
 //! no thread), 78 no configuration file.
 
 mod bench;
+mod demo;
+mod top;
 
 use crate::audit::Sieve;
 use crate::config::{self, Audit, Config, Format, Level, Problems, Workers};
-use crate::demo::{Stampede, stampede};
 use crate::engine::Engine;
 use crate::live::{self, Live};
 use crate::plan;
 use crate::proxy::{Proxy, Signal};
 use crate::resp::write;
-use crate::units::{Address, Millis};
+use crate::units::Address;
 use crate::upstream::Servers;
 use crate::worker;
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand};
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -102,32 +103,12 @@ enum Command {
     },
     /// Compare a proxy with a connection that goes straight to a server, on this machine
     Bench(bench::Options),
+    /// Watch a running hotring in a terminal: its pools, shards, hot keys and errors
+    Top(top::Options),
     /// Show what hotring does, with simulated apps and no Redis
     Demo {
         #[command(subcommand)]
-        what: Demo,
-    },
-}
-
-#[derive(Subcommand)]
-enum Demo {
-    /// Many apps miss one key at once, again and again: side by side what the database notices without and with a lease
-    Stampede {
-        /// So many expiries of the key, and it is over
-        #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = value_parser!(u16).range(1..))]
-        expiries: u16,
-        /// Apps at each of the two pools
-        #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = value_parser!(u16).range(1..=10_000))]
-        apps: u16,
-        /// How long a value lives; at least four times as long as it takes to load it
-        #[arg(long, value_name = "TIME", default_value = "1s")]
-        ttl: Millis,
-        /// How long the database takes for a load
-        #[arg(long, value_name = "TIME", default_value = "100ms")]
-        load: Millis,
-        /// Every so many-th load is broken off halfway, and the connection of its app with it; 0 for none
-        #[arg(long, value_name = "COUNT", default_value_t = 0)]
-        deaths: u16,
+        what: Option<demo::Demo>,
     },
 }
 
@@ -157,7 +138,8 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Plan { old, new, keys }) => plan(&old, &new, keys.as_deref()),
         Some(Command::Bench(options)) => bench::bench(&options),
-        Some(Command::Demo { what }) => demo(&what),
+        Some(Command::Top(options)) => top::top(&options),
+        Some(Command::Demo { what }) => demo::demo(what.as_ref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -264,20 +246,6 @@ fn plan(old: &Path, new: &Path, keys: Option<&Path>) -> Outcome {
     };
     say(&told);
     Ok(())
-}
-
-fn demo(what: &Demo) -> Outcome {
-    let &Demo::Stampede { expiries, apps, ttl, load, deaths } = what;
-    let (ttl, load) = (Duration::from(ttl), Duration::from(load));
-    if load < Duration::from_millis(1) || ttl / 4 < load {
-        return Err((BAD, "--load must be at least 1ms, and --ttl at least four times as long".to_owned()));
-    }
-    raise_descriptor_limit();
-    let (expiries, apps, deaths) = (usize::from(expiries), usize::from(apps), u64::from(deaths));
-    let mut out = std::io::stdout();
-    let redraw = out.is_terminal();
-    stampede(Stampede { apps, ttl, load, expiries, deaths }, &mut out, redraw)
-        .map_err(|error| (SYSTEM, format!("hotring: {error}")))
 }
 
 /// What `health` says where no server was asked.

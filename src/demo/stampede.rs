@@ -1,12 +1,12 @@
 //! A herd at two pools, one without a lease on what is missed and one with it, side by side.
 
+use super::Shown;
+use super::crowd::{addresses, proxy};
 use super::herd::{Herd, Plan, Tally};
 use super::now;
-use crate::config;
-use crate::proxy::Proxy;
+use super::screen::{LOOK, Screen};
 use crate::units::Millis;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,10 +14,6 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 const KEY: &str = "product:1";
-/// How often it is looked whether the end has come, and a line on a terminal is drawn anew.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often a line is written where lines stay.
-const LINE: Duration = Duration::from_secs(1);
 /// The width of a column of numbers.
 const WIDTH: usize = 18;
 
@@ -36,22 +32,11 @@ pub struct Stampede {
     pub deaths: u64,
 }
 
-/// Runs a herd and tells what happens while it does; at last what became of it. With `redraw` there is one line of progress that
-/// changes, as a terminal can show it. SIGINT and SIGTERM end it early.
-///
-/// # Errors
-/// Where the system refuses what it takes: a thread, a port, a connection. That nobody reads what it writes is no error, and ends it.
-pub fn stampede(what: Stampede, out: &mut dyn Write, redraw: bool) -> io::Result<()> {
-    let wrong = |problems: config::Problems| io::Error::other(problems.to_string());
-    let config = config::parse(&pools(what), Path::new("demo")).map_err(wrong)?;
-    let proxy = Proxy::start(config).map_err(|error| io::Error::other(error.to_string()))?;
-    let addresses: Vec<String> = proxy.addresses().into_iter().map(|(_, address)| address).collect();
-    let ended = watch(what, &addresses, out, redraw);
+pub(super) fn show(what: Stampede, screen: &mut Screen<'_>) -> io::Result<Shown> {
+    let proxy = proxy(&pools(what))?;
+    let ended = watch(what, &addresses(&proxy), screen);
     proxy.stop()?;
-    match ended {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    ended
 }
 
 /// The pools, the one without a lease first.
@@ -64,10 +49,10 @@ fn pools(what: Stampede) -> String {
     )
 }
 
-fn watch(what: Stampede, addresses: &[String], out: &mut dyn Write, redraw: bool) -> io::Result<()> {
+fn watch(what: Stampede, addresses: &[String], screen: &mut Screen<'_>) -> io::Result<Shown> {
     let Stampede { apps, ttl, load, expiries, deaths } = what;
     writeln!(
-        out,
+        screen.out,
         "{apps} apps at each of two pools ask for one key. It lives {}, loading it takes {}; expiries to see: {expiries}.\n\
          No Redis: the shards are in this process. Ctrl-C ends it.\n",
         Millis::from(ttl),
@@ -82,7 +67,7 @@ fn watch(what: Stampede, addresses: &[String], out: &mut dyn Write, redraw: bool
         for address in addresses {
             herds.push(Herd::start(plan.clone(), std::slice::from_ref(address), apps).await?);
         }
-        let (began, mut due) = (now(), Duration::ZERO);
+        let began = now();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut early = false;
@@ -93,23 +78,20 @@ fn watch(what: Stampede, addresses: &[String], out: &mut dyn Write, redraw: bool
                 _ = terminate.recv() => early = true,
             }
             let since = began.elapsed();
-            if redraw || since >= due {
-                due = Duration::from_secs(since.as_secs()) + LINE;
-                let line = so_far(since, expiries, &herds[0].tally(), &herds[1].tally());
-                // To the start of the line, which is emptied.
-                let (before, after) = if redraw { ("\r\x1b[2K", "") } else { ("", "\n") };
-                write!(out, "{before}{line}{after}")?;
-                out.flush()?;
-            }
+            screen.progress(since, &|| so_far(since, expiries, &herds[0].tally(), &herds[1].tally()))?;
         }
-        if redraw {
-            writeln!(out)?;
-        }
-        if early {
-            writeln!(out, "Ended early.")?;
-        }
-        write!(out, "\n{}", side_by_side(&herds[0].tally().first(expiries), &herds[1].tally().first(expiries)))?;
-        out.flush()
+        screen.settle(early)?;
+        let [plain, leased] = [&herds[0], &herds[1]].map(|herd| herd.tally().first(expiries));
+        write!(screen.out, "{}", side_by_side(&plain, &leased))?;
+        screen.out.flush()?;
+        Ok(Shown {
+            early,
+            what: "a stampede: loads of the database an expiry".to_owned(),
+            without: format!("{:.1}", plain.mean()),
+            with: format!("{:.1}", leased.mean()),
+            by: "misses: {lease: local}",
+            read: "docs/misses.md",
+        })
     })
 }
 

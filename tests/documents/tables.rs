@@ -70,7 +70,11 @@ pub(crate) fn help() -> String {
         &["route", "--help"],
         &["import", "--help"],
         &["bench", "--help"],
+        &["top", "--help"],
+        &["demo", "--help"],
+        &["demo", "hot-key", "--help"],
         &["demo", "stampede", "--help"],
+        &["demo", "connections", "--help"],
     ];
     for command in all {
         let done = Command::new(env!("CARGO_BIN_EXE_hotring")).args(command).output().unwrap();
