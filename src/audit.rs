@@ -8,14 +8,12 @@
 
 use crate::bucket::Bucket;
 use crate::engine::trail::Entry;
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-use tracing::field::{Field, Visit};
+use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
 
 /// The target of its events.
@@ -26,11 +24,25 @@ pub const RATE: u64 = 100;
 /// The log is the process', and so is its bound.
 static BOUND: Mutex<Option<(Instant, Bucket)>> = Mutex::new(None);
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+static OFF: AtomicBool = AtomicBool::new(false);
+
+/// Nobody is to be told anything: nothing is counted as left out either.
+pub fn switch_off() {
+    OFF.store(true, Ordering::Relaxed);
+}
 
 /// Writes what a worker has noted; `suppressed` is the number of what it has not.
 pub fn tell(entries: &[Entry], suppressed: u64) {
+    if OFF.load(Ordering::Relaxed) {
+        return;
+    }
     SUPPRESSED.fetch_add(suppressed, Ordering::Relaxed);
     for Entry { event, pool, user, peer, command, keys, reason, .. } in entries {
+        // Not by the filter: one that looks at events leaves the filters of other logs in doubt.
+        if !is_within_bound() {
+            SUPPRESSED.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
         tracing::info!(
             target: TARGET,
             event = *event,
@@ -79,43 +91,15 @@ impl<S> Filter<S> for Sieve {
         if self.takes(metadata) { Interest::always() } else { Interest::never() }
     }
 
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
-        event.metadata().target() != TARGET || is_within_bound(event)
-    }
-
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(self.level.max(self.audit))
     }
 }
 
-/// Whether an event may be written now; if not it is counted.
+/// Whether one line more may be written now.
 #[expect(clippy::disallowed_methods, reason = "nothing but the log depends on it")]
-fn is_within_bound(event: &Event<'_>) -> bool {
-    let mut kind = Kind::default();
-    event.record(&mut kind);
-    if !kind.at_will {
-        return true;
-    }
+fn is_within_bound() -> bool {
     let mut bound = BOUND.lock().unwrap_or_else(PoisonError::into_inner);
     let (since, bucket) = bound.get_or_insert_with(|| (Instant::now(), Bucket::new(RATE, RATE)));
-    let within = bucket.take(1, since.elapsed().as_micros() as u64);
-    if !within {
-        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
-    }
-    within
-}
-
-/// What `event` says.
-#[derive(Default)]
-struct Kind {
-    /// Others can cause it at will.
-    at_will: bool,
-}
-
-impl Visit for Kind {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.at_will |= field.name() == "event" && matches!(value, "denied" | "auth");
-    }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+    bucket.take(1, since.elapsed().as_micros() as u64)
 }

@@ -152,9 +152,14 @@ fn no_stage_names_another() {
         let own = stage(path);
         for other in names.iter().filter(|name| **name != own && own != "mod") {
             let used = [format!("{other}::"), format!("use super::{other}")];
+            // `Default::` does not name `fault`.
+            let is_used = |text: &str, used: &str| {
+                let within = |at: usize| text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                text.match_indices(used).any(|(at, _)| !within(at))
+            };
             for (number, line) in text.lines().enumerate() {
                 assert!(
-                    !used.iter().any(|u| code(line).contains(u)),
+                    !used.iter().any(|used| is_used(code(line), used)),
                     "{}:{}: names the stage `{other}`",
                     path.display(),
                     number + 1

@@ -7,7 +7,7 @@ mod bench;
 mod demo;
 mod top;
 
-use crate::audit::Sieve;
+use crate::audit::{self, Sieve};
 use crate::config::{self, Audit, Config, Format, Level, Problems, Workers};
 use crate::engine::Engine;
 use crate::live::{self, Live};
@@ -458,8 +458,15 @@ fn start_logging(config: &Config) -> Result<(), String> {
         Level::Error => LevelFilter::ERROR,
         Level::Off => LevelFilter::OFF,
     };
+    if config.log.audit == Audit::Off {
+        audit::switch_off();
+    }
     let among = if config.log.audit == Audit::Log { level.min(LevelFilter::INFO) } else { LevelFilter::OFF };
-    let log = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal());
+    let log = fmt::layer()
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
     let log = match config.log.format {
         Format::Text => log.boxed(),
         Format::Json => log.json().boxed(),
@@ -475,7 +482,8 @@ fn start_logging(config: &Config) -> Result<(), String> {
         }
     };
     let audit = writer.map(|writer| {
-        let lines = fmt::layer().json().flatten_event(true).with_target(false).with_level(false);
+        let lines =
+            fmt::layer().log_internal_errors(false).json().flatten_event(true).with_target(false).with_level(false);
         let lines = lines.with_current_span(false).with_span_list(false).with_writer(writer);
         lines.with_filter(Sieve { level: LevelFilter::OFF, audit: LevelFilter::INFO })
     });

@@ -4,6 +4,8 @@ use crate::support::authority::Authority;
 use crate::support::{Scratch, installed};
 use serde::Deserialize;
 use serde_yaml::Value;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -133,7 +135,8 @@ pub(crate) fn with_secrets(config: &str, dir: &Scratch) -> String {
             (Some(own), "tls.key") => read(Path::new(&own.key)),
             _ => "a-password-or-token\n".to_owned(),
         };
-        std::fs::write(path, content).unwrap();
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     }
     config.replace("/etc/hotring-secrets", &dir.file("secrets"))
 }

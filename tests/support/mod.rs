@@ -24,8 +24,10 @@ pub(crate) use scripts::{Stand, installed, source};
 use hotring::config::Config;
 use hotring::proxy::{Proxy, Signal};
 use hotring::ring::{Distribution, KeyHash, Ring, Shard};
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -72,12 +74,15 @@ impl Scratch {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 
-    /// A `proxy.yaml` is given the tests' token, unless it has one, behind all else: lines keep their numbers.
+    /// A `proxy.yaml` is given the tests' token, unless it has one, behind all else: lines keep their numbers. It is for nobody else.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.file(name);
         let token = name == "proxy.yaml" && text.contains("\npools:\n") && !text.contains("admin_token");
         let token = if token { format!("admin_token: {TOKEN}\n") } else { String::new() };
         std::fs::write(&path, format!("{text}{token}")).unwrap();
+        if !token.is_empty() {
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        }
         path
     }
 }
