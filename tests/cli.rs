@@ -333,7 +333,7 @@ fn route_tells_the_shard_that_a_live_process_uses() {
     assert_eq!((code, said.as_str()), (64, ""));
     assert_eq!(complained, "ERR wrong number of arguments for 'getset' command\n");
     let (code, _, complained) = run(&["route", "-c", &config, "--pool", "none", "k"]);
-    assert_eq!((code, complained.as_str()), (64, "say which pool with --pool: main\n"));
+    assert_eq!((code, complained.as_str()), (64, "there is no pool `none`, only: main\n"));
 }
 
 #[test]

@@ -258,8 +258,7 @@ fn route(path: &Path, pool: Option<&str>, command: &str, arguments: &[String]) -
         None => None,
         Some(name) => config.pools.iter().position(|p| p.name == name),
     };
-    let names: Vec<&str> = config.pools.iter().map(|p| p.name.as_str()).collect();
-    let number = number.ok_or_else(|| (BAD, format!("say which pool with --pool: {}", names.join(", "))))?;
+    let number = number.ok_or_else(|| (BAD, config.which_pool(pool, " with --pool")))?;
     let engine = worker::engine(&now(config), 0, 1, 0);
     let alone = command.eq_ignore_ascii_case("get") && !arguments.is_empty();
     for arguments in arguments.chunks(if alone { 1 } else { arguments.len().max(1) }) {
