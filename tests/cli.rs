@@ -6,6 +6,7 @@ mod support;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use support::authority::Authority;
 use support::{Client, Redis, Scratch, eventually, key_on, pool, shards, wire};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hotring");
@@ -87,6 +88,21 @@ fn serves_greets_and_ends_with_0() {
         assert_eq!(app.rest(), b"");
         assert_eq!(hotring.end().code(), Some(0));
     }
+}
+
+#[test]
+fn the_greeting_tells_where_apps_speak_tls() {
+    let (dir, ca) = (Scratch::new(), Authority::new());
+    let own = ca.local("hotring");
+    let tls = format!("tls: {{cert: {}, key: {}}}", own.cert, own.key);
+    let yaml = format!("admin: off\npools: {{a: {{listen_tls: '127.0.0.1:0', {tls}, servers: 'embedded:1'}}}}\n");
+    let config = dir.write("proxy.yaml", &yaml);
+    let mut hotring = Serving::start(&["-c", &config]);
+    let [_, pool, _, tries @ ..] = &hotring.greeting[..] else { panic!("{:?}", hotring.greeting) };
+    assert!(pool.ends_with(" over 1 embedded nodes (no Redis needed), with TLS"), "{pool}");
+    assert!(tries[0].starts_with("try: redis-cli --tls --cacert CA -p "), "{tries:?}");
+    hotring.signal(Signal::TERM);
+    assert_eq!(hotring.end().code(), Some(0));
 }
 
 #[test]
