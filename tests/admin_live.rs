@@ -263,7 +263,7 @@ fn explain_tells_what_happens_then() {
     assert!(told.starts_with("pool main, command mset\nkey a\n"), "{told}");
     assert!(told.contains("\nkey b\n") && told.matches("\n  -> s").count() == 2, "{told}");
     assert_eq!(hotring.page("/explain?key=k&command=NONSENSE").0, 400);
-    assert_eq!(hotring.page("/explain?key=k&pool=none"), (400, "say which pool: main\n".to_owned()));
+    assert_eq!(hotring.page("/explain?key=k&pool=none"), (400, "there is no pool `none`, only: main\n".to_owned()));
     assert_eq!(redis.iter().map(|redis| redis.calls("get")).sum::<u64>(), 0, "asking sends nothing");
     // A shard that is down.
     redis[1].kill();

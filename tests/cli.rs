@@ -6,6 +6,7 @@ mod support;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use support::authority::Authority;
 use support::{Client, Redis, Scratch, eventually, key_on, pool, shards, wire};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hotring");
@@ -90,6 +91,21 @@ fn serves_greets_and_ends_with_0() {
 }
 
 #[test]
+fn the_greeting_tells_where_apps_speak_tls() {
+    let (dir, ca) = (Scratch::new(), Authority::new());
+    let own = ca.local("hotring");
+    let tls = format!("tls: {{cert: {}, key: {}}}", own.cert, own.key);
+    let yaml = format!("admin: off\npools: {{a: {{listen_tls: '127.0.0.1:0', {tls}, servers: 'embedded:1'}}}}\n");
+    let config = dir.write("proxy.yaml", &yaml);
+    let mut hotring = Serving::start(&["-c", &config]);
+    let [_, pool, _, tries @ ..] = &hotring.greeting[..] else { panic!("{:?}", hotring.greeting) };
+    assert!(pool.ends_with(" over 1 embedded nodes (no Redis needed), with TLS"), "{pool}");
+    assert!(tries[0].starts_with("try: redis-cli --tls --cacert CA -p "), "{tries:?}");
+    hotring.signal(Signal::TERM);
+    assert_eq!(hotring.end().code(), Some(0));
+}
+
+#[test]
 fn needs_no_redis_with_embedded_nodes_and_tells_every_address() {
     let dir = Scratch::new();
     let path = dir.file("app.sock");
@@ -108,7 +124,7 @@ fn needs_no_redis_with_embedded_nodes_and_tells_every_address() {
     assert!(second.starts_with("  pool nodes        [::1]:"), "{second}");
     assert!(third.starts_with("  pool one          127.0.0.1:"), "{third}");
     assert!(admin.starts_with("  admin             127.0.0.1:"), "{admin}");
-    assert!(admin.ends_with("/metrics /healthz /readyz /config /backends /hotkeys /warm /explain"), "{admin}");
+    assert!(admin.ends_with(" / is for browsers; /metrics /readyz /backends /hotkeys /explain and more"), "{admin}");
     assert_eq!(tries[0], format!("try: redis-cli -s {path} SET greeting hello"));
     let one = hotring.address("pool one");
     for (n, address) in [path.as_str(), &hotring.address("pool nodes"), &one].into_iter().enumerate() {
@@ -333,7 +349,7 @@ fn route_tells_the_shard_that_a_live_process_uses() {
     assert_eq!((code, said.as_str()), (64, ""));
     assert_eq!(complained, "ERR wrong number of arguments for 'getset' command\n");
     let (code, _, complained) = run(&["route", "-c", &config, "--pool", "none", "k"]);
-    assert_eq!((code, complained.as_str()), (64, "say which pool with --pool: main\n"));
+    assert_eq!((code, complained.as_str()), (64, "there is no pool `none`, only: main\n"));
 }
 
 #[test]

@@ -204,6 +204,9 @@ fn values_that_make_no_sense_are_refused() {
         ("{mode: standalone, tlsPorts: {main: 6390}}", "tlsPorts.main: the pool has no `tls`"),
         ("networkPolicy: {enabled: true}", "networkPolicy.podSelector: which pods"),
         ("podMonitor: {enabled: true}", "podMonitor.podSelector: which pods"),
+        // Labels without `matchLabels` would select all pods.
+        ("networkPolicy: {enabled: true, podSelector: {app: web}}", "/networkPolicy/podSelector"),
+        ("podMonitor: {enabled: true, podSelector: {app: web}}", "/podMonitor/podSelector"),
     ] {
         let error = render(&deploy("helm/hotring"), values).map(|(text, _)| text).unwrap_err();
         assert!(error.contains(wanted), "{values}: {error}");

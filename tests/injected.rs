@@ -192,7 +192,7 @@ fn who_sets_one_shows_the_token_and_says_what_can_be_meant() {
     assert_eq!(all.hotring().page("/faults?drop").1, "no faults are injected\n");
     assert_eq!(ask("POST", "/faults?dorp", "").0, 400);
     let (status, told) = ask("POST", "/faults?drop&pool=nowhere", "");
-    assert_eq!((status, told.as_str()), (422, "say which pool: main\n"));
+    assert_eq!((status, told.as_str()), (422, "there is no pool `nowhere`, only: main\n"));
     assert_eq!(ask("DELETE", "/faults?id=7", ""), (422, "there is no fault 7\n".to_owned()));
     for _ in 0..64 {
         all.inject("drop&prefix=never");

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 const PAGE: &str = include_str!("index.html");
 
 /// What the page may do. The hashes are those of what stands between its `script` and `style` tags; tests/page.rs tells them.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-TchH5JR1kqDW4rAr7WF4uWvo0P6RRl3BnpDATvez8XI='; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-Gc2QEH+kilKEPpd8aWMzw5P15pMNcsNRQ6cQM1HdS+w='; \
                       style-src 'sha256-rvUg5Vk83Fe0iCYN+TL2Xy9IjQ5mKLmGseZ060+/Gis='; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 

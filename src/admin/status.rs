@@ -124,6 +124,9 @@ pub struct Listener {
     pub address: String,
     /// Whether its sessions are answered by keys' own servers only.
     pub strict: bool,
+    /// Whether apps speak TLS there.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 /// A counter, and how fast it grows: on average over the last three seconds.

@@ -258,8 +258,7 @@ fn route(path: &Path, pool: Option<&str>, command: &str, arguments: &[String]) -
         None => None,
         Some(name) => config.pools.iter().position(|p| p.name == name),
     };
-    let names: Vec<&str> = config.pools.iter().map(|p| p.name.as_str()).collect();
-    let number = number.ok_or_else(|| (BAD, format!("say which pool with --pool: {}", names.join(", "))))?;
+    let number = number.ok_or_else(|| (BAD, config.which_pool(pool, " with --pool")))?;
     let engine = worker::engine(&now(config), 0, 1, 0);
     let alone = command.eq_ignore_ascii_case("get") && !arguments.is_empty();
     for arguments in arguments.chunks(if alone { 1 } else { arguments.len().max(1) }) {
@@ -346,13 +345,14 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
         let mut first = None;
         for (pool, address) in &proxy.addresses() {
             let over = pools.iter().find(|(name, _)| name == pool).map_or("", |(_, over)| over);
-            text += &format!("  pool {pool:<12} {address:<24} over {over}\n");
+            let tls = if proxy.encrypts(address) { ", with TLS" } else { "" };
+            text += &format!("  pool {pool:<12} {address:<24} over {over}{tls}\n");
             first = first.or(Some(address.clone()));
         }
         match admin {
             Some(admin) => {
                 text += &format!(
-                    "  admin             {admin:<24} /metrics /healthz /readyz /config /backends /hotkeys /warm /explain\n"
+                    "  admin             {admin:<24} / is for browsers; /metrics /readyz /backends /hotkeys /explain and more\n"
                 )
             }
             None => text += "  admin             off\n",
@@ -369,6 +369,7 @@ fn greeting(config: &Config) -> impl Fn(&Proxy, Option<&str>) -> String + use<> 
                 }
                 _ => format!("-s {address}"),
             };
+            let how = if proxy.encrypts(&address) { format!("--tls --cacert CA {how}") } else { how };
             // What is in real servers is not for a trial to change.
             text += &if first_is_embedded {
                 format!("try: redis-cli {how} SET greeting hello\n     redis-cli {how} GET greeting\n")

@@ -329,6 +329,17 @@ impl Config {
         text::effective(self)
     }
 
+    /// What is told to who names a pool that is not there, or none where there are several; `how` is how one is named.
+    #[must_use]
+    pub(crate) fn which_pool(&self, named: Option<&str>, how: &str) -> String {
+        let names: Vec<&str> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let names = names.join(", ");
+        match named {
+            Some(name) => format!("there is no pool {}, only: {names}", problems::quoted(name)),
+            None => format!("say which pool{how}: {names}"),
+        }
+    }
+
     /// The files with passwords that everybody on the machine may read, one sentence each. Looks at the files.
     pub fn exposed(&self) -> Vec<String> {
         let mut said: Vec<String> = self.source.secrets.iter().filter_map(|path| exposed(path)).collect();

@@ -75,8 +75,7 @@ pub(super) fn add(shared: &Shared, wanted: Wanted) -> Result<(String, News), Str
         None => None,
         Some(name) => live.number(name),
     };
-    let names: Vec<&str> = live.config.pools.iter().map(|pool| pool.name.as_str()).collect();
-    let number = number.ok_or_else(|| format!("say which pool: {}", names.join(", ")))?;
+    let number = number.ok_or_else(|| live.config.which_pool(wanted.pool.as_deref(), ""))?;
     let pool = live.pools.get(usize::from(number)).map_or(String::new(), |pool| pool.pool.name.clone());
     let mut faults = shared.faults.lock().unwrap_or_else(PoisonError::into_inner);
     faults.set.retain(|set| set.until > now);

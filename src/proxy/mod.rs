@@ -14,6 +14,7 @@ mod warm;
 use crate::admin;
 use crate::chance::splitmix;
 use crate::config::{self, Config, Workers};
+use crate::downstream::config::Manner;
 use crate::downstream::listener::SocketFile;
 use crate::engine::budget::Budget;
 use crate::handover::Taken;
@@ -244,6 +245,12 @@ impl Proxy {
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, String)> {
         self.doors.iter().map(|door| (door.pool.clone(), door.at.clone())).collect()
+    }
+
+    /// Whether it speaks TLS at this one of its addresses.
+    #[must_use]
+    pub fn encrypts(&self, address: &str) -> bool {
+        self.doors.iter().any(|door| door.at == address && door.manner == Manner::Encrypted)
     }
 
     /// What the admin listener asks.

@@ -206,8 +206,7 @@ impl admin::Source for Shared {
             None => None,
             Some(name) => live.number(name),
         };
-        let names: Vec<&str> = live.config.pools.iter().map(|p| p.name.as_str()).collect();
-        let unknown = format!("say which pool: {}", names.join(", "));
+        let unknown = live.config.which_pool(pool.as_deref(), "");
         let desk = self.desks.first().cloned();
         Box::pin(async move {
             let number = number.ok_or(unknown)?;

@@ -118,7 +118,11 @@ fn pool(shared: &Shared, pool: &LivePool, recent: &Recent<'_>, shards: Vec<Shard
         kind,
         listeners: downstream
             .listeners()
-            .map(|(address, manner)| Listener { address: address.to_string(), strict: manner == Manner::Strict })
+            .map(|(address, manner)| Listener {
+                address: address.to_string(),
+                strict: manner == Manner::Strict,
+                tls: manner == Manner::Encrypted,
+            })
             .collect(),
         apps: value("hotring_client_connections"),
         server_connections: shards.iter().map(|shard| shard.connections).sum(),

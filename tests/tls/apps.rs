@@ -136,6 +136,11 @@ fn what_is_no_tls_costs_its_own_connection_only() {
     let own = ca.local("hotring");
     let (_servers, at) = shards(1);
     let hotring = Hotring::with_admin(&pool(&at, &["listen: 127.0.0.1:0", LISTEN, &tls(&own, "")]));
+    let told = hotring.page("/status").1;
+    assert!(
+        told.contains("\"strict\":false,\"tls\":false}") && told.contains("\"strict\":false,\"tls\":true}"),
+        "{told}"
+    );
     let mut well = ca.client().app(hotring.address(1));
     assert_eq!(well.ask("SET k v"), "+OK\r\n");
     let mut noise: Vec<Vec<u8>> = vec![wire(&["PING"]), b"PING\r\n".to_vec(), b"GET / HTTP/1.1\r\n\r\n".to_vec()];
