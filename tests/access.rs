@@ -167,7 +167,7 @@ fn keys_and_values_have_lengths() {
 fn what_is_too_long_is_refused_before_it_has_come() {
     const MIB: usize = 1 << 20;
     let (redis, at) = shards(2);
-    let hotring = Hotring::with_admin(&pool(&at, &["max_value: 1mb", "deny_commands: [APPEND]"]));
+    let hotring = Hotring::with_admin(&pool(&at, &["max_value: 1mb", "max_key: 512b", "deny_commands: [APPEND]"]));
     let mut app = hotring.app();
     let memory = || hotring.metric("hotring_worker_memory_bytes{worker=\"0\"}");
     let part = vec![b'x'; MIB];
@@ -189,6 +189,12 @@ fn what_is_too_long_is_refused_before_it_has_come() {
         app.send(behind.as_bytes());
         assert_eq!(app.ask("MGET a b c"), "*3\r\n$-1\r\n$-1\r\n$-1\r\n", "{name}: the connection goes on");
     }
+    // Nor is what comes behind a key that is too long.
+    let wrong = long(513);
+    app.send(format!("*3\r\n$3\r\nSET\r\n$513\r\n{wrong}\r\n${MIB}\r\n").as_bytes());
+    assert_eq!(app.text(), too_long("key", 513, "max_key", "512"));
+    app.send(&part);
+    app.send(b"\r\n");
     // A denied command is not waited for either.
     app.send(format!("*3\r\n$6\r\nAPPEND\r\n$1\r\na\r\n${}\r\n", 8 * MIB).as_bytes());
     assert_eq!(app.text(), denied("append"));

@@ -292,6 +292,31 @@ fn a_long_value_gets_its_prefix_while_it_arrives() {
 }
 
 #[test]
+fn what_is_too_long_is_so_for_tenants_though_it_arrives_slowly() {
+    const MIB: usize = 1 << 20;
+    let (redis, at) = shards(1);
+    let hotring = Hotring::over(&at, &["prefix: 'p:'", "max_value: 2mb", "max_key: 512b"]);
+    let (value, longer) = (vec![b'x'; 3 * MIB / 2], vec![b'x'; 3 * MIB]);
+    let key = "k".repeat(511);
+    let mut app = hotring.app();
+    for (args, told) in [
+        (vec![&b"RPUSH"[..], b"list", &value, &longer], "value of 3145728 bytes is longer than 'max_value'"),
+        (vec![b"SET", key.as_bytes(), &value], "key of 513 bytes is longer than 'max_key'"),
+        (vec![b"SET", key.as_bytes(), b"v"], "key of 513 bytes is longer than 'max_key'"),
+    ] {
+        let bytes = wire(&args);
+        let mut writer = app.writer();
+        let writing = std::thread::spawn(move || bytes.chunks(50_000).for_each(|part| writer.send(part)));
+        let reply = app.text();
+        assert!(reply.starts_with(&format!("-ERR a {told}")), "{reply}");
+        writing.join().unwrap();
+    }
+    assert_eq!(app.call(&[&b"RPUSH"[..], b"list", &value, &value]), b":2\r\n");
+    assert_eq!(app.call(&[&b"SET"[..], &key.as_bytes()[1..], &value]), b"+OK\r\n");
+    assert_eq!(redis[0].client().ask("DBSIZE"), ":2\r\n");
+}
+
+#[test]
 fn operators_see_full_names_and_tenants_their_own() {
     let (_redis, at) = shards(3);
     let hotring = Hotring::with_admin(&pool(&at, &["prefix: 'team:'", USERS]));

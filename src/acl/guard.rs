@@ -144,9 +144,11 @@ impl Guard {
         Ok(())
     }
 
-    /// The same for a request of which there is no more than its front: `None` where it has to be looked at as a whole.
+    /// The same for a request of which there is no more than its front, and whose keys get so many bytes put `before` them: `None`
+    /// where it has to be looked at as a whole. Of the arguments before the one that is arriving the key is looked at where there is
+    /// but one.
     #[must_use]
-    pub fn check_front(&self, spec: &'static Spec, front: &Arriving<'_>) -> Option<Result<(), Barred>> {
+    pub fn check_front(&self, spec: &'static Spec, front: &Arriving<'_>, before: u64) -> Option<Result<(), Barred>> {
         if !spec.subcommands.is_empty() {
             return None;
         }
@@ -155,7 +157,17 @@ impl Guard {
         }
         let value = if may_write(spec) { self.max_value } else { u64::MAX };
         let key = if spec.flags & flag::PUBSUB == 0 { self.max_key } else { u64::MAX };
-        let barred_key = || (front.bytes > key).then_some(Barred::Key { bytes: front.bytes, most: key });
+        let long_key = |bytes: u64| {
+            let bytes = bytes.saturating_add(before);
+            (bytes > key).then_some(Barred::Key { bytes, most: key })
+        };
+        if matches!(spec.keys, Keys::One)
+            && front.index > 1
+            && let Some(barred) = front.args().nth(1).and_then(|key| long_key(key.len() as u64))
+        {
+            return Some(Err(barred));
+        }
+        let barred_key = || long_key(front.bytes);
         let barred_value = || (front.bytes > value).then_some(Barred::Value { bytes: front.bytes, most: value });
         let barred = match is_key(spec, front) {
             Some(true) => barred_key(),
@@ -387,7 +399,7 @@ mod tests {
                 let Some(front) = arriving(there, &resume) else { continue };
                 let spec = command::lookup(front.name).expect("a command");
                 asked += 1;
-                if let Some(Err(barred)) = guard.check_front(spec, &front) {
+                if let Some(Err(barred)) = guard.check_front(spec, &front, 0) {
                     told = Err(barred);
                     break;
                 }

@@ -161,18 +161,19 @@ impl Engine {
         // The rules of a user are about whole requests.
         let limited = user.is_some_and(|user| !user.is_unlimited());
         let guard = self.pools.get(usize::from(session.pool)).and_then(|pool| pool.config.guard.as_ref());
-        match guard.and_then(|guard| guard.check_front(spec, &front)) {
+        let before = session.prefix().map_or(0, |prefix| prefix.plain().len());
+        match guard.map(|guard| guard.check_front(spec, &front, before as u64)) {
             // A prefix alone is none.
             None if session.is_tenant() && !limited => None,
-            None => held,
-            Some(Ok(())) if limited => held,
-            Some(Ok(())) => None,
-            Some(Err(_)) if session.open_slots() > 0 => {
+            None | Some(None) => held,
+            Some(Some(Ok(()))) if limited => held,
+            Some(Some(Ok(()))) => None,
+            Some(Some(Err(_))) if session.open_slots() > 0 => {
                 session.paused = true;
                 session.mode |= mode::WAITING;
                 Some(Begun::Wait)
             }
-            Some(Err(barred)) => {
+            Some(Some(Err(barred))) => {
                 self.read_away_from(id, spec, front.expected, front.more, bytes);
                 self.bar(id, spec, None, barred);
                 self.spoil(id, port);
