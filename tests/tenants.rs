@@ -198,6 +198,14 @@ fn a_transaction_tells_of_names_in_all_its_replies() {
         );
         assert_eq!(app.text(), told);
     }
+    // One that is begun before the one before it is answered takes nothing of that.
+    for round in 0..3 {
+        assert_eq!(app.ask("MULTI"), "+OK\r\n");
+        assert_eq!(app.ask("KEYS z"), "+QUEUED\r\n", "{round}");
+        app.send(&[wire(&["EXEC"]), wire(&["MULTI"]), wire(&["PING"]), wire(&["EXEC"])].concat());
+        let replies = [app.text(), app.text(), app.text(), app.text()];
+        assert_eq!(replies, ["*1\r\n*1\r\n$1\r\nz\r\n", "+OK\r\n", "+QUEUED\r\n", "*1\r\n+PONG\r\n"]);
+    }
     // One that is given up leaves nothing for the next.
     for end in ["DISCARD", "RESET"] {
         assert_eq!((app.ask("MULTI"), app.ask("KEYS *")), ("+OK\r\n".into(), "+QUEUED\r\n".into()));

@@ -154,10 +154,6 @@ impl Engine {
         let Some(special) = &mut session.special else { return true };
         let multi = special.multi && !special.leaving;
         let may = special.user.as_ref().map_or(Ok(()), |user| user.check(spec, request));
-        let Some(tenant) = special.tenant.as_deref_mut() else { return true };
-        if spec.name == "multi" && !multi {
-            tenant.queued.clear();
-        }
         let Scratch { mut wire, mut edits, .. } = std::mem::take(&mut self.tenant);
         let outcome = requests::edits(spec, request, &mut edits);
         let mut against = may.err().map(|denied| Against::Denied(denied, spec));
@@ -193,11 +189,17 @@ impl Engine {
         } else {
             self.carry(id, request, port)
         };
-        if !done
-            && marked
-            && let Some(session) = self.sessions.get_mut(id as usize)
-        {
-            session.take_mark(slot);
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            if !done && marked {
+                session.take_mark(slot);
+            } else if done
+                && !multi
+                && spec.name == "multi"
+                && let Some(tenant) = session.tenant()
+            {
+                // Not before it has begun: until then another's EXEC may be out.
+                tenant.queued.clear();
+            }
         }
         if wire.capacity() <= LARGEST_IDLE {
             self.tenant.wire = wire;
