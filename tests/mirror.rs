@@ -203,6 +203,20 @@ fn what_is_never_mirrored_is_counted() {
     assert_eq!(sent(hotring), 2.0);
 }
 
+#[test]
+fn of_tenants_the_full_names_are_chosen() {
+    let all = Mirrored::new((1, 1), &["mirror: {pool: new, prefixes: ['t:a']}", "prefix: 't:'"]);
+    let (mut app, hotring) = (all.app(), &all.site.hotring);
+    let long = "x".repeat(3 << 20);
+    for key in ["a1", "b1"] {
+        assert_eq!(app.ask(&format!("SET {key} 1")), "+OK\r\n");
+        assert_eq!(app.call(&["SET", &format!("{key}-long"), &long]), b"+OK\r\n");
+    }
+    all.at_rest();
+    assert_eq!(contents(&all.new).iter().map(|(key, ..)| key.as_str()).collect::<Vec<_>>(), ["t:a1"]);
+    assert_eq!((sent(hotring), labelled(hotring, "skipped_total", "why", "long")), (1.0, 1.0));
+}
+
 /// Asks for much in a pipeline and checks each reply.
 fn unharmed(app: &mut Client, rounds: usize, value: &str) {
     for round in 0..rounds {

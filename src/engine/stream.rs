@@ -115,7 +115,7 @@ impl Engine {
         pool.counts.request_bytes += bytes.len() as u64;
         pool.commands.asked(spec.tag);
         self.asking = Some(spec.tag);
-        self.skip_long(number, spec, front.key);
+        self.skip_long(number, spec, key);
         let pin = self.pin_stream(id, home, port);
         if let Some(pin) = pin {
             self.streams_key(number, key);
