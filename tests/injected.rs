@@ -217,3 +217,54 @@ fn what_is_held_back_is_bounded() {
     assert!(all.delayed() <= 18.0 && all.injected("undelayed") >= 12.0, "16 MiB: {}", all.delayed());
     unharmed(&mut other);
 }
+
+#[test]
+fn what_a_tenants_transaction_tells_of_names_is_known_though_a_reply_is_delayed() {
+    let all = Faulty::new(&["prefix: '{a}:'", "hash_tag: '{}'"]);
+    let mut app = all.app();
+    assert_eq!(app.ask("RPUSH list 1 2"), ":2\r\n");
+    all.inject("delay=1m&command=lmpop");
+    app.send(&[&["MULTI"][..], &["LMPOP", "1", "list", "LEFT"], &["GET", "k"], &["EXEC"]].map(wire).concat());
+    assert_eq!(app.text(), "+OK\r\n");
+    eventually("one is held back, and its transaction is over", || all.delayed() == 1.0 && all.calls("exec") == 1);
+    // EXEC's reply has come: it is carried out before what is asked next of the same connection.
+    unharmed(&mut all.app());
+    all.end();
+    assert_eq!((app.text().as_str(), app.text().as_str()), ("+QUEUED\r\n", "+QUEUED\r\n"));
+    assert_eq!(app.text(), "*2\r\n*2\r\n$4\r\nlist\r\n*1\r\n$1\r\n1\r\n$-1\r\n");
+    // One that is alone is told by its own name, too.
+    all.inject("delay=20ms&command=lmpop");
+    assert_eq!(app.ask("LMPOP 1 list LEFT"), "*2\r\n$4\r\nlist\r\n*1\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn what_is_refused_for_another_reason_leaves_its_fault_to_nobody() {
+    let all = Faulty::new(&["users: {u: {password: p, rules: '+@all -set ~* &*'}}", "deny_commands: [APPEND]"]);
+    let mut app = all.app();
+    assert_eq!(app.ask("AUTH u p"), "+OK\r\n");
+    all.inject("error=ERR+on+purpose&command=set,append");
+    for denied in ["SET a 1", "APPEND a 1"] {
+        assert!(app.ask(denied).starts_with("-NOPERM"), "{denied}");
+        assert_eq!(app.ask("GET a"), "$-1\r\n", "{denied}");
+    }
+    eventually("all is counted", || {
+        all.hotring().metric("hotring_requests_total{pool=\"main\",class=\"read\"}") == 2.0
+    });
+    assert_eq!(all.injected("error"), 0.0);
+}
+
+#[test]
+fn a_dropped_request_is_not_taken_for_what_another_session_asks() {
+    let all = Faulty::new(&["^workers: 1", "metrics_prefixes: ['a:']"]);
+    all.inject("drop&prefix=a:");
+    for _ in 0..20 {
+        let mut app = all.app();
+        app.send(&wire(&["GET", "a:1"]));
+        let _ = app.rest();
+        assert_eq!(all.app().ask("PING"), "+PONG\r\n");
+    }
+    let told =
+        |name: &str| all.hotring().metric(&format!("hotring_prefix_{name}_total{{pool=\"main\",prefix=\"a:\"}}"));
+    eventually("all is counted", || told("requests") == 20.0);
+    assert_eq!(told("reply_bytes"), 0.0);
+}

@@ -287,9 +287,9 @@ impl Engine {
         self.complete_as::<false>(pool, ticket, reply, port);
     }
 
-    /// The same, with a reply in which names have been looked for if `SEEN`.
+    /// The same, with a reply that has been looked at, for names too, if `SEEN`.
     #[inline]
-    fn complete_as<const SEEN: bool>(
+    pub(super) fn complete_as<const SEEN: bool>(
         &mut self,
         number: u16,
         ticket: Ticket,
@@ -303,9 +303,9 @@ impl Engine {
             return;
         };
         if !SEEN && session.is_watched() {
-            let (mirrors, delayed, counts, now) = (&mut self.mirrors, &mut self.delayed, &mut pool.counts, self.now);
-            if self.watched.saw(session, ticket, reply, Looks { mirrors, delayed, counts, now }) {
-                return;
+            let (mirrors, counts, now) = (&mut self.mirrors, &mut pool.counts, self.now);
+            if let Some(span) = self.watched.saw(session, ticket, reply, Looks { mirrors, counts, now }) {
+                return self.hold_back(number, ticket, reply, span, port);
             }
         }
         if !SEEN && session.is_marked() {

@@ -110,9 +110,7 @@ impl Engine {
             let session = self.sessions.get_mut(*id as usize);
             let Some(session) = session.filter(|s| s.generation == *generation && s.pool == number) else { continue };
             *due = now;
-            if let Some(drawn) = session.special().fault.as_mut() {
-                drawn.due = now;
-            }
+            session.special().fault = None;
         }
     }
 
@@ -173,11 +171,16 @@ impl Engine {
         wait == 0
     }
 
-    /// Does what was drawn for a session's request, which begins now. Returns whether it was dealt with.
+    /// What was drawn for a session's request, which begins now. If that is refused for another reason it meets no other request.
     #[cold]
-    pub(super) fn inject(&mut self, id: SessionId, port: &mut impl Port) -> bool {
+    pub(super) fn take_drawn(&mut self, id: SessionId) -> Option<Box<Drawn>> {
+        self.sessions.get_mut(id as usize)?.special.as_mut()?.fault.take()
+    }
+
+    /// Does what was drawn for a session's request. Returns whether it was dealt with.
+    #[cold]
+    pub(super) fn inject(&mut self, id: SessionId, drawn: Drawn, port: &mut impl Port) -> bool {
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
-        let Some(drawn) = session.special.as_mut().and_then(|special| special.fault.take()) else { return false };
         let Some(pool) = self.pools.get_mut(usize::from(session.pool)) else { return false };
         match drawn.effect {
             Effect::DelayRequest(_) => false,
@@ -195,10 +198,38 @@ impl Engine {
             }
             Effect::Drop => {
                 pool.counts.faults[Injected::Drop] += 1;
+                // It has no slot, which alone would be answered or be forgotten with its session.
+                pool.prefixes.forget(id, std::iter::once(session.next_slot()));
                 self.end_session(id);
                 true
             }
         }
+    }
+
+    /// Holds a reply back, or gives it at once where there is no room. What its session is told of names is looked for first: that
+    /// of a transaction's commands has to be known by its EXEC's reply, which is held back by itself.
+    #[cold]
+    pub(super) fn hold_back(
+        &mut self,
+        number: u16,
+        ticket: Ticket,
+        reply: &[u8],
+        span: Micros,
+        port: Option<&mut dyn Port>,
+    ) {
+        let Some(session) = self.sessions.get(ticket.session as usize) else { return };
+        let (killed, marked) = (session.killed, session.is_marked());
+        let view = if marked { self.view_of(ticket.session, ticket.slot, reply) } else { None };
+        let told = view.as_deref().unwrap_or(reply);
+        let held = !killed && self.delayed.hold(number, ticket, told, self.now.saturating_add(span));
+        if let Some(pool) = self.pools.get_mut(usize::from(number)) {
+            pool.counts.faults[if held { Injected::Delay } else { Injected::Undelayed }] += 1;
+            pool.counts.faults_delayed += u64::from(held);
+        }
+        if !held {
+            self.complete_as::<true>(number, ticket, told, port);
+        }
+        view.into_iter().for_each(|view| self.spare.put(view));
     }
 
     /// Upkeep: what was held back for long enough, and rules that are over.
@@ -241,7 +272,7 @@ impl Engine {
             if let Some(pool) = self.pools.get_mut(usize::from(pool)) {
                 pool.counts.faults_delayed -= 1;
             }
-            self.complete(pool, ticket, &reply, Some(port));
+            self.complete_as::<true>(pool, ticket, &reply, Some(port));
         }
     }
 }

@@ -157,6 +157,7 @@ impl Engine {
         let session = self.sessions.get_mut(ticket.session as usize);
         let Some(session) = session.filter(|s| s.generation == ticket.generation) else { return };
         pool.counts.requests_pending -= 1;
+        pool.prefixes.forget(ticket.session, std::iter::once(ticket.slot));
         self.answered += 1;
         session.killed = true;
         session.advance(&mut self.spare);

@@ -196,6 +196,7 @@ impl Engine {
     ) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
         let mode = session.mode;
+        let drawn = if mode & mode::ASIDE != 0 { self.take_drawn(id) } else { None };
         if let Ok(spec) = named {
             if mode & mode::GUARDED != 0 && !self.may(id, spec, request) {
                 if spec.name == "exec" {
@@ -226,7 +227,9 @@ impl Engine {
         if mode & mode::ASIDE != 0
             && let Ok(spec) = named
         {
-            if self.inject(id, port) {
+            if let Some(drawn) = drawn
+                && self.inject(id, *drawn, port)
+            {
                 return true;
             }
             self.mirror(id, spec, request, port);

@@ -2,14 +2,11 @@
 //!
 //! Promises: a session that has none of them pays one look at a flag. Bounded by what asks for it: a window of each session.
 
-#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
-
-use super::fault::Delayed;
 use super::line::Ticket;
 use super::mirror::Mirrors;
 use super::window::Session;
 use super::{Engine, SessionId};
-use crate::metrics::{Injected, PoolCounts};
+use crate::metrics::PoolCounts;
 use crate::stages::Micros;
 use std::collections::HashMap;
 
@@ -31,7 +28,6 @@ pub(super) struct Watched {
 /// What a reply is looked at with.
 pub(super) struct Looks<'a> {
     pub(super) mirrors: &'a mut Mirrors,
-    pub(super) delayed: &'a mut Delayed,
     pub(super) counts: &'a mut PoolCounts,
     pub(super) now: Micros,
 }
@@ -48,26 +44,28 @@ impl Watched {
         self.replies.remove(&id);
     }
 
-    /// A reply is there for a session that has some of them. Returns whether it is held back, and will come again.
+    /// A reply is there for a session that has some of them. Returns for how long it is to be held back, if it is.
     #[cold]
-    pub(super) fn saw(&mut self, session: &mut Session, ticket: Ticket, reply: &[u8], looks: Looks<'_>) -> bool {
-        let Looks { mirrors, delayed, counts, now } = looks;
+    pub(super) fn saw(
+        &mut self,
+        session: &mut Session,
+        ticket: Ticket,
+        reply: &[u8],
+        looks: Looks<'_>,
+    ) -> Option<Micros> {
+        let Looks { mirrors, counts, now } = looks;
         let Some(wanted) = self.replies.get_mut(&ticket.session) else {
             session.set_watched(false);
-            return false;
+            return None;
         };
-        let mut held = false;
+        let mut held = None;
         wanted.retain(|&(slot, why)| {
             if slot != ticket.slot {
                 return true;
             }
             match why {
                 Why::Compare(link, number) => Engine::own_reply(mirrors, (link, number), reply, (counts, now)),
-                Why::Delay(span) => {
-                    held = !session.killed && delayed.hold(session.pool, ticket, reply, now.saturating_add(span));
-                    counts.faults[if held { Injected::Delay } else { Injected::Undelayed }] += 1;
-                    counts.faults_delayed += u64::from(held);
-                }
+                Why::Delay(span) => held = Some(span),
             }
             false
         });
