@@ -101,6 +101,22 @@ fn an_error_within_a_transaction_spoils_it() {
 }
 
 #[test]
+fn what_a_session_says_of_itself_is_never_met_and_a_command_means_all_its_subcommands() {
+    let all = Faulty::new(&[]);
+    let mut app = all.app();
+    all.inject("error=ERR%20on+purpose&command=xgroup,object,client");
+    for met in ["XGROUP CREATE s g $ MKSTREAM", "OBJECT ENCODING k", "xgroup destroy s g"] {
+        assert_eq!(app.ask(met), "-ERR on purpose\r\n");
+    }
+    all.inject("error=ERR%20on+purpose");
+    for never in ["CLIENT SETNAME x", "CLIENT SETINFO lib-name y", "SELECT 0"] {
+        assert_eq!(app.ask(never), "+OK\r\n", "{never}");
+    }
+    assert_eq!(app.ask("CONFIG GET save"), "-ERR on purpose\r\n");
+    assert_eq!(all.calls("xgroup|create"), 0);
+}
+
+#[test]
 fn a_share_is_a_share() {
     let all = Faulty::new(&[]);
     all.inject("error=ERR+injected&share=0.3");

@@ -150,7 +150,9 @@ impl Engine {
             session.mode |= mode::WAITING;
             return false;
         }
-        let is_exempt = EXEMPT.contains(&spec.name) || matches!(spec.treatment, Treatment::Own(Need::Subscription));
+        // A command, of whichever subcommand.
+        let name = spec.name.split('|').next().unwrap_or_default();
+        let is_exempt = EXEMPT.contains(&name) || matches!(spec.treatment, Treatment::Own(Need::Subscription));
         if pool.faults.faults.is_empty() || !session.authenticated || is_exempt {
             return true;
         }
@@ -159,7 +161,7 @@ impl Engine {
             // One whose keys cannot be told is refused for that.
             let _ = command::each_key(spec, request, &mut |_, key| keys.push(key));
         }
-        let Some(effect) = pool.faults.faults.choose(spec.name, &keys, pool.config.seed, now) else { return true };
+        let Some(effect) = pool.faults.faults.choose(name, &keys, pool.config.seed, now) else { return true };
         let wait = if let Effect::DelayRequest(span) = effect { span } else { 0 };
         if wait > 0 {
             pool.counts.faults[Injected::Delay] += 1;
