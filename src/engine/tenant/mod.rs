@@ -1,6 +1,6 @@
 //! Apps that share servers and do not see each other: a tenant's keys and channels have a prefix there that the tenant knows
-//! nothing of. It is put before every name that the session names ([`requests`]) and taken from every name that it is told
-//! ([`replies`]); all between sees an ordinary request.
+//! nothing of. It is put before every name that the session names (`requests`) and taken from every name that it is told
+//! (`replies`); all between sees an ordinary request.
 //!
 //! ```text
 //! requests.rs  which arguments are names, and the request with the prefix
