@@ -3,10 +3,12 @@
 
 mod support;
 
+use rustls::version::{TLS12, TLS13};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use support::{Client, Scratch, eventually, pool, shards};
+use support::authority::{Authority, Dialer};
+use support::{Client, Scratch, eventually, free_port, pool, shards};
 
 /// A hotring of its own process, whose standard output and standard error are kept.
 struct Process {
@@ -134,6 +136,35 @@ fn a_file_has_a_line_of_each() {
         assert!(!text.contains("hidden"), "{what}: {text}");
     }
     assert!(!err.contains("denied"), "{err}");
+}
+
+#[test]
+fn a_certificate_that_is_refused_is_told() {
+    let (_redis, addresses) = shards(1);
+    let (ca, other) = (Authority::new(), Authority::new());
+    let (own, stranger) = (ca.local("hotring"), other.issue("app", &["DNS:app"]));
+    let address = format!("127.0.0.1:{}", free_port());
+    let listen = format!("listen_tls: {address}");
+    let tls = format!("tls: {{cert: {}, key: {}, client_ca: {}}}", own.cert, own.key, ca.ca());
+    let process = Process::start(&at(&addresses), &["^log: {audit: ./audit.log, level: error}", &listen, &tls]);
+    // What is no TLS shows no certificate, and is not told here.
+    assert!(Client::connect(&address).try_ask("PING").is_err());
+    for shows in [None, Some(&stranger)] {
+        let dialer = Dialer::believing(&ca.ca(), shows, &[&TLS13, &TLS12]);
+        let app = dialer.app_as(&address, "127.0.0.1");
+        assert!(!app.is_ok_and(|mut app| app.try_ask("PING").is_ok_and(|reply| reply == "+PONG\r\n")));
+    }
+    let read = || std::fs::read_to_string(process.dir.file("audit.log")).unwrap();
+    eventually("both are told", || read().lines().count() == 2);
+    let text = read();
+    for (line, reason) in text.lines().zip(["no_certificate", "unknown_issuer"]) {
+        for (name, expected) in [("event", "tls"), ("pool", "main"), ("reason", reason), ("outcome", "refused")] {
+            assert_eq!(field(line, name), expected, "{name} of {line}");
+        }
+        assert!(field(line, "peer").starts_with("127.0.0.1:"), "{line}");
+        assert!(["user", "command", "keys"].iter().all(|name| !line.contains(&format!("\"{name}\""))), "{line}");
+    }
+    process.stop();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
+use support::authority::Authority;
 use support::{Client, Hotring, Redis, Scratch, eventually, pool, shards, wire};
 
 fn root() -> &'static Path {
@@ -359,7 +360,7 @@ fn passwords_are_compared_as_digests_and_as_a_whole() {
 }
 
 #[test]
-fn files_with_passwords_that_everybody_may_read_are_told() {
+fn files_with_passwords_and_keys_that_everybody_may_read_are_told() {
     let dir = Scratch::new();
     let file = |name: &str, text: &str, mode: u32| {
         let path = dir.write(name, text);
@@ -373,6 +374,16 @@ fn files_with_passwords_that_everybody_may_read_are_told() {
         String::from_utf8(done.stdout).unwrap()
     };
     let (open, closed) = (file("open.secret", "x\n", 0o644), file("closed.secret", "x\n", 0o640));
+    let ca = Authority::new();
+    let (open_key, closed_key) = (ca.local("hotring"), ca.local("closed"));
+    fs::set_permissions(&open_key.key, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(&closed_key.key, fs::Permissions::from_mode(0o640)).unwrap();
+    let cert = |key: &str| key.replace(".key", ".crt");
+    let tls = |key: &str| yaml(&format!("listen_tls: '127.0.0.1:2', tls: {{cert: {}, key: {key}}}", cert(key)));
+    let to_servers = |key: &str| {
+        let server_tls = format!("server_tls: {{ca: {}, cert: {}, key: {key}}}", ca.ca(), cert(key));
+        yaml(&server_tls).replace("'embedded:1'", "['127.0.0.1:3']")
+    };
     let plain = yaml("client_auth: {password: x}");
     for (text, mode, exposed) in [
         (plain.clone(), 0o644, Some("proxy.yaml")),
@@ -383,6 +394,10 @@ fn files_with_passwords_that_everybody_may_read_are_told() {
         (yaml(&format!("users: {{u: {{password: 'sha256:{}', rules: on}}}}", "0".repeat(64))), 0o644, None),
         (yaml("users: {u: {passwords: [x], rules: on}}"), 0o644, Some("proxy.yaml")),
         (yaml("backlog: 1"), 0o666, None),
+        (format!("admin_token: 'sha256:{}'\n{}", "0".repeat(64), yaml("backlog: 1")), 0o644, Some("proxy.yaml")),
+        (tls(&open_key.key), 0o644, Some("hotring.key")),
+        (tls(&closed_key.key), 0o644, None),
+        (to_servers(&open_key.key), 0o644, Some("hotring.key")),
     ] {
         let said = check(&file("proxy.yaml", &text, mode));
         let told = said.lines().find(|line| line.contains("holds a password"));

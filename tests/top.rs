@@ -8,7 +8,8 @@ use hotring::top::{Screen, text};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use support::{Client, Scratch, eventually, key_on, now, pool, shards};
 
@@ -52,6 +53,45 @@ fn names_are_no_commands_to_the_terminal() {
     let told = text(&canned());
     assert!(!told.contains(|c: char| c.is_control() && c != '\n') && !told.contains('\u{202e}'), "{told:?}");
     assert!(told.contains("a\\u{1b}[2J\\u{202e}b") && told.contains("third\\u{7}"), "{told}");
+}
+
+#[test]
+fn what_answers_oddly_is_no_command_to_the_terminal() {
+    for answer in ["HTTP/1.1 5\u{1b}[2J X\r\n\r\n", "HTTP/1.1 500 X\r\n\r\n\u{1b}]0;owned\u{7}\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin = listener.local_addr().unwrap().to_string();
+        let answers = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            // All of the question, so that closing is no reset.
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                socket.read_exact(&mut byte).unwrap();
+                asked.extend(byte);
+            }
+            socket.write_all(answer.as_bytes()).unwrap();
+        });
+        let (code, told, complained) = once(&admin);
+        answers.join().unwrap();
+        assert!(code != 0 && told.is_empty() && complained.contains("\\u{1b}"), "{complained:?}");
+        assert!(!complained.trim_end().contains(char::is_control), "{complained:?}");
+    }
+}
+
+#[test]
+fn numbers_and_names_beyond_all_bounds_are_borne() {
+    let mut status = canned();
+    for shard in &mut status.pools[0].shards {
+        (shard.in_queue, shard.out_queue, shard.address) = (u64::MAX, u64::MAX, "a".repeat(70_000));
+    }
+    assert!(text(&status).contains(&u64::MAX.to_string()));
+    let mut screen = Screen::new("127.0.0.1:9380".into(), now());
+    screen.take(Ok(Box::new(status)), now());
+    press(&mut screen, KeyCode::Right);
+    for _ in 0..4 {
+        press(&mut screen, KeyCode::Char('s'));
+        assert!(drawn(&mut screen, 200, 24).contains("by "));
+    }
 }
 
 #[test]

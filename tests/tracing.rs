@@ -15,6 +15,7 @@ use hotring::error::{Cause, Failure};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{Fake, Hotring, Redis, Scratch, Site, eventually, key_on, pool, wire};
 
@@ -404,6 +405,8 @@ fn the_log_of_accesses_tells_who_asked_for_what() {
     assert!(set["time"].as_str().unwrap().starts_with("20") && set["time"].as_str().unwrap().ends_with('Z'));
     assert_eq!((&set["shards"], mget["shards"].as_array().unwrap().len()), (&serde_json::json!(["s0"]), 2));
     assert_eq!((&incr["outcome"], &incr["error"]), (&"error".into(), &"ERR".into()));
+    let mode = std::fs::metadata(&log).unwrap().permissions().mode();
+    assert_eq!(mode & 0o007, 0, "who asked for what is not for everybody");
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(!text.contains(&first) && !text.contains("hidden"), "{text}");
     eventually("they are counted", || site.hotring.metric("hotring_access_log_lines_total") >= 4.0);

@@ -272,6 +272,9 @@ async fn explain(source: Arc<dyn Source>, query: Option<String>, patience: Durat
     }
 }
 
+/// A column is no wider, however long a name is: a format has no room for more than 65535.
+const WIDEST: usize = 1000;
+
 fn backends(rows: &[Backend]) -> Response {
     let head = ["POOL", "BACKEND", "ADDRESS", "STATE", "CONNECTIONS", "IN_QUEUE", "OUT_QUEUE", "ROLE"];
     let head = head.map(str::to_owned);
@@ -283,7 +286,7 @@ fn backends(rows: &[Backend]) -> Response {
         [pool, name, address, state, connections, in_queue, out_queue, role]
     });
     let table: Vec<_> = [head].into_iter().chain(rows).collect();
-    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(WIDEST);
     let widths: [usize; 8] = std::array::from_fn(width);
     let lines = table.iter().map(|row| {
         let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();

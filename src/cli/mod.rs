@@ -7,7 +7,7 @@ mod bench;
 mod demo;
 mod top;
 
-use crate::audit::{self, Sieve};
+use crate::audit::{self, Queue, Sieve};
 use crate::config::{self, Audit, Config, Format, Level, Problems, Workers};
 use crate::engine::Engine;
 use crate::live::{self, Live};
@@ -22,14 +22,15 @@ use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 const BAD: u8 = 64;
 const SYSTEM: u8 = 71;
 const NO_CONFIG: u8 = 78;
+/// How long the last lines of the audit log may take when the process stops.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A Redis-protocol sharding proxy that runs beside your application.
 #[derive(Parser)]
@@ -312,7 +313,9 @@ fn run(arguments: &Run) -> Outcome {
     let greeting = greeting(&config);
     let proxy = Proxy::start(config).map_err(|e| (SYSTEM, format!("hotring: {e}")))?;
     let greet = |proxy: &Proxy, admin: Option<&str>| say(&greeting(proxy, admin));
-    proxy.run(greet, watch_signals).map_err(|e| (SYSTEM, format!("hotring: {e}")))
+    let ended = proxy.run(greet, watch_signals).map_err(|e| (SYSTEM, format!("hotring: {e}")));
+    audit::settle(LAST_LINES);
+    ended
 }
 
 /// A configuration as if it ran, for asking what it would do.
@@ -449,7 +452,7 @@ fn descriptors(config: &Config) -> u64 {
 fn start_logging(config: &Config) -> Result<(), String> {
     use std::os::unix::fs::OpenOptionsExt as _;
     use tracing::level_filters::LevelFilter;
-    use tracing_subscriber::fmt::{self, writer::BoxMakeWriter};
+    use tracing_subscriber::fmt;
     use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
     let level = match config.log.level {
         Level::Trace => LevelFilter::TRACE,
@@ -474,14 +477,15 @@ fn start_logging(config: &Config) -> Result<(), String> {
     };
     let writer = match &config.log.audit {
         Audit::Log | Audit::Off => None,
-        Audit::Stdout => Some(BoxMakeWriter::new(std::io::stdout)),
+        Audit::Stdout => Some(Queue::start_own(std::io::stdout())),
         Audit::File(path) => {
             // Who was denied what is not for everybody.
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
             let file = file.map_err(|error| format!("the audit log {} cannot be opened: {error}", path.display()))?;
-            Some(BoxMakeWriter::new(Mutex::new(file)))
+            Some(Queue::start_own(file))
         }
     };
+    let writer = writer.transpose().map_err(|error| format!("the audit log cannot be written: {error}"))?;
     let audit = writer.map(|writer| {
         let lines =
             fmt::layer().log_internal_errors(false).json().flatten_event(true).with_target(false).with_level(false);

@@ -340,7 +340,7 @@ impl Config {
         }
     }
 
-    /// The files with passwords that everybody on the machine may read, one sentence each. Looks at the files.
+    /// The files with passwords or keys that everybody on the machine may read, one sentence each. Looks at the files.
     pub fn exposed(&self) -> Vec<String> {
         let mut said: Vec<String> = self.source.secrets.iter().filter_map(|path| exposed(path)).collect();
         said.dedup();
@@ -353,12 +353,14 @@ impl Config {
     }
 }
 
-/// What is to be said of a file that holds a password, if everybody may read it.
+/// What is to be said of a file that holds a password or a key, if everybody may read it.
 fn exposed(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
     let path = path.display();
     (mode & 0o004 != 0).then(|| {
-        format!("`{path}` holds a password, and everybody on this machine may read it (mode {mode:o}): chmod o= {path}")
+        format!(
+            "`{path}` holds a password or a key, and everybody on this machine may read it (mode {mode:o}): chmod o= {path}"
+        )
     })
 }
 

@@ -84,7 +84,9 @@ impl Report {
 
     /// Notes a file that holds a secret.
     pub(super) fn keeps_secret(&mut self, file: PathBuf) {
-        self.secrets.push(file);
+        if !self.secrets.contains(&file) {
+            self.secrets.push(file);
+        }
     }
 
     /// The files that hold secrets; `path` is the one that is read.

@@ -59,8 +59,8 @@ impl<'n> Fields<'n, '_> {
 
     fn server_side(&mut self, dir: &Path) -> Option<Server> {
         let mut tls = self.fields("tls", Place::Tls)?;
-        let default = tls.pair();
-        let others = tls.certificates();
+        let default = tls.pair(dir);
+        let others = tls.certificates(dir);
         let client_ca = tls.value("client_ca", path);
         let client_auth = tls.value("client_auth", str::parse);
         let min_version = tls.value("min_version", str::parse);
@@ -87,14 +87,17 @@ impl<'n> Fields<'n, '_> {
     }
 
     /// `cert` and `key`, which go together.
-    fn pair(&mut self) -> Option<Pair> {
+    fn pair(&mut self, dir: &Path) -> Option<Pair> {
         self.require("cert", "the file of a certificate, PEM");
         self.require("key", "the file of the certificate's key, PEM");
         let (cert, key) = (self.value("cert", path), self.value("key", path));
+        if let Some(key) = &key {
+            self.report.keeps_secret(dir.join(&key.value));
+        }
         Some(Pair { cert: cert?.value, key: key?.value })
     }
 
-    fn certificates(&mut self) -> Option<Vec<Pair>> {
+    fn certificates(&mut self, dir: &Path) -> Option<Vec<Pair>> {
         let Some(node) = self.get("certificates") else { return Some(Vec::new()) };
         let key = join(&self.key, "certificates");
         let Kind::List(items) = &node.kind else {
@@ -103,7 +106,7 @@ impl<'n> Fields<'n, '_> {
         };
         let one = |(i, node): (usize, &Node)| {
             let known = keys::names(Place::Certificate);
-            Fields::open(node, format!("{key}[{i}]"), &known, self.report)?.pair()
+            Fields::open(node, format!("{key}[{i}]"), &known, self.report)?.pair(dir)
         };
         items.iter().enumerate().map(one).collect()
     }
@@ -122,7 +125,7 @@ impl<'n> Fields<'n, '_> {
             let mut tls = Fields::open(node, key.clone(), &keys::names(Place::ServerTls), self.report)?;
             let ca = tls.value("ca", path).map(|ca| ca.value);
             let shows = tls.get("cert").or(tls.get("key")).is_some();
-            let own = if shows { Some(tls.pair()) } else { None };
+            let own = if shows { Some(tls.pair(dir)) } else { None };
             let server_name = tls.value("server_name", |text| match text {
                 "" => Err(Expected::new("a DNS name or an address")),
                 name => Ok(name.to_owned()),

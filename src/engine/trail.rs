@@ -1,4 +1,4 @@
-//! What is told to the audit log: who was denied what, and who could not log in.
+//! What is told to the audit log: who was denied what, who could not log in, and whose certificate was refused.
 //!
 //! Promises: of a request there is its command's name and how many keys it has, never a key or a value; of an attempt to log in
 //! there is the user's name if there is such a user, never what was sent in its place, which may be a password. Bounded: each
@@ -20,7 +20,7 @@ pub const MOST: usize = 128;
 /// Something that is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// `denied` or `auth`.
+    /// `denied`, `auth` or `tls`.
     pub event: &'static str,
     /// The pool's name.
     pub pool: String,
@@ -28,7 +28,7 @@ pub struct Entry {
     pub user: String,
     /// The app's address; empty where it was gone too soon.
     pub peer: String,
-    /// The command's name.
+    /// The command's name; empty for `tls`, which has neither a user nor keys.
     pub command: &'static str,
     /// How many keys the request names.
     pub keys: u32,
@@ -80,15 +80,26 @@ impl Engine {
         self.note(id, entry("auth", user.to_owned(), "auth", reason));
     }
 
+    /// Notes that somebody at this address was not let in, for the certificate that it showed or did not show.
+    #[cold]
+    pub fn note_refused_certificate(&mut self, pool: u16, peer: String, reason: &'static str) {
+        // There is no such session, whose address could be asked for in its place.
+        self.push(pool, Entry { peer, session: (SessionId::MAX, 0), ..entry("tls", String::new(), "", reason) });
+    }
+
     fn note(&mut self, id: SessionId, entry: Entry) {
         let Some(session) = self.sessions.get(id as usize) else { return };
-        let Some(pool) = self.pools.get(usize::from(session.pool)) else { return };
+        let (pool, generation) = (session.pool, session.generation);
+        self.push(pool, Entry { session: (id, generation), ..entry });
+    }
+
+    fn push(&mut self, pool: u16, entry: Entry) {
+        let Some(pool) = self.pools.get(usize::from(pool)) else { return };
         if self.trail.entries.len() >= MOST || !self.trail.bucket.take(1, self.now) {
             self.trail.suppressed += 1;
             return;
         }
-        let entry = Entry { pool: pool.config.name.clone(), session: (id, session.generation), ..entry };
-        self.trail.entries.push(entry);
+        self.trail.entries.push(Entry { pool: pool.config.name.clone(), ..entry });
     }
 
     /// Whether there is something whose address is to be asked for.

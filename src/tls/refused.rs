@@ -23,6 +23,10 @@ impl Refused {
     /// Something else of ours.
     pub const OWN: Self = Self::new(TlsFailure::Protocol, "TLS cannot be begun");
 
+    /// A message that is not to be kept.
+    pub const TOO_LONG: Self =
+        Self::new(TlsFailure::Protocol, "it sent a message of the TLS handshake that is too long");
+
     const fn new(why: TlsFailure, text: &'static str) -> Self {
         Self { why, text }
     }

@@ -110,7 +110,12 @@ impl Session {
                     }
                 },
                 // No room in there: what waits is to be taken first.
-                Err(_) => break,
+                Err(_) if self.waiting > 0 => break,
+                // Nothing waits: a message of the handshake that is longer than any may be, and never whole.
+                Err(_) => {
+                    self.failed = Some(Refused::TOO_LONG);
+                    rest = &[];
+                }
             }
         }
         self.held = rest.to_vec();
@@ -137,5 +142,46 @@ impl Session {
     /// Tells the other side that nothing follows.
     pub fn close(&mut self) {
         self.connection.send_close_notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::ClientSettings;
+
+    /// Records of a message of the handshake that says it is 65535 bytes long, the most that is taken.
+    fn endless(records: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for number in 0..records {
+            bytes.extend([22, 3, 3, 0x40, 0]);
+            let mut payload = vec![0; 0x4000];
+            if number == 0 {
+                payload[..4].copy_from_slice(&[2, 0, 0xff, 0xff]);
+            }
+            bytes.extend(payload);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_message_that_is_never_whole_is_not_kept_without_bound() {
+        let settings = ClientSettings { verify: false, ..ClientSettings::default() };
+        let client = Client::new(settings, &mut |_| Ok(Vec::new())).unwrap();
+        let mut session = Session::to_server(&client, "a.example").unwrap();
+        // What is read at once.
+        for (read, part) in endless(64).chunks(4096).enumerate() {
+            match session.take(part, &mut []) {
+                Ok(_) => {
+                    assert!(read < 16 && session.held.len() <= 4096, "{read}: {} bytes are kept", session.held.len())
+                }
+                Err(refused) => {
+                    assert_eq!(refused, Refused::TOO_LONG);
+                    assert!(session.held.is_empty());
+                    return;
+                }
+            }
+        }
+        panic!("a megabyte was taken");
     }
 }

@@ -32,7 +32,7 @@ type News = Result<Box<Status>, String>;
 /// # Errors
 /// Where nobody answers, or what answers is no hotring of this version.
 pub fn once(admin: &Address) -> Result<String, String> {
-    Ok(text(&*fetch(admin)?))
+    fetch(admin).map(|status| text(&status)).map_err(|why| view::clean(&why))
 }
 
 /// Shows it until it is ended.

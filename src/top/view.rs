@@ -27,6 +27,8 @@ const HELP: &str = "left, right, tab  the views\nup, down          the lines\ns 
 p                 holds what is shown, and lets it go on\nq, Ctrl-C         the end\n?                 this";
 /// By what shards are sorted: their order in the file, requests, what waits, their state.
 const SORTS: [&str; 4] = ["the file", "requests", "waiting", "state"];
+/// A column is no wider, however long a name is: a format has no room for more than 65535.
+const WIDEST: usize = 1000;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// What is shown, and of what.
@@ -267,7 +269,7 @@ fn shards(status: &Status, sort: usize, width: usize) -> Vec<Row> {
         status.pools.iter().flat_map(|pool| pool.shards.iter().map(move |shard| (pool, shard))).collect();
     match sort {
         1 => all.sort_by(|(_, a), (_, b)| b.requests.per_second.total_cmp(&a.requests.per_second)),
-        2 => all.sort_by_key(|(_, shard)| std::cmp::Reverse(shard.in_queue + shard.out_queue)),
+        2 => all.sort_by_key(|(_, shard)| std::cmp::Reverse(shard.in_queue.saturating_add(shard.out_queue))),
         3 => all.sort_by_key(|(_, shard)| is_well(shard)),
         _ => {}
     }
@@ -380,7 +382,7 @@ impl Table {
         let columns = self.0.first().map_or(0, |(head, _)| head.len());
         let wide = |at: usize| self.0.iter().filter_map(|(row, _)| row.get(at)).map(|c| c.chars().count()).max();
         let mut widths: Vec<usize> = Vec::new();
-        for wide in (0..columns).map(|at| wide(at).unwrap_or(0)) {
+        for wide in (0..columns).map(|at| wide(at).unwrap_or(0).min(WIDEST)) {
             let used: usize = widths.iter().map(|wide| wide + 2).sum();
             if !widths.is_empty() && used + wide > width {
                 break;
@@ -396,7 +398,7 @@ impl Table {
 }
 
 /// Without what a terminal would take for a command, or for another order of what stands there.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut clean = String::new();
     for c in text.chars() {
         let turns =

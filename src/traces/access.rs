@@ -10,6 +10,7 @@ use crate::metrics::Label;
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -102,7 +103,10 @@ fn write(to: &To, text: &[u8]) -> io::Result<()> {
             out.flush()
         }
         To::Stderr => io::stderr().lock().write_all(text),
-        To::File(path) => OpenOptions::new().append(true).create(true).open(path)?.write_all(text),
+        To::File(path) => {
+            // Who asked for what is not for everybody; a group may collect it.
+            OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.write_all(text)
+        }
     }
 }
 

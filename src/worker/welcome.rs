@@ -11,6 +11,7 @@ use crate::downstream::session::Session;
 use crate::encrypted::Encrypted;
 use crate::hub::{Hub, Socket, refused};
 use crate::live::Live;
+use crate::metrics::{Label as _, TlsFailure};
 use crate::tls::session::HELD;
 use crate::tls::{Refused, Server};
 use std::cell::RefCell;
@@ -103,10 +104,20 @@ impl Guest {
     fn refuse(self, peer: Option<std::net::SocketAddr>, refused: Refused) {
         let peer = peer.map_or_else(String::new, |peer| peer.to_string());
         tracing::debug!(client = peer, reason = refused.text, "no TLS handshake");
-        if let Some(counts) = self.hub.engine().pool_counts(self.pool) {
+        let mut engine = self.hub.engine();
+        if let Some(counts) = engine.pool_counts(self.pool) {
             counts.client_tls_failures[refused.why] += 1;
         }
+        if is_about_a_certificate(refused.why) {
+            engine.note_refused_certificate(self.pool, peer, refused.why.as_str());
+        }
     }
+}
+
+/// Whether that is about who it is, and not about how it speaks.
+fn is_about_a_certificate(why: TlsFailure) -> bool {
+    use TlsFailure as Why;
+    matches!(why, Why::NoCertificate | Why::Expired | Why::UnknownIssuer | Why::WrongName | Why::BadCertificate)
 }
 
 impl Drop for Guest {

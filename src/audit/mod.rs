@@ -1,10 +1,15 @@
-//! The audit log: who was denied what, who could not log in, who changed something over the admin listener.
+//! The audit log: who was denied what, who could not log in or showed no good certificate, who changed something over the admin listener.
 //!
 //! Each line is an event of `tracing` with the target [`TARGET`] and the fields `event`, `pool`, `user`, `peer`, `command`, `reason`
 //! and `outcome`, as far as they apply; beside them `keys`, the number of a request's keys. Where it is written is `log.audit`.
 //!
-//! Promises: no key, no value, no password. What others can cause at will (`denied`, `auth`) is [`RATE`] lines a second at most;
-//! of what is beyond there is a number, told by [`summary`]. Does not: rotate a file.
+//! Promises: no key, no value, no password. What others can cause at will (`denied`, `auth`, `tls`) is [`RATE`] lines a second at most;
+//! of what is beyond there is a number, told by [`summary`]. Nobody waits for what has a place of its own to be written ([`Queue`]).
+//! Does not: rotate a file.
+
+mod queue;
+
+pub use queue::{Queue, settle};
 
 use crate::bucket::Bucket;
 use crate::engine::trail::Entry;
@@ -43,14 +48,16 @@ pub fn tell(entries: &[Entry], suppressed: u64) {
             SUPPRESSED.fetch_add(1, Ordering::Relaxed);
             continue;
         }
+        // Before there is a session there is neither a user nor a request.
+        let some = !command.is_empty();
         tracing::info!(
             target: TARGET,
             event = *event,
             pool = pool.as_str(),
-            user = user.as_str(),
+            user = some.then_some(user.as_str()),
             peer = peer.as_str(),
-            command = *command,
-            keys = *keys,
+            command = some.then_some(*command),
+            keys = some.then_some(*keys),
             reason = *reason,
             outcome = "refused"
         );
