@@ -1,6 +1,6 @@
 //! Lines of the audit log on their way to a file or to standard output.
 //!
-//! Promises: who tells something never waits for a disk, or for who reads a pipe: lines wait here, [`MOST`] of them; of what is beyond
+//! Promises: who tells something never waits for a disk, or for who reads a pipe: lines wait here, 1024 of them; of what is beyond
 //! there is a number, as of all that is left out. Lines keep their order and are written whole, as far as the system takes them.
 
 use super::SUPPRESSED;
