@@ -21,9 +21,8 @@ use crate::command::{self, Fault, Spec};
 use crate::error::Cause;
 use crate::resp::Request;
 use crate::stages::Micros;
+use foldhash::fast::FixedState;
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +168,7 @@ pub struct Sample {
 }
 
 /// By a session's number, and a slot of it or its generation.
-type Table<T> = HashMap<(SessionId, u32), T, BuildHasherDefault<DefaultHasher>>;
+type Table<T> = HashMap<(SessionId, u32), T, FixedState>;
 /// Of an app's connection: its own, and the one it came to.
 type Addresses = (Arc<str>, Arc<str>);
 

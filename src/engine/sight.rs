@@ -17,9 +17,8 @@ use crate::metrics::{CommandCounts, PoolCounts, PrefixCounts};
 use crate::resp::Request;
 use crate::resp::reply::Elements;
 use crate::stages::Micros;
+use foldhash::fast::FixedState;
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::BuildHasherDefault;
 
 /// Most commands of a pool that are counted by their names.
 const MOST: usize = 64;
@@ -170,7 +169,7 @@ pub(super) struct Prefixes {
     /// The longest first.
     held: Vec<(Box<[u8]>, String, PrefixCounts)>,
     /// By session and slot; as many as requests without a reply at the most.
-    open: HashMap<(SessionId, u32), Open, BuildHasherDefault<DefaultHasher>>,
+    open: HashMap<(SessionId, u32), Open, FixedState>,
 }
 
 impl Prefixes {
