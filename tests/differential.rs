@@ -76,6 +76,26 @@ fn nor_does_a_prefix_show_over_three_shards() {
     run_behind_a_prefix(3);
 }
 
+/// Keys live in three pools, by how they begin: what names keys is carried there, in whatever order and however it is split.
+#[test]
+fn keys_in_several_pools_are_one_server_or_refuse() {
+    let directory = Directory::new("differential");
+    let server = Server::start(&directory, "alone");
+    let servers: Vec<Server> = (0..5).map(|n| Server::start(&directory, &format!("shard-{n}"))).collect();
+    let (main, rest) = servers.split_at(2);
+    let (tagged, single) = rest.split_at(2);
+    let routes = r#"{"{a}": tagged, "{a}h": single, "x": single, "s": tagged, "{b}z": tagged, "l0": single}"#;
+    let hotring = Hotring::with_routes(&[("main", main), ("tagged", tagged), ("single", single)], routes);
+    let (through, alone) = (|| hotring.connect(), || server.connect());
+    let shards = servers.iter().map(Server::connect).collect();
+    let pair = Pair::of(&through, alone(), shards, vec![server.connect()], false);
+    pair::run(
+        pair.without(&["dbsize", "flushall", "flushdb", "keys", "lastsave", "randomkey", "scan"]),
+        &through,
+        &alone,
+    );
+}
+
 /// Both sides are a cluster of three primaries: hotring before one of them, a client that knows of clusters at the other.
 fn run_over_clusters(keys: &[&str]) {
     let clusters = [(); 2].map(|()| Cluster::start(3, 0));

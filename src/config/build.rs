@@ -12,7 +12,7 @@ use super::problems::{Report, quoted};
 use super::written::{FileWritten, PoolWritten, ServersWritten, Written};
 use super::{
     ADMIN, Config, DRAIN, Drain, Kind, Log, MAX_PAUSE, MaxMemory, Pool, Source, WATCH, Workers, denials, hot, mirror,
-    misses, reading, servers, tls, topology, warm,
+    misses, reading, routes, servers, tls, topology, warm,
 };
 use crate::acl;
 use crate::command::{self, Described, Treatment};
@@ -41,7 +41,11 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
     check_gutters(&file.pools, report);
     warm::check(&file.pools, report);
     mirror::check(&file.pools, report);
+    routes::check(&file.pools, report);
     check_slow_commands(&file.commands, &file.pools, report);
+    let mut pools: Vec<Pool> =
+        file.pools.into_iter().map(|pool| self::pool(pool, &file.commands, kind, report)).collect();
+    routes::bound_databases(&mut pools);
     Config {
         workers: value(file.workers, Workers::Count(NonZeroU16::MIN)),
         max_pause: value(file.max_pause, MAX_PAUSE),
@@ -58,7 +62,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         },
         tracing: file.tracing,
         access_log: file.access_log,
-        pools: file.pools.into_iter().map(|pool| self::pool(pool, &file.commands, kind, report)).collect(),
+        pools,
         commands: file.commands,
         handover: file.handover.map(|handover| handover.value),
         source: Source {
@@ -216,6 +220,7 @@ fn pool(written: PoolWritten, commands: &[Described], kind: Kind, report: &mut R
         hot: written.hot.map(|hot| hot.config).unwrap_or_default(),
         misses: written.misses.map(|misses| misses.config).unwrap_or_default(),
         mirror: written.mirror.map(|mirror| mirror.value),
+        routes: routes::value(written.routes),
         reading: written.reading.reading,
         slowlog: slow::Config {
             slower_than: value(written.slowlog_slower_than, Some(slow::SLOWER_THAN)),

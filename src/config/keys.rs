@@ -215,7 +215,7 @@ pub const KEYS: &[Key] = &[
         "listen",
         "",
         "where apps connect to: `host:port`, `[::1]:6379`, `/path` or `/path 0666` (octal mode of the socket), or a list; required \
-         but for a pool that is another's `mirror`",
+         but for a pool that is another's `mirror`, or that another's `routes` lead to",
     ),
     twemproxy(
         "servers",
@@ -451,6 +451,13 @@ pub const KEYS: &[Key] = &[
         "mirror",
         "",
         "what of its requests is also sent to another pool, whose replies are dropped, or compared; left out, nothing",
+    ),
+    own(
+        Place::Pool,
+        "routes",
+        "",
+        "which of its keys live in other pools: a map from how keys begin to names of pools; of several that fit the longest \
+         counts. All others are this pool's",
     ),
     own(
         Place::Pool,

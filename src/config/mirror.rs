@@ -77,10 +77,10 @@ fn share(text: &str) -> Result<u32, Expected> {
 /// What does not fit together.
 pub(super) fn check(pools: &[PoolWritten], report: &mut Report) {
     for pool in pools {
-        // One that nobody speaks to is of use to those that are mirrored there.
+        // One that nobody speaks to is of use to those that are mirrored there, or whose keys live there.
         let is_mirror =
             || pools.iter().any(|other| other.mirror.as_ref().is_some_and(|m| m.value.to == pool.name.value));
-        if !pool.has_listen && !is_mirror() {
+        if !pool.has_listen && !is_mirror() && !super::routes::lead_to(pools, &pool.name.value) {
             let said = "missing, expected an address such as `127.0.0.1:6379`";
             report.add(pool.name.at, format!("{}.listen", pool.key), said);
         }

@@ -18,6 +18,7 @@ mod misses;
 mod nutcracker;
 mod problems;
 mod reading;
+mod routes;
 mod schema;
 mod servers;
 mod sight;
@@ -284,6 +285,8 @@ pub struct Pool {
     pub misses: stages::lease::Config,
     /// What of its requests is also sent to another pool.
     pub mirror: Option<stages::mirror::Mirroring>,
+    /// Which of its keys live in other pools.
+    pub routes: stages::routes::Routes,
     /// Who answers its reads.
     pub reading: stages::hot::Reading,
     /// Which requests SLOWLOG tells of.

@@ -303,6 +303,12 @@ fn pool(name: &str) -> Value {
         "hot_keys" => map_of(Place::HotKeys),
         "misses" => map_of(Place::Misses),
         "mirror" => map_of(Place::Mirror),
+        "routes" => {
+            let mut map = map_to(&named("text"));
+            map["minProperties"] = json!(1);
+            map["maxProperties"] = json!(super::routes::MOST);
+            map
+        }
         "sentinel_auth" | "server_auth" => named("auth"),
         "client_auth" => named("client_auth"),
         "redis_auth" | "zone" | "warm_from" => named("text"),

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::keys::{KEYS, Place};
-use super::{Config, Pool, denials, hot, mirror, misses, reading, servers, sight, tls, topology, traces};
+use super::{Config, Pool, denials, hot, mirror, misses, reading, routes, servers, sight, tls, topology, traces};
 use crate::acl::Account;
 use crate::engine::limits::{Limit, Scope};
 use crate::units::{MASK, Millis, Secret, Size};
@@ -194,6 +194,12 @@ impl Text {
         if let Some(mirror) = &pool.mirror {
             self.line("    mirror:");
             for line in mirror::lines(mirror) {
+                self.line(&format!("      {line}"));
+            }
+        }
+        if !pool.routes.is_empty() {
+            self.line("    routes:");
+            for line in routes::lines(&pool.routes) {
                 self.line(&format!("      {line}"));
             }
         }

@@ -14,6 +14,7 @@ use super::keys::{self, Place};
 use super::misses::MissesWritten;
 use super::problems::{Report, quoted};
 use super::reading::ReadingWritten;
+use super::routes::RouteWritten;
 use super::tls::TlsWritten;
 use super::topology::TopologyWritten;
 use super::yaml::{Kind as NodeKind, Node};
@@ -131,6 +132,7 @@ pub(super) struct PoolWritten {
     pub(super) hot: Option<HotWritten>,
     pub(super) misses: Option<MissesWritten>,
     pub(super) mirror: Option<Written<Mirroring>>,
+    pub(super) routes: Vec<RouteWritten>,
     /// `None` inside: `off`.
     pub(super) slowlog_slower_than: Option<Written<Option<Duration>>>,
     pub(super) slowlog_max_len: Option<Written<u32>>,
@@ -372,6 +374,7 @@ fn pool(name: &Node, node: &Node, key: &str, kind: Kind, dir: &Path, report: &mu
         hot: pool.hot_keys(),
         misses: pool.misses(dir),
         mirror: pool.mirror(),
+        routes: pool.routes(),
         slowlog_slower_than: pool.value("slowlog_slower_than", slower_than),
         slowlog_max_len: pool.value("slowlog_max_len", |text| number(text, 0, 100_000)),
         command_metrics: pool.value("command_metrics", flag),

@@ -60,6 +60,7 @@ impl Engine {
         if self.trail_is_fresh() {
             self.address_trail(port);
         }
+        self.leave_branches(id, port);
         self.leave_own(id, port);
         self.stop_listening(id);
         self.leave_leases(id);
@@ -127,6 +128,7 @@ impl Engine {
     pub fn ends_with_app(&self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
         session.special.as_ref().is_some_and(|special| special.blocked || special.stream.is_some())
+            || self.has_blocked_branch(id)
     }
 
     /// Whether the session reads no more requests.
@@ -324,13 +326,17 @@ impl Engine {
             session.skip(ticket.slot, &mut self.spare);
             return;
         }
-        if session.mode & (mode::MUTED | mode::LIMITED) != 0 {
+        if session.mode & (mode::MUTED | mode::LIMITED | mode::BRANCH) != 0 {
             if session.mode & mode::MUTED != 0 && session.takes_no(ticket.slot) {
                 session.skip(ticket.slot, &mut self.spare);
                 mark(&mut self.dirty_sessions, session, ticket.session);
                 return;
             }
             pool.limits.replied(session, reply.len() as u64, self.now);
+            if session.is_branch() {
+                session.skip(ticket.slot, &mut self.spare);
+                return self.branch_answered(ticket, reply, port);
+            }
         }
         pool.counts.client_output_bytes += reply.len() as u64;
         if session.is_head(ticket.slot) {

@@ -30,7 +30,9 @@ impl Engine {
     /// The bit of a session's mode that makes its requests ask for this.
     pub(super) fn mark_aside(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
-        let some = self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.looks_at_requests());
+        // What a branch has begun it ends, also where there are no routes any more.
+        let some = self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.looks_at_requests())
+            || session.has_branches();
         session.mode = session.mode & !mode::ASIDE | if some { mode::ASIDE } else { 0 };
     }
 

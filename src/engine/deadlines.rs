@@ -111,7 +111,7 @@ impl Engine {
 
     /// Why a session is to be closed, if it is.
     fn overdue(&mut self, id: SessionId) -> Option<Why> {
-        let session = self.sessions.get(id as usize).filter(|session| !session.killed)?;
+        let session = self.sessions.get(id as usize).filter(|session| !session.killed && !session.is_branch())?;
         let deadlines = &self.pools.get(usize::from(session.pool))?.config.deadlines;
         let watch = self.watches.get_mut(id as usize)?;
         let now = self.now;

@@ -1,5 +1,6 @@
 //! What would become of a request, in words for a person: stage by stage and key by key, with nothing changed.
 
+use super::branches::Told;
 use super::{Engine, misses, refuse, tenant};
 use crate::acl::DEFAULT;
 use crate::command::{self, Fault, Merge, Need, Treatment};
@@ -43,6 +44,13 @@ pub(super) fn explain(engine: &Engine, pool: u16, wire: &[u8], now: Micros) -> R
     })?;
     let mut told = format!("pool {}, command {}\n", place.config.name, spec.name);
     let treatment = treatment_of(spec);
+    if !place.config.routes.is_empty() {
+        match engine.explain_way(place, spec, treatment, &request) {
+            Told::Here => {}
+            Told::Verdict(text) => return Ok(told + &text),
+            Told::There(text, to) => return Ok(told + &text + &explain(engine, to, wire, now)?),
+        }
+    }
     let mut keys = Vec::new();
     match treatment {
         // Told above already.

@@ -264,7 +264,7 @@ impl Engine {
                 session.paused = false;
             }
             session.mode &= !mode::WAITING;
-            port.wake(id);
+            self.wake(id, port);
         }
         let (due, rest) = std::mem::take(&mut self.delayed.replies).into_iter().partition(|held| held.due <= now);
         self.delayed.replies = rest;

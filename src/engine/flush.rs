@@ -34,7 +34,10 @@ impl Engine {
         for id in sessions.drain(..) {
             self.flush_session(id, port);
         }
-        self.dirty_sessions = sessions;
+        // A branch that has ended ends its trunk.
+        for id in std::mem::replace(&mut self.dirty_sessions, sessions) {
+            self.flush_session(id, port);
+        }
     }
 
     fn flush_line(&mut self, id: LineId, port: &mut impl Port) {
@@ -107,11 +110,11 @@ impl Engine {
         }
         session.release(&mut self.spare);
         if session.killed || (session.closing && session.is_done()) {
-            port.wake(id);
+            self.wake(id, port);
         } else if session.paused && !session.parked && session.has_room(&pool.config.bounds) {
             session.paused = false;
             session.mode &= !mode::WAITING;
-            port.wake(id);
+            self.wake(id, port);
         }
     }
 

@@ -45,7 +45,9 @@ impl Engine {
                 session.killed = true;
                 ended += 1;
             }
-            port.wake(id);
+            if !session.is_branch() {
+                port.wake(id);
+            }
         }
         ended
     }
@@ -85,6 +87,7 @@ impl Engine {
                 note(gather.ticket);
             }
         }
+        self.add_led(&mut filled, parts);
         filled
     }
 }

@@ -129,6 +129,7 @@ impl Pool {
             || config.misses.filters()
             || config.misses.guards()
             || config.mirror.is_some()
+            || !config.routes.is_empty()
             || !self.faults.faults.is_empty()
             || self.warm.is_some()
     }

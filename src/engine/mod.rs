@@ -27,6 +27,7 @@
 mod apps;
 mod aside;
 mod asked;
+mod branches;
 mod broadcast;
 pub mod budget;
 pub mod channels;
@@ -145,6 +146,8 @@ pub struct PoolConfig {
     pub misses: stages::lease::Config,
     /// Where its keys lived before, as long as they are looked for there, and what its workers tell each other of that.
     pub former: Option<(stages::warm::Former, Arc<stages::warm::Warmth>)>,
+    /// Which keys live in other pools.
+    pub routes: stages::routes::Routes,
     /// What of its requests is also sent to another pool.
     pub mirror: Option<Arc<stages::mirror::Mirroring>>,
     /// Where chance begins.
@@ -201,6 +204,7 @@ struct Pool {
     warm: Option<warm::Here>,
     /// As long as requests are sent to another pool, too.
     mirror: mirror::Here,
+    routes: branches::Here,
     /// As long as faults are injected.
     faults: fault::Here,
     /// Requests that take so many microseconds are slow.
@@ -281,6 +285,8 @@ pub enum Then {
 pub struct Engine {
     pools: Vec<Pool>,
     sessions: Slab<Box<Session>>,
+    /// How many of them are branches.
+    branches: usize,
     /// By the sessions' numbers.
     watches: Vec<deadlines::Watch>,
     walk: deadlines::Walk,
@@ -348,6 +354,7 @@ impl Engine {
         Self {
             pools: Vec::new(),
             sessions: Slab::new(),
+            branches: 0,
             watches: Vec::new(),
             walk: deadlines::Walk::default(),
             share: budget::Share::default(),
@@ -415,6 +422,7 @@ impl Engine {
             misses: misses::Misses::new(&config.misses, self.id_step, misses::Misses::default()),
             warm: None,
             mirror: mirror::Here::default(),
+            routes: branches::Here::default(),
             faults: fault::Here::default(),
             config,
             table: Vec::new(),
@@ -435,6 +443,7 @@ impl Engine {
         self.hear_others(number);
         self.renew_warm(number);
         self.renew_mirrors();
+        self.renew_routes();
         (number, first..self.lines.len() as LineId)
     }
 
@@ -459,10 +468,10 @@ impl Engine {
         self.answered
     }
 
-    /// Sessions that are open.
+    /// Sessions that are open, each an app's.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.sessions.len()
+        self.sessions.len().saturating_sub(self.branches)
     }
 
     /// What is counted of a pool, to be folded, and for what the shell counts.
@@ -489,7 +498,7 @@ impl Engine {
 
     /// Every session ends as soon as it has its replies; used when the process stops.
     pub fn finish_all(&mut self, port: &mut impl Port) {
-        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.closing) {
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.closing && !session.is_branch()) {
             session.finish();
             port.wake(id as SessionId);
         }

@@ -314,6 +314,9 @@ impl Engine {
 
     /// A session that has a connection of its own leaves it: as it ends, or resets itself.
     pub(super) fn leave_own(&mut self, id: SessionId, port: &mut impl Port) {
+        if let Some(branch) = self.bound_branch(id) {
+            self.leave_own(branch, port);
+        }
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         session.mode &= !mode::PINNED;
         let Some(special) = &mut session.special else { return };

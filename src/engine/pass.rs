@@ -5,7 +5,8 @@
 //! others' replies are behind. A reply that breaks off ends its session: half a value can not be turned into an error.
 //!
 //! Held until they are whole, as all others: replies in arrays, of split requests, that several share, that come before
-//! their turn, or that go to a session which listens to channels or does not want some replies.
+//! their turn, or that go to a session which listens to channels or does not want some replies, or that come
+//! from another pool than the session's (`routes`).
 
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
 
@@ -38,7 +39,7 @@ impl Engine {
         let session = self.sessions.get(waiter.ticket.session as usize);
         let fits = session.filter(|s| s.generation == waiter.ticket.generation).is_none_or(|session| {
             session.is_head(waiter.ticket.slot)
-                && session.mode & (mode::MUTED | mode::LISTENING) == 0
+                && session.mode & (mode::MUTED | mode::LISTENING | mode::BRANCH) == 0
                 && !session.is_watched()
         });
         if !(alone && fits) {

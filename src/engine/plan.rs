@@ -139,7 +139,7 @@ impl Engine {
         }
         if long_way
             && !(self.is_free_of_faults(id, named.as_ref().copied(), request)
-                && self.is_forgotten(id, named.as_ref().copied(), request, port))
+                && self.may_take_way(id, named.as_ref().copied(), request, port))
         {
             return false;
         }
@@ -232,7 +232,12 @@ impl Engine {
             {
                 return true;
             }
+            if self.take_way(id, named, request, port) {
+                return true;
+            }
             self.mirror(id, spec, request, port);
+        } else if mode & mode::ASIDE != 0 && self.take_way(id, named, request, port) {
+            return true;
         }
         if mode & mode::ASIDE != 0
             && let Ok(spec) = named

@@ -14,6 +14,7 @@
 
 use super::line::{Line, Owner, State};
 use super::port::Port;
+use super::window::Session;
 use super::{Engine, LineId, Pool, PoolConfig, SessionId};
 use crate::error::{Cause, Failure};
 use crate::stages::Micros;
@@ -122,6 +123,7 @@ impl Engine {
         }
         self.renew_warm(number);
         self.renew_mirrors();
+        self.renew_routes();
         let sessions = self.sessions.iter().filter(|(_, session)| session.pool == number);
         for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
             self.mark_aside(id);
@@ -139,7 +141,8 @@ impl Engine {
 
     /// Ends a pool's sessions when they have what they have asked for; for one that is gone.
     pub fn finish_pool(&mut self, number: u16, port: &mut impl Port) {
-        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.pool == number) {
+        let own = |session: &Session| session.pool == number && !session.is_branch();
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| own(session)) {
             session.finish();
             port.wake(id as SessionId);
         }
@@ -259,6 +262,10 @@ impl Engine {
             self.sessions.iter().filter(|(_, s)| s.pool == number).map(|(id, _)| id as SessionId).collect();
         for id in ids {
             self.mark_aside(id);
+            if self.sessions.get(id as usize).is_some_and(|session| session.is_branch()) {
+                self.be_branch(id);
+                continue;
+            }
             let Some(pool) = self.pools.get(usize::from(number)) else { return };
             let Some(session) = self.sessions.get(id as usize) else { continue };
             if !session.authenticated {

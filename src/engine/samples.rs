@@ -494,6 +494,15 @@ impl Engine {
         }
     }
 
+    /// A request is carried in a branch of its session: it is looked at there from now on.
+    #[cold]
+    pub(super) fn sample_led(&mut self, ticket: Ticket, branch: SessionId) {
+        let Some(session) = self.sessions.get(branch as usize) else { return };
+        let Some(mut open) = self.samples.open.remove(&(ticket.session, ticket.slot)) else { return };
+        (open.generation, open.sample.pool) = (session.generation, session.pool);
+        self.samples.open.insert((branch, session.next_slot()), open);
+    }
+
     /// A request took long: it is taken, if slow ones are wanted.
     pub(super) fn sample_slow(&mut self, number: u16, late: &Late, port: &impl Port) {
         let took = (self.now as u32).wrapping_sub(late.at);

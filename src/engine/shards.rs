@@ -228,7 +228,7 @@ impl Engine {
 
     /// Counts what a split request's parts hold as waiting for its session: a shard that stands still must not make the
     /// others' parts pile up behind it. As with whole replies, one request alone never ends a session.
-    fn hold_part(&mut self, pool: u16, number: u32) {
+    pub(super) fn hold_part(&mut self, pool: u16, number: u32) {
         let Some(gather) = self.gathers.get_mut(number as usize) else { return };
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
         let (kept, ticket) = (gather.kept(), gather.ticket);
@@ -244,7 +244,7 @@ impl Engine {
     }
 
     /// The parts of a split request are put together, or given up.
-    fn let_go(&mut self, pool: u16, gather: &Gather) {
+    pub(super) fn let_go(&mut self, pool: u16, gather: &Gather) {
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
         let session = self.sessions.get_mut(gather.ticket.session as usize);
         if let Some(session) = session.filter(|s| s.generation == gather.ticket.generation) {
@@ -498,7 +498,7 @@ impl Engine {
             if session.generation == generation && session.parked {
                 session.parked = false;
                 session.paused = false;
-                port.wake(id);
+                self.wake(id, port);
             }
         }
     }

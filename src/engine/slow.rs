@@ -151,16 +151,18 @@ impl Engine {
         if !self.pools.get(usize::from(pool)).is_some_and(slow) {
             return;
         }
+        let trunk = self.trunk_of(late.ticket.session);
         let shard = self.lines.get(late.line as usize).map_or(0, |line| line.shard);
         let first_id = self.ids.checked_rem(self.id_step).unwrap_or(0);
         let Some(pool) = self.pools.get_mut(usize::from(pool)) else { return };
         pool.counts.slow_requests += 1;
         let Ticket { session: id, generation, .. } = late.ticket;
         let session = self.sessions.get(id as usize).filter(|session| session.generation == generation);
+        let session = session.and_then(|_| self.sessions.get(trunk as usize));
         let known = pool.slow.newest().take(LOOKED_AT).find(|entry| entry.session == (id, generation));
         let address = match (known, session) {
             (Some(entry), _) => Arc::clone(&entry.address),
-            (None, Some(_)) => port.addresses(id).0.into(),
+            (None, Some(_)) => port.addresses(trunk).0.into(),
             (None, None) => Arc::default(),
         };
         let name = session.map_or(&[][..], |session| session.name());

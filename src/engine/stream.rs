@@ -92,8 +92,9 @@ impl Engine {
         }
         let changed = prefix.map(|prefix| tenant::front(&prefix, &front, bytes));
         let key = changed.as_ref().map_or(front.key, |(key, _)| key);
-        if pool.moved(key).is_some() || !pool.faults.faults.is_empty() {
-            // It is looked at when it is whole: the key may have to be forgotten elsewhere first, or a fault be injected.
+        if pool.moved(key).is_some() || !pool.faults.faults.is_empty() || self.is_led(id, key) {
+            // It is looked at when it is whole: the key may have to be forgotten elsewhere first, a fault be injected, or it may live in
+            // another pool.
             return Begun::Not;
         }
         let home = self.stream_home(id, spec, key);

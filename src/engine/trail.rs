@@ -88,6 +88,7 @@ impl Engine {
     }
 
     fn note(&mut self, id: SessionId, entry: Entry) {
+        let id = self.trunk_of(id);
         let Some(session) = self.sessions.get(id as usize) else { return };
         let (pool, generation) = (session.pool, session.generation);
         self.push(pool, Entry { session: (id, generation), ..entry });

@@ -331,6 +331,8 @@ impl Engine {
 
     /// Sees to it that EXEC will be refused.
     pub(super) fn spoil(&mut self, id: SessionId, port: &mut impl Port) {
+        // Where the transaction is: in a branch, if the session's keys live elsewhere.
+        let id = self.bound_branch(id).unwrap_or(id);
         let Some(special) = self.special(id).filter(|special| special.multi) else { return };
         special.dirty = true;
         if let (Some(pin), true) = (special.pin, special.sent) {

@@ -184,7 +184,7 @@ impl Engine {
 
     /// The name of the session's user.
     pub(super) fn user_name(&self, id: SessionId) -> &str {
-        let special = self.sessions.get(id as usize).and_then(|session| session.special.as_ref());
+        let special = self.sessions.get(self.trunk_of(id) as usize).and_then(|session| session.special.as_ref());
         special.and_then(|special| special.user.as_ref()).map_or(DEFAULT, |user| user.name())
     }
 

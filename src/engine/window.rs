@@ -54,7 +54,7 @@ pub struct Session {
     /// Told in CLIENT ID; never used twice.
     pub id: u64,
     /// In what its requests and replies differ from those of most sessions; see [`mode`].
-    pub mode: u8,
+    pub mode: u16,
     /// Whether it speaks RESP3.
     pub resp3: bool,
     /// Whether it may send commands.

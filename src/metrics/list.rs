@@ -268,6 +268,8 @@ declare! {
         warm_distrusts: u64 = "hotring_warm_distrusts_total", One;
         /// Seconds until keys are not looked for any more where they lived before.
         warm_left: Level = "hotring_warm_left_seconds", Seconds;
+        /// Requests that `routes` has led to other pools, or that were split over them; there they count once more.
+        routed: u64 = "hotring_routed_requests_total", One;
         /// Requests of which a copy was sent to the mirror; a split one counts once.
         mirrored: u64 = "hotring_mirrored_total", One;
         /// Requests that were to be mirrored and of which no copy was sent, by why.

@@ -33,6 +33,7 @@ mod merging;
 pub mod mirror;
 #[expect(clippy::arithmetic_side_effects, reason = "a connection's number, bounded by the config")]
 mod route;
+pub mod routes;
 pub mod warm;
 
 pub use coalesce::Coalesce;

@@ -123,6 +123,7 @@ pub(super) fn pool_config(live: &LivePool, lanes: u16, seed: u64, worker: usize)
         by_command: pool.command_metrics,
         misses: pool.misses.clone(),
         former,
+        routes: pool.routes.clone(),
         mirror: pool.mirror.clone().map(Arc::new),
         seed: seed ^ worker as u64,
         // The configuration is checked: what is wrong with a rule has been told, and nobody gets in by it.

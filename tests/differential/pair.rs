@@ -57,9 +57,13 @@ pub(crate) struct Pair<O> {
     cluster: bool,
     /// How the session's keys begin on hotring's servers.
     prefix: &'static str,
+    /// Commands that are not sent: hotring carries them to some of its servers only.
+    left_out: &'static [&'static str],
     midst: Midst,
     /// What the open transaction consists of.
     queued: Vec<Args>,
+    /// The scripts that it names, carried out or not: hotring knows them from then on, and can send them where they are not.
+    named: Vec<Vec<u8>>,
     shards: Vec<Connection>,
     exact: bool,
     /// On which shard a key is, as far as it was asked for.
@@ -84,10 +88,12 @@ impl<O: Other> Pair<O> {
             probe: hotring(),
             midst: Midst::default(),
             queued: Vec::new(),
+            named: Vec::new(),
             shards,
             alone,
             cluster,
             prefix: "",
+            left_out: &[],
             exact: false,
             homes: HashMap::new(),
             succeeded: BTreeSet::new(),
@@ -101,6 +107,11 @@ impl<O: Other> Pair<O> {
     /// The same, where the keys of hotring's side begin so.
     pub(crate) fn behind(self, prefix: &'static str) -> Self {
         Self { prefix, ..self }
+    }
+
+    /// The same, without these commands.
+    pub(crate) fn without(self, left_out: &'static [&'static str]) -> Self {
+        Self { left_out, ..self }
     }
 
     /// Sends commands at once through hotring; what it has carried out goes to the server alone, and the replies must be
@@ -135,6 +146,15 @@ impl<O: Other> Pair<O> {
             };
             if midst.multi && asked.last().is_none_or(|last| last.at != at) {
                 asked.push(Asked { at, args: vec![b"GET".to_vec()], queued: Vec::new(), ours: b"" });
+            }
+            let evals = args[0].eq_ignore_ascii_case(b"eval") || args[0].eq_ignore_ascii_case(b"eval_ro");
+            if midst.multi && evals {
+                self.named.extend(args.get(1).cloned());
+            }
+            if midst.multi && !self.midst.multi {
+                let load = |script| vec![b"SCRIPT".to_vec(), b"LOAD".to_vec(), script];
+                let told = self.named.drain(..).map(load);
+                asked.extend(told.map(|args| Asked { at, args, queued: Vec::new(), ours: b"" }));
             }
             if let Some(what) = wrong {
                 return Err((at, format!("{}\n  {what}: {}", show(args), reply.escape_ascii())));
@@ -414,7 +434,8 @@ fn round<O: Other>(pair: &mut Pair<O>, mut maker: Maker, history: &mut Vec<Args>
     while history.len() < COMMANDS {
         let size = 1 + maker.chance.below(40);
         while batch.len() < size {
-            batch.extend(maker.commands());
+            let left_out = |args: &Args| pair.left_out.iter().any(|name| args[0].eq_ignore_ascii_case(name.as_bytes()));
+            batch.extend(maker.commands().into_iter().filter(|args| !left_out(args)));
         }
         let (outcome, before) = (pair.compare(&batch), history.len());
         history.append(&mut batch);
@@ -485,6 +506,7 @@ fn assert_coverage<O: Other>(pair: &mut Pair<O>) {
         // Its policy decides whether a server counts uses. A cluster has one database.
         let elsewhere = spec.name == "object|freq"
             || pair.cluster && spec.name == "move"
+            || pair.left_out.contains(&spec.name)
             || !pair.prefix.is_empty() && is_everybodys(spec.name);
         if carried && known && !pair.succeeded.contains(spec.name) && !elsewhere {
             missing.push(spec.name);

@@ -97,7 +97,27 @@ impl Hotring {
         for shard in shards {
             yaml += &format!("      - {}\n", shard.entry());
         }
-        let config = hotring::config::parse(&yaml, Path::new("test.yaml")).expect("a good configuration");
+        Self::of(&yaml)
+    }
+
+    /// One with a pool `main`, some of whose keys live in other pools.
+    pub(crate) fn with_routes(pools: &[(&str, &[Server])], routes: &str) -> Self {
+        let mut yaml = String::from("admin: off\npools:\n");
+        for (name, servers) in pools {
+            yaml += &format!("  {name}:\n    hash_tag: \"{{}}\"\n    timeout: 1m\n    connect_timeout: 1m\n");
+            if *name == "main" {
+                yaml += &format!("    listen: 127.0.0.1:0\n    routes: {routes}\n");
+            }
+            yaml += "    servers:\n";
+            for server in *servers {
+                yaml += &format!("      - {}\n", server.entry());
+            }
+        }
+        Self::of(&yaml)
+    }
+
+    fn of(yaml: &str) -> Self {
+        let config = hotring::config::parse(yaml, Path::new("test.yaml")).expect("a good configuration");
         let proxy = Proxy::start(config).expect("hotring starts");
         let address = proxy.addresses()[0].1.clone();
         Hotring { proxy: Some(proxy), address }

@@ -197,6 +197,7 @@ impl Plan {
             gutter_ttl: 0,
             former: None,
             mirror: None,
+            routes: hotring::stages::routes::Routes::default(),
             bounds: Bounds { open: self.open, output: self.output },
             limits: Limits::default(),
             outbox: self.outbox,

@@ -91,6 +91,7 @@ pub fn pool_of(members: &[u16], shards: u16, lanes: u16, coalesce: bool) -> Pool
         gutter_ttl: 0,
         former: None,
         mirror: None,
+        routes: hotring::stages::routes::Routes::default(),
         bounds: Bounds { open: 1024, output: 64 << 20 },
         limits: Limits::default(),
         outbox: 16 << 20,

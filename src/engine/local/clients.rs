@@ -54,7 +54,9 @@ fn fellows(engine: &Engine, id: SessionId) -> impl Iterator<Item = (SessionId, &
     let (pool, prefix) = (asking.map(|session| session.pool), asking.and_then(|session| session.prefix()));
     let all = engine.sessions.iter().map(|(id, session)| (id as SessionId, session.as_ref()));
     let own = move |session: &Session| prefix.is_none() || session.prefix() == prefix;
-    all.filter(move |(_, session)| Some(session.pool) == pool && !session.killed && own(session))
+    all.filter(move |(_, session)| {
+        Some(session.pool) == pool && !session.killed && !session.is_branch() && own(session)
+    })
 }
 
 /// What there is to tell of a session. `command` is what it asks now, where that is known.

@@ -52,7 +52,7 @@ fn sections(engine: &Engine, asked: &Asked<'_>) -> [(&'static str, String); 7] {
                 uptime / 86_400,
             ),
         ),
-        ("Clients", format!("connected_clients:{}\r\nblocked_clients:{}\r\n", engine.sessions.len(), engine.blocked)),
+        ("Clients", format!("connected_clients:{}\r\nblocked_clients:{}\r\n", engine.session_count(), engine.blocked)),
         ("Persistence", "loading:0\r\nasync_loading:0\r\n".into()),
         ("Stats", format!("total_commands_processed:{}\r\n", engine.requests)),
         ("Replication", "role:master\r\nconnected_slaves:0\r\n".into()),

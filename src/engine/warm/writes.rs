@@ -250,7 +250,7 @@ impl Engine {
             session.paused = false;
         }
         session.mode &= !mode::WAITING;
-        port.wake(write.session);
+        self.wake(write.session, port);
     }
 
     /// Upkeep: shards that do not answer in time count as lost.
