@@ -2,9 +2,9 @@
 """hotring, twemproxy, Envoy and no proxy at all, side by side on this machine.
 
 Starts three redis-servers on free ports, nutcracker and hotring in front of them with one and the same configuration (a
-nutcracker.yml), Envoy with one that does the same (envoy_peer.py), and drives each with redis-benchmark. A round measures every
-target once, one after the other, so that what else happens on the machine meets all of them. A ratio is taken within a round;
-shown is the median over the rounds.
+nutcracker.yml), Envoy with one that does the same (envoy_peer.py, without buffers), and drives each with redis-benchmark. A round
+measures every target once, one after the other, so that what else happens on the machine meets all of them. A ratio is taken
+within a round; shown is the median over the rounds.
 
     cargo build --release && benches/side_by_side.py --pin
 
