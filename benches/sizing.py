@@ -80,7 +80,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
-    options.hotring, options.also = os.path.abspath(options.hotring), []
+    options.hotring, options.also, options.envoy = os.path.abspath(options.hotring), [], None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < APPS[-1] + 256:
         raise bench.Failed(f"{APPS[-1]} apps need as many open files, and {hard} are allowed (ulimit -Hn)")
