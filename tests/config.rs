@@ -230,6 +230,26 @@ fn hot_keys_are_written_as_they_are_read() {
     assert_eq!(plain.pools[0].hot.reads, Reads::Off);
 }
 
+/// Routes are read, and `/config` says them so that they are read again; apps may select what there is wherever keys live.
+#[test]
+fn routes_are_written_as_they_are_read() {
+    let text = |more: &str| {
+        let main = format!(
+            "main: {{listen: '127.0.0.1:6380', servers: ['a:1:1'], routes: {{'u:': b, \"u:\\ts\": c, x: b}}{more}}}"
+        );
+        format!("pools: {{{main}, b: {{servers: ['b:1:1']}}, c: {{servers: ['c:1:1'], databases: 4}}}}")
+    };
+    let config = parse(&text(""));
+    let routes = &config.pools[0].routes;
+    let read: Vec<(&[u8], &str)> = routes.iter().collect();
+    assert_eq!(read, [(&b"u:\ts"[..], "c"), (b"u:", "b"), (b"x", "b")]);
+    assert_eq!(&parse(&config.masked_yaml()).pools[0].routes, routes);
+    assert!(config.pools[1].downstream.listen.is_empty() && config.pools[1].routes.is_empty());
+    let databases: Vec<u16> = config.pools.iter().map(|pool| pool.upstream.databases).collect();
+    assert_eq!(databases, [4, 16, 4]);
+    assert_eq!(parse(&text(", databases: 2")).pools[0].upstream.databases, 2);
+}
+
 /// What is mirrored is read, and `/config` says it as it was written.
 #[test]
 fn mirrors_are_written_as_they_are_read() {
