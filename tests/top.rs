@@ -131,6 +131,47 @@ fn each_view_is_drawn_at_any_size() {
     assert!(screen.is_over());
 }
 
+#[test]
+fn hot_keys_are_sorted_by_what_one_likes() {
+    let key = |key: &str, [share, requests, saved, writes]: [f64; 4]| HotKey {
+        key: key.into(),
+        level: "hot".into(),
+        share,
+        requests,
+        saved,
+        writes,
+        ..HotKey::default()
+    };
+    let mut status = canned();
+    let quiet = Pool { name: "quiet".into(), hot_keys: vec![key("few", [0.9, 10.0, 0.0, 9.0])], ..Pool::default() };
+    status.pools[0].hot_keys = vec![key("most", [0.5, 900.0, 1.0, 5.0]), key("spared", [0.2, 300.0, 290.0, 1.0])];
+    status.pools.push(quiet);
+    let mut screen = Screen::new("127.0.0.1:9380".into(), now());
+    screen.take(Ok(Box::new(status)), now());
+    let order = |screen: &mut Screen| {
+        let shown = drawn(screen, 160, 24);
+        let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let by = shown.lines().nth(1).unwrap().split("  by ").nth(1).unwrap_or_default().to_owned();
+        (by, shown.lines().skip(3).map(first).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(" "))
+    };
+    // Where nothing is sorted nothing is said of it, and it leaves the other views alone.
+    press(&mut screen, KeyCode::Char('s'));
+    assert_eq!(order(&mut screen).0, "");
+    press(&mut screen, KeyCode::Right);
+    assert_eq!(order(&mut screen).0, "the file");
+    press(&mut screen, KeyCode::Right);
+    for (by, keys) in [
+        ("share", "few most spared"),
+        ("requests", "most spared few"),
+        ("saved", "spared most few"),
+        ("writes", "few most spared"),
+        ("share", "few most spared"),
+    ] {
+        assert_eq!(order(&mut screen), (by.to_owned(), keys.to_owned()));
+        press(&mut screen, KeyCode::Char('s'));
+    }
+}
+
 /// A hotring of its own process with an admin listener on a unix socket, and its file.
 struct Running(std::process::Child, Scratch);
 
