@@ -264,6 +264,10 @@ impl Engine {
                 session.paused = false;
             }
             session.mode &= !mode::WAITING;
+            if let Some(watch) = self.watches.get_mut(id as usize) {
+                // It was not idle until now.
+                watch.seen(now);
+            }
             port.wake(id);
         }
         let (due, rest) = std::mem::take(&mut self.delayed.replies).into_iter().partition(|held| held.due <= now);
