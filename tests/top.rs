@@ -177,10 +177,15 @@ struct Running(std::process::Child, Scratch);
 
 impl Running {
     fn over(at: &[String]) -> (Self, String) {
+        Self::with(at, &[])
+    }
+
+    fn with(at: &[String], more: &[&str]) -> (Self, String) {
         let dir = Scratch::new();
         let admin = dir.file("admin.sock");
         let listen = format!("listen: {}", dir.file("app.sock"));
-        let text = pool(at, &["^log: {level: off}", &listen]).replace("admin: off\n", &format!("admin: {admin}\n"));
+        let text = pool(at, &[&["^log: {level: off}", &listen], more].concat())
+            .replace("admin: off\n", &format!("admin: {admin}\n"));
         let config = dir.write("proxy.yaml", &text);
         let mut command = Command::new(BINARY);
         let child = command.args(["-c", &config]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -224,6 +229,31 @@ fn a_shard_that_is_killed_is_seen() {
         !matches!(state("s0").as_str(), "up" | "idle")
     });
     assert!(matches!(state("s1").as_str(), "up" | "idle"));
+}
+
+/// Where who reads must show the token, it is in a file.
+#[test]
+fn the_token_is_shown_where_it_is_wanted() {
+    let (_redis, at) = shards(1);
+    let (running, admin) = Running::with(&at, &["^admin_token: a-token-of-some-length", "^admin_token_for: all"]);
+    let told = |token: &str| {
+        let file = running.1.write("token", token);
+        let done =
+            Command::new(BINARY).args(["top", "--once", "--admin", &admin, "--token-file", &file]).output().unwrap();
+        (done.status.code().unwrap(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, said, complained) = once(&admin);
+    assert!(
+        code == 71 && said.is_empty() && complained.contains("/status is answered with 401: expected"),
+        "{complained}"
+    );
+    let (code, said, complained) = told("a-token-of-some-length\n");
+    assert!(code == 0 && said.contains("\nSHARDS\n") && complained.is_empty(), "{said}{complained}");
+    assert_eq!(told("another-token-of-some-length").0, 71);
+    for wrong in ["", "two\r\nlines-of-some-length", "a blank"] {
+        let (code, _, complained) = told(wrong);
+        assert!(code == 64 && complained.contains("expected a token") && !complained.contains("lines"), "{complained}");
+    }
 }
 
 #[test]

@@ -29,6 +29,12 @@ pub(super) const KEYS: &[Key] = &[
     own(Place::Top, "admin_token_file", "", "file that holds it, relative to this one; a newline at its end is cut"),
     own(
         Place::Top,
+        "admin_token_for",
+        "changes",
+        "who must show it: `changes`, who changes something; `all`, who reads, too, but for `/metrics`, `/healthz` and `/readyz`",
+    ),
+    own(
+        Place::Top,
         "admin_hosts",
         "",
         "a list of names by which `admin` may be called, such as `[hotring.example.com]`; IP addresses, its own name, and names that \
