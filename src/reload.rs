@@ -138,6 +138,7 @@ pub fn keep_what_needs_a_restart(now: &Config, next: &mut Config) -> Vec<String>
 pub fn settings(now: &Config, next: &Config) -> Vec<&'static str> {
     let same = [
         ("admin_token", now.admin_token == next.admin_token),
+        ("admin_token_for", now.admin_token_for_reads == next.admin_token_for_reads),
         ("admin_hosts", now.admin_hosts == next.admin_hosts),
         ("watch", now.watch == next.watch),
         ("drain", now.drain == next.drain),

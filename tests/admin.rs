@@ -36,7 +36,7 @@ struct Fake {
 
 impl Source for Fake {
     fn access(&self) -> Access {
-        Access { token: Some(Secret::new(TOKEN)), hosts: Vec::new() }
+        Access { token: Some(Secret::new(TOKEN)), for_reads: false, hosts: Vec::new() }
     }
 
     fn acted(&self, _: AdminAction) {}

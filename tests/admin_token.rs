@@ -76,6 +76,44 @@ fn without_a_token_in_the_configuration_nothing_can_be_changed() {
     eventually("a signal still does", || hotring.metric("hotring_config_reloads_total{result=\"taken\"}") == 2.0);
 }
 
+/// With `admin_token_for: all` nothing is told without the token but to machines; and by default reads need none.
+#[test]
+fn reads_need_the_token_where_that_is_wanted() {
+    let keys = |who: &str| embedded(&format!("admin_token: {TOKEN}\nadmin_token_for: {who}\n"));
+    let shown = format!("Authorization: Bearer {TOKEN}\r\n");
+    let site = Site::new(&keys("changes"));
+    let hotring = &site.hotring;
+    let paths: Vec<String> = paths(hotring).into_iter().map(|path| path.replace("/reload", "/")).collect();
+    for path in &paths {
+        assert_ne!(hotring.ask_admin("GET", path, "").0, 401, "{path}");
+    }
+    assert_eq!(site.reload(&keys("all")), (200, "`admin_token_for` changes\ntaken\n".to_owned()));
+    let open = ["/metrics", "/healthz", "/readyz"];
+    for path in &paths {
+        for method in ["GET", "HEAD"] {
+            let wanted = if open.contains(&path.as_str()) { 200 } else { 401 };
+            for header in ["Authorization: Bearer another-token-of-tests\r\n", "Authorization: \r\n"] {
+                let (status, said) = hotring.ask_admin(method, path, header);
+                assert_eq!(status, wanted, "{method} {path}: {said}");
+                assert!(status == 200 || !said.contains("main"), "{said}");
+            }
+            assert_ne!(hotring.ask_admin(method, path, &shown).0, 401, "{method} {path}");
+        }
+    }
+    eventually("who was refused is counted", || {
+        hotring.metric("hotring_admin_actions_total{outcome=\"wrong_token\"}")
+            >= 4.0 * (paths.len() - open.len()) as f64
+    });
+    // Reads that are allowed are no actions: all there was is the reload.
+    assert_eq!(hotring.metric("hotring_admin_actions_total{outcome=\"allowed\"}"), 1.0);
+    assert_eq!(site.reload(&keys("changes")).0, 200);
+    assert_eq!(hotring.page("/status").0, 200);
+    // Nobody could read anything.
+    let wrong =
+        hotring::config::parse(&embedded("admin_token_for: all\n"), std::path::Path::new("t.yaml")).unwrap_err();
+    assert!(wrong.to_string().contains("admin_token_for: `all` without a token"), "{wrong}");
+}
+
 #[test]
 fn the_token_follows_its_file() {
     let dir = Scratch::new();

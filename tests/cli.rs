@@ -352,6 +352,87 @@ fn route_tells_the_shard_that_a_live_process_uses() {
     assert_eq!((code, complained.as_str()), (64, "there is no pool `none`, only: main\n"));
 }
 
+/// A pool's name says nothing to apps: they know an address. What leads elsewhere there is told, whatever the pools are called.
+#[test]
+fn plan_tells_what_apps_see_at_their_addresses() {
+    let dir = Scratch::new();
+    let pool = |name: &str, listen: &str, ports: &[u16], more: &str| {
+        let list: Vec<String> = ports.iter().map(|port| format!("'10.0.0.1:{port}:1 s{port}'")).collect();
+        format!("  {name}: {{listen: [{listen}], distribution: even, servers: [{}]{more}}}\n", list.join(", "))
+    };
+    let write = |file: &str, pools: &[String]| dir.write(file, &format!("pools:\n{}", pools.concat()));
+    let told = |old: &str, new: &str| {
+        let (code, told, complained) = run(&["plan", old, new]);
+        assert_eq!((code, complained.as_str()), (0, ""));
+        told
+    };
+    let (one, two) = ("'127.0.0.1:6380', /run/one.sock", "'127.0.0.1:6381'");
+    let old = write("old.yaml", &[pool("main", one, &[1, 2], ""), pool("new", two, &[3, 4], "")]);
+    // The pools are what they were, and the apps of each are at the other one's servers.
+    let swapped = write("swapped.yaml", &[pool("main", two, &[1, 2], ""), pool("new", one, &[3, 4], "")]);
+    let said = told(&old, &swapped);
+    let first = "warning: 127.0.0.1:6380, /run/one.sock lead to pool new in place of main: for apps that connect there 100.0 % of the \
+                 keyspace is at another server\n";
+    assert!(said.contains(first), "{said}");
+    assert!(said.starts_with("warning: 127.0.0.1:6381 leads to pool main in place of new: "), "{said}");
+    assert!(said.contains("  sessions that are open stay with pool main until they end\n"), "{said}");
+    assert!(
+        said.contains("  not covered: `warm_from: main` in pool new, with a pool main of the servers of before,"),
+        "{said}"
+    );
+    assert!(said.contains("  s1 -> s3 ") && said.contains("  s2 -> s4 "), "{said}");
+    assert!(said.contains("pool main: 2 servers, then 2; 0.0 % of the keyspace moves\n"), "{said}");
+    // Another name, and a server more: a third of what the apps see.
+    let renamed = write("renamed.yaml", &[pool("other", one, &[1, 2, 3], ""), pool("new", two, &[3, 4], "")]);
+    let said = told(&old, &renamed);
+    let share = said.split("connect there ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((30.0..37.0).contains(&share.parse::<f64>().unwrap()), "{said}");
+    assert!(said.contains("pool main: gone\npool other: new; it begins with what its servers have\n"), "{said}");
+    assert!(!said.contains("stay with"), "{said}");
+    let keys = dir.write("keys.txt", &(0..1000).map(|n| format!("user:{n}\n")).collect::<String>());
+    let (_, said, _) = run(&["plan", &old, &renamed, "--keys", &keys]);
+    assert!(said.contains(" % of keys are at another server\n  s") && said.contains(" -> s3 "), "{said}");
+    // Another name alone moves nothing.
+    let renamed = write("alike.yaml", &[pool("other", one, &[1, 2], ""), pool("new", two, &[3, 4], "")]);
+    let said = told(&old, &renamed);
+    let nothing = "127.0.0.1:6380, /run/one.sock lead to pool other in place of main: for apps that connect there nothing moves\n";
+    assert!(said.starts_with(nothing) && !said.contains("warning"), "{said}");
+    // But with another database, or another prefix, which a pool may get as well without another name.
+    let db = write("db.yaml", &[pool("other", one, &[1, 2], ", redis_db: 3"), pool("new", two, &[3, 4], "")]);
+    assert!(told(&old, &db).contains("connect there 100.0 % of the keyspace is at another server\n"));
+    let prefix = write("prefix.yaml", &[pool("main", one, &[1, 2], ", prefix: 'a:'"), pool("new", two, &[3, 4], "")]);
+    let said = told(&old, &prefix);
+    let none = "warning: 127.0.0.1:6380, /run/one.sock (pool main): keys have the prefix `a:` on the servers and had no prefix: apps that \
+                connect there find none of their keys\n";
+    assert!(said.starts_with(none), "{said}");
+    // What would look for them.
+    let warm = write("warm.yaml", &[pool("main", two, &[1, 2], ""), pool("new", one, &[3, 4], ", warm_from: main")]);
+    assert!(told(&old, &warm).contains("  `warm_from: main` looks for keys in that pool for 1h, "));
+    // A cluster says itself where keys live, so the same one moves nothing, and another one may.
+    let cluster = |name: &str, seed: &str| {
+        let text = format!("  {name}: {{listen: '127.0.0.1:6380', topology: cluster, servers: ['{seed}:7000']}}\n");
+        write(&format!("{name}-{seed}.yaml"), &[text])
+    };
+    let before = cluster("a", "10.0.0.1");
+    assert!(told(&before, &cluster("b", "10.0.0.1")).contains("nothing moves\n"));
+    assert!(
+        told(&before, &cluster("c", "10.0.0.2")).contains("how much is not known, where they live is asked of servers")
+    );
+    // Nodes in this process have the keys of one pool.
+    let nodes = |name: &str| {
+        dir.write(name, &format!("pools: {{{name}: {{listen: '127.0.0.1:6380', servers: embedded:2}}}}\n"))
+    };
+    let said = told(&nodes("x"), &nodes("y"));
+    assert!(
+        said.contains(" 100.0 % of the keyspace ") && said.contains("  not covered: an embedded node knows"),
+        "{said}"
+    );
+    // A port that the system chooses is another one each time.
+    let any =
+        |name: &str| dir.write(name, &format!("pools: {{{name}: {{listen: '127.0.0.1:0', servers: embedded:2}}}}\n"));
+    assert!(!told(&any("v"), &any("w")).contains("127.0.0.1"));
+}
+
 #[test]
 fn plan_tells_what_moves_and_from_where_to_where() {
     let dir = Scratch::new();

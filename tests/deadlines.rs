@@ -10,6 +10,7 @@ use hotring::engine::deadlines::{Deadlines, Soft};
 use hotring::engine::port::{Port, Taken};
 use hotring::engine::{Engine, LineId, SessionId};
 use hotring::metrics::Closed;
+use hotring::stages::fault::{Effect, Rule, WHOLE};
 use inner::{Wires, request};
 use support::{Client, Hotring, Redis, eventually, pool, shards, wire};
 
@@ -69,6 +70,51 @@ fn who_asks_for_nothing_is_closed_unless_it_waits() {
     pass(&mut engine, &mut wires, 64, 1000);
     assert_eq!(over(&engine, 7), [0, 1, 5]);
     assert_eq!(engine.pool_counts(0).unwrap().client_closed[Closed::Idle], 3);
+}
+
+/// Requests and replies that are held back on purpose: their sessions wait for hotring, and are idle from the reply on.
+#[test]
+fn who_waits_for_a_fault_that_is_injected_is_not_idle() {
+    let deadlines = Deadlines { idle: Some(30 * SECOND), request: Some(10 * SECOND), ..Deadlines::default() };
+    let (mut engine, mut wires) = engine(deadlines, 4);
+    let rule = |id, command: &str, effect| {
+        let rule = Rule { id, commands: vec![command.into()], prefix: None, share: WHOLE, effect };
+        (rule, 1000 * SECOND)
+    };
+    let (request, reply) = (Effect::DelayRequest(50 * SECOND), Effect::DelayReply(50 * SECOND));
+    engine.set_faults(0, 1, vec![rule(1, "get", request), rule(2, "incr", reply)], 0);
+    // 0 and 1 are held back with their requests, one with them in a buffer that is known and one not; 2 with its reply.
+    let get = inner::request("GET k");
+    for session in [0, 1] {
+        assert_eq!(engine.submit(session, &get, 0, &mut wires).consumed, 0, "it may not begin");
+    }
+    engine.request_buffer(0, get.len());
+    submit(&mut engine, &mut wires, 2, "INCR n", 0);
+    engine.receive(0, b":1\r\n", SECOND, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    pass(&mut engine, &mut wires, 0, 49);
+    assert_eq!(over(&engine, 4), [3], "the last one asks for nothing");
+    assert!(wires.woken.iter().all(|id| ![0, 1].contains(id)) && wires.apps[2].is_empty());
+    // They go on where they were.
+    pass(&mut engine, &mut wires, 49, 52);
+    assert_eq!(wires.apps[2], b":1\r\n");
+    for session in [0, 1] {
+        assert!(wires.woken.contains(&session) && !engine.is_paused(session));
+        assert_eq!(engine.submit(session, &get, 52 * SECOND, &mut wires).consumed, get.len());
+    }
+    engine.request_buffer(0, 0);
+    engine.flush(&mut wires);
+    pass(&mut engine, &mut wires, 52, 79);
+    assert_eq!(over(&engine, 4), [3], "two wait for a reply, and one has had it for less than its time");
+    pass(&mut engine, &mut wires, 79, 84);
+    assert_eq!(over(&engine, 4), [2, 3], "it asks for nothing since its reply came");
+    engine.receive(0, b"$-1\r\n$-1\r\n", 84 * SECOND, &mut wires).unwrap();
+    engine.flush(&mut wires);
+    pass(&mut engine, &mut wires, 84, 113);
+    assert_eq!(over(&engine, 4), [2, 3]);
+    pass(&mut engine, &mut wires, 113, 117);
+    assert_eq!(over(&engine, 4), [0, 1, 2, 3]);
+    assert_eq!(engine.pool_counts(0).unwrap().client_closed[Closed::HalfSent], 0);
 }
 
 #[test]

@@ -175,6 +175,15 @@ fn the_chart_renders_what_kubernetes_takes() {
     let mut alerts = read(&deploy("prometheus/alerts.yaml"));
     alerts = alerts.replace("docs/runbook.md", "https://example.com/runbook");
     assert_eq!(at(&rule, "spec"), &documents(&alerts)[0], "the alerts as they are, but for where they lead");
+    // Where nobody says where the page is, there is no link that leads nowhere: its section is named.
+    let values =
+        "{prometheusRule: {enabled: true}, podMonitor: {enabled: true, podSelector: {matchLabels: {app: web}}}}";
+    let (rendered, all) = render(&chart, values).unwrap();
+    validate(&[("alerts.yaml".to_owned(), rendered)]);
+    let alerts = read(&deploy("prometheus/alerts.yaml")).replace("runbook_url: docs/", "runbook: docs/");
+    let rule = of_kind(&all, "PrometheusRule").next().unwrap();
+    assert_eq!(at(rule, "spec"), &documents(&alerts)[0]);
+    assert!(!alerts.contains("runbook_url"), "{alerts}");
     for wanted in
         ["cache", "example.com/hotring@sha256:01", "delay: 3s", "maxUnavailable: 50%", "name: sessions-of-all"]
     {
@@ -204,6 +213,8 @@ fn values_that_make_no_sense_are_refused() {
         ("{mode: standalone, tlsPorts: {main: 6390}}", "tlsPorts.main: the pool has no `tls`"),
         ("networkPolicy: {enabled: true}", "networkPolicy.podSelector: which pods"),
         ("podMonitor: {enabled: true}", "podMonitor.podSelector: which pods"),
+        ("prometheusRule: {runbook: docs/runbook.md}", "/prometheusRule/runbook"),
+        ("prometheusRule: {runbook: 'https://example.com/a b'}", "/prometheusRule/runbook"),
         // Labels without `matchLabels` would select all pods.
         ("networkPolicy: {enabled: true, podSelector: {app: web}}", "/networkPolicy/podSelector"),
         ("podMonitor: {enabled: true, podSelector: {app: web}}", "/podMonitor/podSelector"),

@@ -238,12 +238,27 @@ fn microseconds_are_rendered_as_seconds_and_times_stay_exact() {
 #[test]
 fn no_name_can_break_the_text() {
     let exporter = Exporter::new();
-    let names = ["a\"b", "a\\b", "a\\\"b", "\\", "\"", "a\nb", "a} 1", "", "ü,x=\"y\"", "trailing\\"];
-    let held: Vec<_> = names.iter().map(|name| (exporter.pool(name), exporter.backend(name, name))).collect();
-    let got = pools(&exporter.render());
-    let want = names.iter().map(|name| name.replace(['\\', '\n'], "_")).collect();
-    assert_eq!(got, want);
-    assert_eq!(held.len(), names.len());
+    let names =
+        ["a\"b", "a\\b", "a_b", "a\\\"b", "\\", "\\\\", "\"", "a} 1", "", "ü,x=\"y\"", "trailing\\", "%q", "%", "%p%b"];
+    let mut held: Vec<_> = names.iter().map(|name| (exporter.pool(name), exporter.backend("p", name))).collect();
+    for ((_, backend), count) in held.iter_mut().zip(1u64..) {
+        backend.fold(&mut BackendCounts { server_requests: count, ..BackendCounts::default() });
+    }
+    let text = exporter.render();
+    let want: BTreeSet<String> = names.iter().map(|&name| name.to_owned()).chain(["p".to_owned()]).collect();
+    assert_eq!(pools(&text), want);
+    // Each is a series of its own, in the text and for who asks without it.
+    let requests = &read(&text).unwrap()["hotring_server_requests_total"];
+    let told = exporter.values("hotring_server_requests_total", &["p"]);
+    assert_eq!(told.len(), names.len());
+    for (name, count) in names.iter().zip(1u32..) {
+        assert_eq!(value(requests, &["p", name]), f64::from(count), "{name}");
+        assert_eq!(exporter.value("hotring_server_requests_total", &["p", name]), u64::from(count), "{name}");
+        assert!(told.contains(&((*name).to_owned(), u64::from(count))), "{name}: {told:?}");
+    }
+    // Control characters are shown as something else.
+    let _bell = exporter.pool("a\n\u{7}b");
+    assert!(pools(&exporter.render()).contains("a__b"));
 }
 
 #[test]

@@ -162,10 +162,10 @@ fn a_killed_shard_a_hot_key_and_a_reload_are_seen() {
 #[test]
 fn what_keys_and_shards_are_called_is_text() {
     let (_redis, at) = shards(2);
-    let name = "<b>bold</b><img/src=x/onerror=alert(2)>";
+    let name = r#"a"b\c'"><b>bold</b><img/src=x/onerror=alert(2)>"#;
     let yaml = pool(&at, &["hot_keys: {reads: observe}"])
         .replace(" s1\n", &format!(" {name}\n"))
-        .replace("  main:", "  '<i>main</i>':");
+        .replace("  main:", r#"  '"\"><i>main</i>':"#);
     let hotring = Hotring::with_admin(&yaml);
     let mut browser = Browser::start();
     let keys: [&[u8]; 4] = [
@@ -185,8 +185,12 @@ fn what_keys_and_shards_are_called_is_text() {
     ] {
         browser.until(&format!("{shown}.includes(\"{text}\")"));
     }
-    browser.until("document.querySelector('h2').textContent === '<i>main</i>'");
-    browser.until(&format!("[...document.querySelectorAll('tr[data-shard]')].some(r => r.dataset.shard === '{name}')"));
+    let (heading, shard) = (Value::from(r#""\"><i>main</i>"#), Value::from(name));
+    browser.until(&format!("document.querySelector('h2').textContent === {heading}"));
+    browser.until(&format!("[...document.querySelectorAll('tr[data-shard]')].some(r => r.dataset.shard === {shard})"));
+    // Its row says so too, and that it is asked.
+    let row = format!("[...document.querySelectorAll('tr[data-shard]')].find(r => r.dataset.shard === {shard})");
+    browser.until(&format!("{row}.querySelector('th').textContent.includes({shard})"));
     assert_eq!(
         browser
             .value("document.querySelectorAll('#pools img, #pools b, #pools i:not(.state i), #pools script').length"),

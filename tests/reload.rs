@@ -210,8 +210,16 @@ fn pools_and_listeners_come_and_go() {
     assert_eq!((y.ask("GET where"), x.ask("GET where")), ("$-1\r\n".into(), "$1\r\nx\r\n".into()));
     assert_eq!(y.ask("SET where y"), "+OK\r\n");
     // They change places: the listeners stay open, sessions stay where they are.
-    let (status, told) = site.reload(&file(&[pool("x", two, &at[0]), pool("y", one, &at[1])]));
-    assert_eq!(status, 200, "{told}");
+    let swapped = file(&[pool("x", two, &at[0]), pool("y", one, &at[1])]);
+    site.dir.write("proxy.yaml", &swapped);
+    let (_, dry) = site.hotring.ask_admin("POST", "/reload?dry_run", "");
+    let elsewhere = "for apps that connect there 100.0 % of the keyspace is at another server\n  sessions that are open stay with pool ";
+    for (port, new, old) in [(one, "y", "x"), (two, "x", "y")] {
+        let warned = format!("warning: 127.0.0.1:{port} leads to pool {new} in place of {old}: {elsewhere}{old} until");
+        assert!(dry.contains(&warned), "{dry}");
+    }
+    let (status, told) = site.reload(&swapped);
+    assert_eq!((status, told), (200, format!("{dry}taken\n")));
     assert_eq!((y.ask("GET where"), x.ask("GET where")), ("$1\r\ny\r\n".into(), "$1\r\nx\r\n".into()));
     let mut now = Client::connect(&format!("127.0.0.1:{two}"));
     assert_eq!(now.ask("GET where"), "$1\r\nx\r\n");

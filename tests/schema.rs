@@ -32,6 +32,7 @@ fn file(key: &Key, value: &Value) -> (String, String) {
             file["pools"]["p"]["masters"] = json!("one");
             file["pools"]["p"]["servers"] = json!(["127.0.0.1:2"]);
         }
+        "admin_token_for" => file["admin_token"] = json!("a-token-of-many-characters"),
         "maxmemory" | "eviction" => file["pools"]["p"]["servers"] = json!("embedded:1"),
         "read_from" => file["pools"]["p"]["zone"] = json!("a"),
         _ => {}

@@ -212,6 +212,62 @@ fn hits_misses_commands_and_prefixes_are_counted_exactly() {
     });
 }
 
+/// What is passed on while it arrives is counted as what is held whole, however it is cut: requests to their last byte, and replies.
+#[test]
+fn long_requests_and_replies_are_counted_by_prefix() {
+    let (_servers, at) = shards(2);
+    let yaml = |more: &[&str]| pool(&at, &[&["metrics_prefixes: [\"user:\", \"t:user:\"]"], more].concat());
+    let value = vec![b'x'; (2 << 20) + 5];
+    for (tenant, prefix) in [("", "user:"), ("t:", "t:user:")] {
+        let own = format!("prefix: '{tenant}'");
+        let more = if tenant.is_empty() { "timeout: 1m" } else { &own };
+        let hotring = Hotring::with_admin(&yaml(&[more]));
+        let mut app = hotring.app();
+        let set = support::wire(&[b"SET".as_slice(), b"user:1", &value, b"EX", b"100"]);
+        let push = support::wire(&[b"RPUSH".as_slice(), b"user:list", b"a", &value, b"b", &value]);
+        let other = support::wire(&[b"SET".as_slice(), b"other", &value]);
+        let (mut bytes, mut requests) = (0, 0);
+        for (wire, cut) in [(&set, 1 << 16), (&push, 1 << 20), (&other, 4093), (&set, 100_003)] {
+            let mut writer = app.writer();
+            for part in wire.chunks(cut) {
+                writer.send(part);
+            }
+            assert!(!app.text().starts_with('-'));
+            if !std::ptr::eq(wire, &other) {
+                (bytes, requests) = (bytes + wire.len(), requests + 1);
+            }
+        }
+        let get = support::wire(&["GET", "user:1"]);
+        app.send(&get);
+        let reply = app.reply().len();
+        let own =
+            |name: &str| hotring.metric(&format!("hotring_prefix_{name}_total{{pool=\"main\",prefix=\"{prefix}\"}}"));
+        let wanted = [
+            ("requests", requests + 1),
+            ("reply_bytes", 2 * "+OK\r\n".len() + ":4\r\n".len() + reply),
+            ("hits", 1),
+            ("misses", 0),
+        ];
+        let mut found = Vec::new();
+        eventually("counts", || {
+            let pending = hotring.metric("hotring_requests_pending{pool=\"main\"}");
+            let replies = hotring.metric("hotring_replies_total{pool=\"main\"}");
+            found = wanted.iter().map(|(name, _)| (*name, own(name) as usize)).collect();
+            replies == 5.0 && pending == 0.0
+        });
+        assert_eq!(found, wanted, "{prefix}");
+        // A short request of a tenant is counted as it is on the server, with the prefix.
+        assert_eq!(own("request_bytes") as usize, bytes + get.len() + tenant.len(), "{prefix}");
+        // One whose app leaves in its midst is a request without a reply.
+        let mut gone = hotring.app();
+        gone.send(&set[..set.len() - 20]);
+        eventually("it is on its way", || own("requests") as usize == requests + 2);
+        drop(gone);
+        eventually("it is gone", || hotring.metric("hotring_client_connections{pool=\"main\"}") == 1.0);
+        assert_eq!(own("reply_bytes") as usize, wanted[1].1);
+    }
+}
+
 /// Told once all replies are counted: what is wrong then stays wrong.
 fn panic_after(wrong: &[(&str, f64, f64)]) -> bool {
     panic!("name, wanted, found: {wrong:#?}")

@@ -141,6 +141,55 @@ fn hot_keys_are_told_whatever_they_are_called() {
 }
 
 #[test]
+fn names_with_quotes_and_backslashes_are_told_as_they_are() {
+    let (_redis, at) = shards(3);
+    let names = [r#"a"b\c"#, r"a\", r#"a",backend="x"#];
+    let (main, other) = (r#"p"\"#, r#"p"\","#);
+    let mut yaml = pool(&at, &["hot_keys: {reads: observe}"]).replace("  main:", &format!("  '{main}':"));
+    for (number, name) in names.iter().enumerate() {
+        yaml = yaml.replace(&format!(" s{number}\n"), &format!(" {name}\n"));
+    }
+    yaml += &format!("  '{other}': {{listen: '127.0.0.1:0', servers: ['{}:1 {}']}}\n", at[0], names[0]);
+    let hotring = Hotring::with_admin(&yaml);
+    let mut app = hotring.app();
+    let total = |pool: &Pool| pool.shards.iter().map(|shard| shard.requests.total).collect::<Vec<_>>();
+    eventually("each has requests of its own, and a rate", || {
+        (0..300).for_each(|n| drop(app.ask(&format!("GET {n}:{}", n * 7919))));
+        main_pool(&hotring).shards.iter().all(|shard| shard.requests.total > 0 && shard.requests.per_second > 0.0)
+    });
+    let told = status(&hotring);
+    let called: Vec<&str> = told.pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(called, [main, other]);
+    assert_eq!(told.pools[0].shards.iter().map(|shard| shard.name.as_str()).collect::<Vec<_>>(), names);
+    assert_eq!(total(&told.pools[1]), [0], "what is asked of a pool is not told of another");
+    // In the metrics the names are escaped as their format wants it. `/status` has what was counted up to a second ago.
+    let series = [r#"a\"b\\c"#, r"a\\", r#"a\",backend=\"x"#]
+        .map(|name| format!(r#"hotring_server_requests_total{{pool="p\"\\",backend="{name}"}}"#));
+    eventually("all that is asked is told of its server", || {
+        let pool = main_pool(&hotring);
+        let metrics: Vec<f64> = series.iter().map(|series| hotring.metric(series)).collect();
+        let counts: Vec<f64> = total(&pool).into_iter().map(|count| count as f64).collect();
+        counts == metrics && pool.requests.total as f64 == counts.iter().sum::<f64>()
+    });
+    // So are they in what else is JSON or YAML.
+    eventually("a key is hot", || {
+        app.send(&wire(&["GET", r#"k"\"#]).repeat(200));
+        (0..200).for_each(|_| drop(app.reply()));
+        let (_, page) = hotring.page("/hotkeys");
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap_or_else(|error| panic!("{error}: {page}"));
+        assert_eq!(page["pools"][0]["pool"], main);
+        let key = &page["pools"][0]["keys"][0];
+        // A key is told with escapes of its own, for people.
+        key["level"] == "hot" && key["key"] == r#"k\"\\"# && names.iter().any(|name| key["shard"] == **name)
+    });
+    let (_, shown) = hotring.page("/config");
+    // Secrets are not told.
+    let shown = shown.replace("admin_token: ", "# ");
+    let config = hotring::config::parse(&shown, std::path::Path::new("proxy.yaml")).unwrap();
+    assert_eq!(config.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), [main, other]);
+}
+
+#[test]
 fn the_last_reload_is_told_taken_or_not() {
     let (_redis, at) = shards(2);
     let site = Site::new(&pool(&at[..1], &["^watch: off"]));

@@ -131,15 +131,61 @@ fn each_view_is_drawn_at_any_size() {
     assert!(screen.is_over());
 }
 
+#[test]
+fn hot_keys_are_sorted_by_what_one_likes() {
+    let key = |key: &str, [share, requests, saved, writes]: [f64; 4]| HotKey {
+        key: key.into(),
+        level: "hot".into(),
+        share,
+        requests,
+        saved,
+        writes,
+        ..HotKey::default()
+    };
+    let mut status = canned();
+    let quiet = Pool { name: "quiet".into(), hot_keys: vec![key("few", [0.9, 10.0, 0.0, 9.0])], ..Pool::default() };
+    status.pools[0].hot_keys = vec![key("most", [0.5, 900.0, 1.0, 5.0]), key("spared", [0.2, 300.0, 290.0, 1.0])];
+    status.pools.push(quiet);
+    let mut screen = Screen::new("127.0.0.1:9380".into(), now());
+    screen.take(Ok(Box::new(status)), now());
+    let order = |screen: &mut Screen| {
+        let shown = drawn(screen, 160, 24);
+        let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let by = shown.lines().nth(1).unwrap().split("  by ").nth(1).unwrap_or_default().to_owned();
+        (by, shown.lines().skip(3).map(first).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(" "))
+    };
+    // Where nothing is sorted nothing is said of it, and it leaves the other views alone.
+    press(&mut screen, KeyCode::Char('s'));
+    assert_eq!(order(&mut screen).0, "");
+    press(&mut screen, KeyCode::Right);
+    assert_eq!(order(&mut screen).0, "the file");
+    press(&mut screen, KeyCode::Right);
+    for (by, keys) in [
+        ("share", "few most spared"),
+        ("requests", "most spared few"),
+        ("saved", "spared most few"),
+        ("writes", "few most spared"),
+        ("share", "few most spared"),
+    ] {
+        assert_eq!(order(&mut screen), (by.to_owned(), keys.to_owned()));
+        press(&mut screen, KeyCode::Char('s'));
+    }
+}
+
 /// A hotring of its own process with an admin listener on a unix socket, and its file.
 struct Running(std::process::Child, Scratch);
 
 impl Running {
     fn over(at: &[String]) -> (Self, String) {
+        Self::with(at, &[])
+    }
+
+    fn with(at: &[String], more: &[&str]) -> (Self, String) {
         let dir = Scratch::new();
         let admin = dir.file("admin.sock");
         let listen = format!("listen: {}", dir.file("app.sock"));
-        let text = pool(at, &["^log: {level: off}", &listen]).replace("admin: off\n", &format!("admin: {admin}\n"));
+        let text = pool(at, &[&["^log: {level: off}", &listen], more].concat())
+            .replace("admin: off\n", &format!("admin: {admin}\n"));
         let config = dir.write("proxy.yaml", &text);
         let mut command = Command::new(BINARY);
         let child = command.args(["-c", &config]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -183,6 +229,31 @@ fn a_shard_that_is_killed_is_seen() {
         !matches!(state("s0").as_str(), "up" | "idle")
     });
     assert!(matches!(state("s1").as_str(), "up" | "idle"));
+}
+
+/// Where who reads must show the token, it is in a file.
+#[test]
+fn the_token_is_shown_where_it_is_wanted() {
+    let (_redis, at) = shards(1);
+    let (running, admin) = Running::with(&at, &["^admin_token: a-token-of-some-length", "^admin_token_for: all"]);
+    let told = |token: &str| {
+        let file = running.1.write("token", token);
+        let done =
+            Command::new(BINARY).args(["top", "--once", "--admin", &admin, "--token-file", &file]).output().unwrap();
+        (done.status.code().unwrap(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, said, complained) = once(&admin);
+    assert!(
+        code == 71 && said.is_empty() && complained.contains("/status is answered with 401: expected"),
+        "{complained}"
+    );
+    let (code, said, complained) = told("a-token-of-some-length\n");
+    assert!(code == 0 && said.contains("\nSHARDS\n") && complained.is_empty(), "{said}{complained}");
+    assert_eq!(told("another-token-of-some-length").0, 71);
+    for wrong in ["", "two\r\nlines-of-some-length", "a blank"] {
+        let (code, _, complained) = told(wrong);
+        assert!(code == 64 && complained.contains("expected a token") && !complained.contains("lines"), "{complained}");
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! All requests come through here before they are looked at further, so a route that is added later needs nothing of its own.
 //! Promises: what is neither GET nor HEAD, on whatever path, is refused but for who shows the token, is never a browser's
 //! doing, and is told to the audit log; so no GET may change anything. A page of another origin that a browser has open reads nothing:
-//! no header allows it to, and where it has had its own name lead here (DNS rebinding), that is no name for this listener.
+//! no header allows it to, and where it has had its own name lead here (DNS rebinding), that is no name for this listener. Where reads
+//! need the token, too (`admin_token_for: all`), only pages for machines are told without it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +24,8 @@ use crate::units::Secret;
 pub struct Access {
     /// What must be shown by who changes something; `None` lets nobody.
     pub token: Option<Secret>,
+    /// Whether who reads must show it, too.
+    pub for_reads: bool,
     /// Names by which it may be called, beside those that no one else can have.
     pub hosts: Vec<String>,
 }
@@ -85,20 +88,23 @@ async fn decide(gate: Gate, request: Request, next: Next) -> Response {
     let (headers, path) = (request.headers(), request.uri().path());
     // No browser comes over a unix socket.
     let is_named = peer == UNIX || OPEN.contains(&path) || is_named(headers, &access.hosts);
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        if is_named {
-            return next.run(request).await;
-        }
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && !is_named {
         return text(StatusCode::MISDIRECTED_REQUEST, NO_NAME);
+    }
+    let is_open = !access.for_reads || OPEN.contains(&path);
+    let token_shown = access.token.as_ref().is_some_and(|token| shown(headers).is_some_and(|shown| token.is(shown)));
+    if reads && (is_open || token_shown) {
+        return next.run(request).await;
     }
     let outcome = if !is_named {
         AdminAction::NoName
-    } else if headers.contains_key(header::ORIGIN) {
+    } else if headers.contains_key(header::ORIGIN) && !reads {
         AdminAction::Browser
     } else {
         match &access.token {
             None => AdminAction::NoToken,
-            Some(token) if shown(headers).is_some_and(|shown| token.is(shown)) => AdminAction::Allowed,
+            Some(_) if token_shown => AdminAction::Allowed,
             Some(_) => AdminAction::WrongToken,
         }
     };

@@ -39,6 +39,21 @@ impl Fields<'_, '_> {
         Some(token)
     }
 
+    /// Whether who reads must show it, too.
+    pub(super) fn admin_token_for_reads(&mut self) -> Option<Written<bool>> {
+        let wanted = self.value("admin_token_for", |text| match text {
+            "changes" => Ok(false),
+            "all" => Ok(true),
+            _ => Err(Expected::new("`changes` or `all`")),
+        })?;
+        if wanted.value && !KEYS.iter().any(|name| self.get(name).is_some()) {
+            let said =
+                format!("`all` without a token: nobody could read anything, expected one of `{}`", KEYS.join("`, `"));
+            self.report.add(wanted.at, join(&self.key, "admin_token_for"), said);
+        }
+        Some(wanted)
+    }
+
     /// Further names of the admin listener.
     pub(super) fn admin_hosts(&mut self) -> Vec<Written<String>> {
         let Some(node) = self.get("admin_hosts") else { return Vec::new() };

@@ -52,6 +52,7 @@ pub(super) fn build(file: FileWritten, path: &Path, report: &mut Report) -> Conf
         max_memory: value(file.max_memory, MaxMemory::Auto),
         admin: admin.map(|admin| admin.value),
         admin_token: file.admin_token.map(|token| token.value),
+        admin_token_for_reads: value(file.admin_token_for_reads, false),
         admin_hosts: file.admin_hosts.into_iter().map(|host| host.value).collect(),
         watch: value(file.watch, Some(WATCH)),
         drain: Drain { delay: value(file.drain_delay, DRAIN.delay), timeout: value(file.drain_timeout, DRAIN.timeout) },

@@ -70,6 +70,8 @@ pub struct Config {
     pub admin: Option<Address>,
     /// What must be shown by who changes something there; `None` lets nobody.
     pub admin_token: Option<Secret>,
+    /// Whether who reads there must show it, too (`admin_token_for: all`).
+    pub admin_token_for_reads: bool,
     /// Names by which it may be called, beside those that nobody else can have.
     pub admin_hosts: Vec<String>,
     /// How often the file is looked at for changes; `None` never.

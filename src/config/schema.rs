@@ -218,6 +218,7 @@ fn top(name: &str) -> Value {
             json!({"anyOf": [name, {"type": "array", "items": name}]})
         }
         "admin_token" | "admin_token_env" | "admin_token_file" => named("text"),
+        "admin_token_for" => words(&["changes", "all"]),
         "drain" => map_of(Place::Drain),
         "handover" => matching("^(unix:)?/[^\\s]*[^\\s/]$"),
         "log" => map_of(Place::Log),

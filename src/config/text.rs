@@ -45,6 +45,7 @@ impl Text {
             if let Some(token) = &config.admin_token {
                 self.top("admin_token", self.secret(token));
             }
+            self.top("admin_token_for", if config.admin_token_for_reads { "all" } else { "changes" }.to_owned());
             if !config.admin_hosts.is_empty() {
                 let hosts: Vec<String> = config.admin_hosts.iter().map(|host| quoted(host)).collect();
                 self.top("admin_hosts", format!("[{}]", hosts.join(", ")));

@@ -47,6 +47,7 @@ pub(super) struct FileWritten {
     /// `None` inside: `off`.
     pub(super) admin: Option<Written<Option<Address>>>,
     pub(super) admin_token: Option<Written<Secret>>,
+    pub(super) admin_token_for_reads: Option<Written<bool>>,
     pub(super) admin_hosts: Vec<Written<String>>,
     /// `None` inside: `off`.
     pub(super) watch: Option<Written<Option<Duration>>>,
@@ -198,6 +199,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         max_memory: None,
         admin: None,
         admin_token: None,
+        admin_token_for_reads: None,
         admin_hosts: Vec::new(),
         watch: None,
         drain_delay: None,
@@ -225,6 +227,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
     let max_memory = top.value("max_memory", max_memory);
     let admin = top.value("admin", admin);
     let admin_token = top.admin_token(dir);
+    let admin_token_for_reads = top.admin_token_for_reads();
     let admin_hosts = top.admin_hosts();
     let watch = top.value("watch", watch);
     let (mut drain_delay, mut drain_timeout) = (None, None);
@@ -252,6 +255,7 @@ pub(super) fn read(root: &Node, kind: Kind, path: &Path, report: &mut Report) ->
         max_memory,
         admin,
         admin_token,
+        admin_token_for_reads,
         admin_hosts,
         watch,
         drain_delay,

@@ -139,7 +139,9 @@ impl Engine {
             }
             return over(deadlines.request, *watch).then_some(Why::HalfSent);
         }
-        (session.is_at_rest() && over(deadlines.idle, *watch)).then_some(Why::Idle)
+        let idle = session.is_at_rest() && over(deadlines.idle, *watch);
+        // Nor is it at rest while another pool's server remembers something for it.
+        (idle && self.bound_branch(id).is_none()).then_some(Why::Idle)
     }
 
     /// Ends a session at once.
@@ -156,9 +158,10 @@ impl Engine {
 
 impl Session {
     /// Whether it asks for nothing and waits for nothing. As in Redis, who listens to channels or blocks is not idle; nor
-    /// is, here, who is within a transaction.
+    /// is, here, who is within a transaction, or has asked for what may not begin yet and so has no slot.
     fn is_at_rest(&self) -> bool {
         let busy = self.special.as_ref().is_some_and(|special| special.blocked || special.multi);
-        self.authenticated && self.is_done() && self.mode & mode::LISTENING == 0 && !busy
+        let waits = self.paused && self.mode & mode::WAITING != 0;
+        self.authenticated && self.is_done() && self.mode & mode::LISTENING == 0 && !busy && !waits
     }
 }

@@ -264,6 +264,11 @@ impl Engine {
                 session.paused = false;
             }
             session.mode &= !mode::WAITING;
+            let trunk = self.trunk_of(id);
+            if let Some(watch) = self.watches.get_mut(trunk as usize) {
+                // It was not idle until now.
+                watch.seen(now);
+            }
             self.wake(id, port);
         }
         let (due, rest) = std::mem::take(&mut self.delayed.replies).into_iter().partition(|held| held.due <= now);

@@ -170,6 +170,15 @@ pub(super) struct Prefixes {
     held: Vec<(Box<[u8]>, String, PrefixCounts)>,
     /// By session and slot; as many as requests without a reply at the most.
     open: HashMap<(SessionId, u32), Open, FixedState>,
+    /// How often others were wanted.
+    changes: u32,
+}
+
+/// By what the rest of a request is counted that is passed on while it arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arriving {
+    prefix: u8,
+    changes: u32,
 }
 
 impl Prefixes {
@@ -178,7 +187,7 @@ impl Prefixes {
         let mut held: Vec<_> =
             wanted.iter().map(|prefix| (prefix.as_slice().into(), name(prefix), PrefixCounts::default())).collect();
         held.sort_by_key(|(prefix, ..): &(Box<[u8]>, String, PrefixCounts)| std::cmp::Reverse(prefix.len()));
-        Self { held, open: HashMap::default() }
+        Self { held, ..Self::default() }
     }
 
     #[inline]
@@ -229,6 +238,34 @@ impl Prefixes {
         self.open.insert(at, Open { first, tells, each });
     }
 
+    /// A session asks for something with one key, of which so many bytes have come: tells by what the others are counted. The reply will
+    /// fill this slot.
+    #[cold]
+    pub(super) fn arrives(
+        &mut self,
+        at: (SessionId, u32),
+        spec: &'static Spec,
+        key: &[u8],
+        bytes: u64,
+    ) -> Option<Arriving> {
+        let first = self.of(key);
+        let counts = self.counts(first)?;
+        counts.requests += 1;
+        counts.request_bytes += bytes;
+        self.open.insert(at, Open { first, tells: Tells::of(spec.name), each: Vec::new() });
+        first.map(|prefix| Arriving { prefix, changes: self.changes })
+    }
+
+    /// More of it has come.
+    #[cold]
+    pub(super) fn more(&mut self, arriving: Arriving, bytes: u64) {
+        if arriving.changes == self.changes
+            && let Some(counts) = self.counts(Some(arriving.prefix))
+        {
+            counts.request_bytes += bytes;
+        }
+    }
+
     /// A slot got its reply, of so many bytes; of a long one that is passed on the beginning is enough.
     #[cold]
     pub(super) fn answered(&mut self, at: (SessionId, u32), reply: &[u8], bytes: u64) {
@@ -265,7 +302,8 @@ impl Engine {
     pub(super) fn renew_prefixes(&mut self, number: u16, before: &[Vec<u8>]) {
         let Some(pool) = self.pools.get_mut(usize::from(number)) else { return };
         if pool.config.prefixes != before {
-            pool.prefixes = Prefixes::new(&pool.config.prefixes);
+            let changes = pool.prefixes.changes.wrapping_add(1);
+            pool.prefixes = Prefixes { changes, ..Prefixes::new(&pool.config.prefixes) };
         }
     }
 
@@ -365,5 +403,22 @@ mod tests {
             .collect();
         assert_eq!(told, [("user:session:", 1, 1, 1, 5), ("user:", 1, 0, 1, 30), ("z", 2, 1, 0, 5)]);
         assert_eq!(prefixes.held[0].2.request_bytes, bytes);
+    }
+
+    #[test]
+    fn what_arrives_bit_by_bit_is_counted_by_the_prefixes_it_began_with() {
+        let mut prefixes = Prefixes::new(&[b"a:".to_vec()]);
+        let spec = command::lookup(b"set").expect("a command");
+        assert!(prefixes.arrives((7, 0), spec, b"b:1", 10).is_none());
+        let arriving = prefixes.arrives((7, 1), spec, b"a:1", 10).expect("it is counted");
+        prefixes.more(arriving, 5);
+        let told = |prefixes: &Prefixes| (prefixes.held[0].2.requests, prefixes.held[0].2.request_bytes);
+        assert_eq!(told(&prefixes), (1, 15));
+        assert_eq!(prefixes.open.len(), 1);
+        // Others are wanted before it is over.
+        prefixes = Prefixes { changes: prefixes.changes + 1, ..Prefixes::new(&[b"c:".to_vec()]) };
+        prefixes.more(arriving, 5);
+        prefixes.answered((7, 1), b"+OK\r\n", 5);
+        assert_eq!((told(&prefixes), prefixes.held[0].2.reply_bytes), ((0, 0), 0));
     }
 }

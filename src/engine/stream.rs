@@ -16,6 +16,7 @@
 use super::line::Waiter;
 use super::plan::Apart;
 use super::port::Port;
+use super::sight::Arriving;
 use super::special::{Pin, mode};
 use super::{Engine, LineId, SessionId, leg_of, refusal, tenant};
 use crate::command::{self, Keys, Spec, Treatment};
@@ -40,6 +41,8 @@ pub struct Stream {
     header: Vec<u8>,
     /// Bytes so far.
     total: u64,
+    /// By which of `metrics_prefixes` it is counted.
+    counted: Option<Arriving>,
 }
 
 impl Stream {
@@ -115,6 +118,12 @@ impl Engine {
         pool.counts.requests[spec.class] += 1;
         pool.counts.request_bytes += bytes.len() as u64;
         pool.commands.asked(spec.tag);
+        let counted = if pool.prefixes.is_on() {
+            let slot = self.sessions.get(id as usize).map_or(0, |session| session.next_slot());
+            pool.prefixes.arrives((id, slot), spec, key, bytes.len() as u64)
+        } else {
+            None
+        };
         self.asking = Some(spec.tag);
         self.skip_long(number, spec, key);
         let pin = self.pin_stream(id, home, port);
@@ -132,6 +141,7 @@ impl Engine {
             more: front.more,
             header: Vec::new(),
             total: bytes.len() as u64,
+            counted,
         });
         Begun::Taken
     }
@@ -157,7 +167,7 @@ impl Engine {
         session.mode |= mode::STREAMING;
         session.resume = crate::resp::Resume::default();
         let left = expected.saturating_sub(total);
-        session.special().stream = Some(Stream { line: None, left, more, header: Vec::new(), total });
+        session.special().stream = Some(Stream { line: None, left, more, header: Vec::new(), total, counted: None });
     }
 
     /// A connection to the key's shard; none, and the app has been told, if there is none to be had.
@@ -229,6 +239,9 @@ impl Engine {
                 stream.left = stream.left.saturating_sub(count as u64);
                 stream.total = stream.total.saturating_add(count as u64);
                 pool.counts.request_bytes += count as u64;
+                if let Some(counted) = stream.counted {
+                    pool.prefixes.more(counted, count as u64);
+                }
                 used = used.saturating_add(count);
                 if let Some(line) = line {
                     self.append(line, id, rest.get(..count).unwrap_or_default(), port);
@@ -238,6 +251,10 @@ impl Engine {
             let end = rest.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n').map(|at| at.saturating_add(1));
             let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             stream.header.extend_from_slice(part);
+            pool.counts.request_bytes += part.len() as u64;
+            if let Some(counted) = stream.counted {
+                pool.prefixes.more(counted, part.len() as u64);
+            }
             used = used.saturating_add(part.len());
             if end.is_none() && stream.header.len() < LONGEST_HEADER {
                 continue;
@@ -282,11 +299,11 @@ impl Engine {
         self.leave_own(id, port);
         if waits && let Some(session) = self.sessions.get_mut(id as usize) {
             // Its slot is the only one.
-            let number = session.pool;
-            session.advance(&mut self.spare);
-            if let Some(pool) = self.pools.get_mut(usize::from(number)) {
+            if let Some(pool) = self.pools.get_mut(usize::from(session.pool)) {
                 pool.counts.requests_pending -= 1;
+                pool.prefixes.forget(id, session.unfilled());
             }
+            session.advance(&mut self.spare);
         }
     }
 }

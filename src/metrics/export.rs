@@ -4,6 +4,7 @@
 //! because the exporter renders in hash order, keeps what nobody holds any more, counts in whole numbers only and keeps
 //! every single sample of a histogram. Nothing here runs for a request.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::Deref;
@@ -122,10 +123,11 @@ impl Exporter {
         let rendered = self.handle.render();
         let known = self.known();
         for line in rendered.lines().filter(|line| !line.starts_with('#')) {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            if known.holders.get(series).is_some_and(|holder| Arc::strong_count(holder) > 1) {
-                let name = series.split_once('{').map_or(series, |(name, _)| name);
-                families.entry(name).or_default().push((series.to_owned(), value.to_owned()));
+            let Some((coded, value)) = line.rsplit_once(' ') else { continue };
+            let series = uncoded(coded);
+            if known.holders.get(&*series).is_some_and(|holder| Arc::strong_count(holder) > 1) {
+                let name = coded.split_once('{').map_or(coded, |(name, _)| name);
+                families.entry(name).or_default().push((series.into_owned(), value.to_owned()));
             }
         }
         let mut out = String::with_capacity(rendered.len() + 4096);
@@ -167,8 +169,9 @@ impl Exporter {
     /// The same of each value of the label that follows: for a metric that has one more.
     pub fn values(&self, name: &'static str, values: &[&str]) -> Vec<(String, u64)> {
         debug_assert!(METRICS.iter().any(|metric| metric.name == name), "{name}");
-        let last = |series: &str| series.rsplit('"').nth(1).unwrap_or_default().to_owned();
-        self.under(name, values, |series, value| (last(series), value))
+        let first = if values.is_empty() { "{" } else { "," };
+        let next = |rest: &str| value_of(rest.strip_prefix(first).unwrap_or_default());
+        self.under(name, values, |rest, value| (next(rest), value))
     }
 
     /// All histograms of a metric whose labels begin with these values, as one.
@@ -182,7 +185,7 @@ impl Exporter {
             .fold(Snapshot::default(), |sum, (_, histogram)| sum.and(&histogram.snapshot()))
     }
 
-    /// What is made of each series whose labels begin with these values.
+    /// What is made of each series whose labels begin with these values, and of what follows these in it.
     fn under<T>(&self, name: &str, values: &[&str], make: impl Fn(&str, u64) -> T) -> Vec<T> {
         let Some(metric) = METRICS.iter().find(|metric| metric.name == name) else { return Vec::new() };
         let labels = labels_of(metric, values);
@@ -192,7 +195,7 @@ impl Exporter {
         let held = all.filter(|(_, holder)| Arc::strong_count(holder) > 1);
         // Another metric's name, or another pool's, may begin as this one does.
         held.filter(|(series, _)| is_under(series, &prefix))
-            .map(|(series, value)| make(series, value.load(Relaxed)))
+            .map(|(series, value)| make(series.get(prefix.len()..).unwrap_or_default(), value.load(Relaxed)))
             .collect()
     }
 
@@ -262,7 +265,7 @@ impl<'a> Series<'a> {
     }
 
     fn key(&self) -> Key {
-        let labels: Vec<_> = self.labels.iter().map(|(k, v)| metrics::Label::new(*k, v.clone())).collect();
+        let labels: Vec<_> = self.labels.iter().map(|(k, v)| metrics::Label::new(*k, coded(v))).collect();
         Key::from_parts(self.metric.name, labels)
     }
 
@@ -272,7 +275,7 @@ impl<'a> Series<'a> {
         self.exporter.known().holders.entry(series).or_default().clone()
     }
 
-    /// The labels as the exporter renders them.
+    /// The labels as they are rendered.
     fn text(&self) -> String {
         text(&self.labels)
     }
@@ -329,9 +332,10 @@ impl Lent {
 
 const METADATA: Metadata<'static> = Metadata::new("hotring", metrics::Level::INFO, None);
 
-/// Labels as the exporter renders them.
+/// Labels as the text format wants them.
 fn text(labels: &[(&'static str, String)]) -> String {
-    let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", v.replace('"', "\\\""))).collect();
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
+    let labels: Vec<_> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escaped(v))).collect();
     labels.join(",")
 }
 
@@ -346,8 +350,35 @@ fn is_under(series: &str, prefix: &str) -> bool {
     series.get(prefix.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(['{', ',', '}']))
 }
 
-/// A label's value without backslashes and control characters, which become `_`: the exporter's escaping makes some
-/// different values equal, and a series must not appear twice.
+/// The value of the first of these labels, as it was before it was escaped.
+fn value_of(labels: &str) -> String {
+    let mut chars = labels.split_once("=\"").map_or("", |(_, value)| value).chars();
+    let mut value = String::new();
+    while let Some(c) = chars.next().filter(|&c| c != '"') {
+        value.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    value
+}
+
+/// A label's value without control characters, which become `_`.
 fn plain(value: &str) -> String {
-    value.chars().map(|c| if c == '\\' || c.is_control() { '_' } else { c }).collect()
+    value.chars().map(|c| if c.is_control() { '_' } else { c }).collect()
+}
+
+/// What the exporter escapes, each with what stands for it there; the exporter's escaping makes some different values equal, and
+/// a series must not appear twice.
+const CODES: [(char, &str); 3] = [('%', "%p"), ('\\', "%b"), ('"', "%q")];
+
+/// A label's value as the exporter knows it.
+fn coded(value: &str) -> String {
+    CODES.iter().fold(value.to_owned(), |value, (c, code)| value.replace(*c, code))
+}
+
+/// A series of the exporter's as it is to be rendered.
+fn uncoded(series: &str) -> Cow<'_, str> {
+    if !series.contains('%') {
+        return series.into();
+    }
+    // The first one last: until then no `%` is one of a value.
+    series.replace("%q", "\\\"").replace("%b", "\\\\").replace("%p", "%").into()
 }

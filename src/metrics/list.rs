@@ -516,7 +516,7 @@ declare! {
         audit_suppressed: u64 = "hotring_audit_suppressed_total", One;
         /// 1 while the newest configuration is one that was not taken, so that an older one runs.
         config_refused: Setting = "hotring_config_refused", One;
-        /// Requests over the admin listener to change something, by what became of them.
+        /// Requests over the admin listener to change something, and reads that were refused for the token (`admin_token_for`), by what became of them.
         admin_actions: Per<AdminAction, u64, { AdminAction::COUNT }> = "hotring_admin_actions_total", One;
         /// A number below 2^48 made from the running config: instances with the same config show the same one.
         config_hash: Setting = "hotring_config_hash", One;

@@ -22,6 +22,7 @@ use crate::hub::Clock;
 use crate::live::Live;
 use crate::memory;
 use crate::metrics::Exporter;
+use crate::plan;
 use crate::reload::{Watched, keep_what_needs_a_restart, report, settings};
 use crate::traces::{self, Outlets, Record};
 use crate::worker::{self, Listening, Order, Reload, Seat, Setup, Whose};
@@ -477,11 +478,16 @@ impl Proxy {
             }
         }
         let next = Arc::new(known);
-        let mut told = report(&settings(&now.config, &next.config), &now.changes(&next), &restart);
+        let led = plan::warnings(&now, &next);
+        let changes = report(&settings(&now.config, &next.config), &now.changes(&next), &restart);
+        let mut told = led.clone() + &changes;
         if dry {
             return Ok(told);
         }
-        tracing::info!("{}", told.trim_end());
+        tracing::info!("{}", changes.trim_end());
+        if !led.is_empty() {
+            tracing::warn!("{}", led.trim_end());
+        }
         let (open, close, hand_over) = self.change_doors(&next)?;
         self.order_reload(&next, (open, close, hand_over)).await?;
         next.config.pools.iter().for_each(|pool| pool.misses.settle());

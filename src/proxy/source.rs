@@ -119,7 +119,8 @@ impl admin::Source for Shared {
             _ => None,
         };
         let hosts = live.config.admin_hosts.iter().cloned().chain(own).collect();
-        Access { token: live.config.admin_token.clone(), hosts }
+        let config = &live.config;
+        Access { token: config.admin_token.clone(), for_reads: config.admin_token_for_reads, hosts }
     }
 
     fn acted(&self, outcome: AdminAction) {

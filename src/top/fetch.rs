@@ -1,7 +1,7 @@
 //! One question to an admin listener, which serves one a connection.
 
 use crate::admin::status::{Status, VERSION};
-use crate::units::Address;
+use crate::units::{Address, Secret};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -15,19 +15,19 @@ const MOST: u64 = 64 << 20;
 trait Socket: Read + Write {}
 impl<S: Read + Write> Socket for S {}
 
-/// What the process at this admin address tells of itself.
+/// What the process at this admin address tells of itself, to whoever has this token, if it wants one.
 ///
 /// # Errors
 /// Where there is no answer, or none that is understood; for people.
-pub fn fetch(admin: &Address) -> Result<Box<Status>, String> {
-    let answer = ask(admin).map_err(|error| match error.kind() {
+pub fn fetch(admin: &Address, token: Option<&Secret>) -> Result<Box<Status>, String> {
+    let answer = ask(admin, token).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
         _ => error.to_string(),
     })?;
     read(&answer)
 }
 
-fn ask(admin: &Address) -> io::Result<Vec<u8>> {
+fn ask(admin: &Address, token: Option<&Secret>) -> io::Result<Vec<u8>> {
     let (mut socket, host): (Box<dyn Socket>, String) = match admin {
         Address::Unix { path, .. } => {
             let socket = UnixStream::connect(path)?;
@@ -53,7 +53,8 @@ fn ask(admin: &Address) -> io::Result<Vec<u8>> {
             (Box::new(socket), admin.to_string())
         }
     };
-    write!(socket, "GET /status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let shown = token.map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.expose()));
+    write!(socket, "GET /status HTTP/1.1\r\nHost: {host}\r\n{shown}Connection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     socket.take(MOST).read_to_end(&mut answer)?;
     Ok(answer)

@@ -12,7 +12,7 @@ pub use fetch::fetch;
 pub use view::{Screen, View, text};
 
 use crate::admin::status::Status;
-use crate::units::Address;
+use crate::units::{Address, Secret};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,22 +31,22 @@ type News = Result<Box<Status>, String>;
 ///
 /// # Errors
 /// Where nobody answers, or what answers is no hotring of this version.
-pub fn once(admin: &Address) -> Result<String, String> {
-    fetch(admin).map(|status| text(&status)).map_err(|why| view::clean(&why))
+pub fn once(admin: &Address, token: Option<&Secret>) -> Result<String, String> {
+    fetch(admin, token).map(|status| text(&status)).map_err(|why| view::clean(&why))
 }
 
 /// Shows it until it is ended.
 ///
 /// # Errors
 /// Where the terminal cannot be used.
-pub fn watch(admin: Address, interval: Duration) -> io::Result<()> {
+pub fn watch(admin: Address, token: Option<Secret>, interval: Duration) -> io::Result<()> {
     let ended = Arc::new(AtomicBool::new(false));
     watch_signals(&ended)?;
     let (sender, news) = mpsc::sync_channel(1);
     let at = admin.clone();
     std::thread::Builder::new().name("fetch".into()).spawn(move || {
         loop {
-            if sender.send(fetch(&at)).is_err() {
+            if sender.send(fetch(&at, token.as_ref())).is_err() {
                 return;
             }
             std::thread::sleep(interval);

@@ -1,7 +1,7 @@
 //! What is shown, as lines of text: for a terminal of any size, and for pipes.
 
 use super::News;
-use crate::admin::status::{Pool, Rates, Shard, Status};
+use crate::admin::status::{HotKey, Pool, Rates, Shard, Status};
 use ratatui::Frame;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::{Style, Stylize};
@@ -23,10 +23,12 @@ pub enum View {
 
 const VIEWS: [(View, &str); 4] =
     [(View::Overview, "overview"), (View::Shards, "shards"), (View::HotKeys, "hot keys"), (View::Errors, "errors")];
-const HELP: &str = "left, right, tab  the views\nup, down          the lines\ns                 sorts shards and hot keys by the next column\n\
+const HELP: &str = "left, right, tab  the views\nup, down          the lines\ns                 sorts shards, or hot keys, by something else\n\
 p                 holds what is shown, and lets it go on\nq, Ctrl-C         the end\n?                 this";
 /// By what shards are sorted: their order in the file, requests, what waits, their state.
-const SORTS: [&str; 4] = ["the file", "requests", "waiting", "state"];
+const SHARD_SORTS: [&str; 4] = ["the file", "requests", "waiting", "state"];
+/// By what hot keys are, of all pools: the share of their pool's requests or bytes, requests, reads that were spared, writes.
+const KEY_SORTS: [&str; 4] = ["share", "requests", "saved", "writes"];
 /// A column is no wider, however long a name is: a format has no room for more than 65535.
 const WIDEST: usize = 1000;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -41,7 +43,8 @@ pub struct Screen {
     /// When there was the last answer, or when it began.
     heard: Instant,
     view: usize,
-    sort: usize,
+    /// By which of its ways each view is sorted.
+    sorts: [usize; VIEWS.len()],
     top: usize,
     paused: bool,
     help: bool,
@@ -61,7 +64,7 @@ impl Screen {
             lost: None,
             heard: now,
             view: 0,
-            sort: 0,
+            sorts: [0; VIEWS.len()],
             top: 0,
             paused: false,
             help: false,
@@ -91,7 +94,10 @@ impl Screen {
             KeyCode::PageDown => self.top = self.top.saturating_add(10),
             KeyCode::PageUp => self.top = self.top.saturating_sub(10),
             KeyCode::Home => self.top = 0,
-            KeyCode::Char('s') => (self.sort, self.top) = ((self.sort + 1) % SORTS.len(), 0),
+            KeyCode::Char('s') => {
+                let ways = sorts_of(VIEWS[self.view].0).len().max(1);
+                (self.sorts[self.view], self.top) = ((self.sorts[self.view] + 1) % ways, 0);
+            }
             KeyCode::Char('p') => self.paused = !self.paused,
             KeyCode::Char('?') => self.help = !self.help,
             KeyCode::Esc => self.help = false,
@@ -115,7 +121,7 @@ impl Screen {
         } else {
             match &self.status {
                 None => vec![Row("nothing is known yet".into(), false)],
-                Some(status) => rows(status, VIEWS[self.view].0, self.sort, usize::from(area.width)),
+                Some(status) => rows(status, VIEWS[self.view].0, self.sorts[self.view], usize::from(area.width)),
             }
         };
         self.top = self.top.min(rows.len().saturating_sub(room));
@@ -138,7 +144,8 @@ impl Screen {
     fn tabs(&self) -> Line<'static> {
         let names = VIEWS.iter().enumerate();
         let told = names.map(|(at, (_, name))| if at == self.view { format!("[{name}]") } else { format!(" {name} ") });
-        let sorted = if self.view == 1 { format!("  by {}", SORTS[self.sort]) } else { String::new() };
+        let by = sorts_of(VIEWS[self.view].0).get(self.sorts[self.view]);
+        let sorted = by.map_or(String::new(), |by| format!("  by {by}"));
         Line::from(told.collect::<Vec<_>>().join(" ") + &sorted)
     }
 }
@@ -159,11 +166,20 @@ pub fn text(status: &Status) -> String {
     text + "\n"
 }
 
+/// By what a view can be sorted; nothing where it cannot.
+fn sorts_of(view: View) -> &'static [&'static str] {
+    match view {
+        View::Shards => &SHARD_SORTS,
+        View::HotKeys => &KEY_SORTS,
+        View::Overview | View::Errors => &[],
+    }
+}
+
 fn rows(status: &Status, view: View, sort: usize, width: usize) -> Vec<Row> {
     match view {
         View::Overview => overview(status, width),
         View::Shards => shards(status, sort, width),
-        View::HotKeys => hot_keys(status, width),
+        View::HotKeys => hot_keys(status, sort, width),
         View::Errors => errors(status),
     }
 }
@@ -294,7 +310,7 @@ fn shards(status: &Status, sort: usize, width: usize) -> Vec<Row> {
     table.rows(width)
 }
 
-fn hot_keys(status: &Status, width: usize) -> Vec<Row> {
+fn hot_keys(status: &Status, sort: usize, width: usize) -> Vec<Row> {
     let mut table = Table::new(&[
         "KEY",
         "LEVEL",
@@ -307,28 +323,36 @@ fn hot_keys(status: &Status, width: usize) -> Vec<Row> {
         "POOL",
         "WHY NOT MORE",
     ]);
-    let mut any = false;
-    for pool in &status.pools {
-        for key in &pool.hot_keys {
-            any = true;
-            table.add(
-                &[
-                    short(&clean(&key.key), 40),
-                    clean(&key.level),
-                    format!("{:.1}%", 100.0 * key.share),
-                    number(key.requests),
-                    number(key.saved),
-                    clean(&key.served_by),
-                    clean(&key.shard),
-                    number(key.writes),
-                    clean(&pool.name),
-                    clean(&key.why),
-                ],
-                key.level == "hot",
-            );
-        }
+    let mut all: Vec<(&Pool, &HotKey)> =
+        status.pools.iter().flat_map(|pool| pool.hot_keys.iter().map(move |key| (pool, key))).collect();
+    if all.is_empty() {
+        return vec![Row("no key is hot".into(), false)];
     }
-    if any { table.rows(width) } else { vec![Row("no key is hot".into(), false)] }
+    let by: fn(&HotKey) -> f64 = match sort {
+        1 => |key| key.requests,
+        2 => |key| key.saved,
+        3 => |key| key.writes,
+        _ => |key| key.share.max(key.share_of_bytes),
+    };
+    all.sort_by(|(_, a), (_, b)| by(b).total_cmp(&by(a)));
+    for (pool, key) in all {
+        table.add(
+            &[
+                short(&clean(&key.key), 40),
+                clean(&key.level),
+                format!("{:.1}%", 100.0 * key.share),
+                number(key.requests),
+                number(key.saved),
+                clean(&key.served_by),
+                clean(&key.shard),
+                number(key.writes),
+                clean(&pool.name),
+                clean(&key.why),
+            ],
+            key.level == "hot",
+        );
+    }
+    table.rows(width)
 }
 
 fn errors(status: &Status) -> Vec<Row> {

@@ -1,15 +1,20 @@
 //! What a change of the configuration would move: how much of the keyspace, from which server to which, and what that costs.
 //!
 //! Promises: pure; the same numbers of shards as a running process would have, so that what it says moves is what would. Shares are of
-//! many keys that are drawn evenly, or of keys that are given.
+//! many keys that are drawn evenly, or of keys that are given. Pools are compared with themselves by name, and by the addresses where apps connect
+//! (`listeners`).
 
-use crate::live::{Live, LivePool};
-use crate::ring::{Distribution, Ring};
-use crate::units::Millis;
+mod listeners;
+
+use crate::live::{Live, LivePool, Place};
+use crate::ring::{Distribution, Ring, slot_of};
+use crate::units::{Address, Millis};
 use crate::upstream::Servers;
 use crate::upstream::config::WarmFrom;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
+pub use listeners::warnings;
 
 /// Keys that are drawn where none are given.
 pub const DRAWS: u32 = 100_000;
@@ -38,6 +43,9 @@ impl<'a> Side<'a> {
 
     /// Where a key lives, pins included.
     fn home(&self, key: &[u8]) -> Option<u16> {
+        if let Some(slots) = &self.pool.slots {
+            return slots.get(usize::from(slot_of(key))).copied();
+        }
         let pins = self.pool.pool.ring.pins.iter().filter(|(start, _)| key.starts_with(start.as_bytes()));
         if let Some((_, name)) = pins.max_by_key(|(start, _)| start.len()) {
             return self.pool.order.iter().copied().find(|&number| self.pool.name_of(number) == name);
@@ -48,13 +56,40 @@ impl<'a> Side<'a> {
     fn has_homes(&self) -> bool {
         self.pool.pool.ring.distribution != Distribution::Random
     }
+
+    /// Where a shard is, as far as that says which keys it has; `None` for a node of this process.
+    fn place(&self, shard: u16) -> Option<(&Address, u32)> {
+        match &self.pool.shards.get(usize::from(shard))?.place {
+            Place::Server { address, db, .. } => Some((address, *db)),
+            Place::Node(_) => None,
+        }
+    }
 }
 
-impl Sides<'_> {
+impl<'a> Sides<'a> {
+    fn new(before: &'a LivePool, after: &'a LivePool) -> Self {
+        Self { before: Side::new(before), after: Side::new(after), moves: BTreeMap::new(), keys: 0 }
+    }
+
+    fn is_one_pool(&self) -> bool {
+        self.before.pool.pool.name == self.after.pool.pool.name
+    }
+
+    /// Whether two shards are one. Their numbers say so of a pool's own alone.
+    fn is_one(&self, from: u16, to: u16) -> bool {
+        if self.is_one_pool() {
+            return from == to;
+        }
+        match (self.before.place(from), self.after.place(to)) {
+            (Some((before, db)), Some((after, other))) => before.is_same_place(after) && db == other,
+            _ => false,
+        }
+    }
+
     fn look(&mut self, key: &[u8]) {
         self.keys = self.keys.saturating_add(1);
         if let (Some(from), Some(to)) = (self.before.home(key), self.after.home(key))
-            && from != to
+            && !self.is_one(from, to)
         {
             let count = self.moves.entry((from, to)).or_default();
             *count = count.saturating_add(1);
@@ -68,6 +103,26 @@ impl Sides<'_> {
     fn share(&self, count: u64) -> f64 {
         if self.keys == 0 { 0.0 } else { count as f64 * 100.0 / self.keys as f64 }
     }
+
+    /// From where to where, the most first.
+    fn tell_moves(&self, given: bool, told: &mut String) {
+        let (before, after) = (self.before.pool, self.after.pool);
+        let mut moves: Vec<_> = self.moves.iter().collect();
+        moves.sort_by_key(|&(between, &count)| (std::cmp::Reverse(count), *between));
+        let width = moves.iter().map(|((from, _), _)| before.name_of(*from).chars().count()).max().unwrap_or(0);
+        let to_width = moves.iter().map(|((_, to), _)| after.name_of(*to).chars().count()).max().unwrap_or(0);
+        for &((from, to), &count) in moves.iter().take(LINES) {
+            let (from, to) = (before.name_of(*from), after.name_of(*to));
+            // A server of the same name that is elsewhere now.
+            let same = if from == to { "  (another address)" } else { "" };
+            let number = if given { format!("  {count} keys") } else { String::new() };
+            let _ = writeln!(told, "  {from:width$} -> {to:to_width$}  {:5.1} %{number}{same}", self.share(count));
+        }
+        if moves.len() > LINES {
+            let rest: u64 = moves.iter().skip(LINES).map(|(_, count)| **count).sum();
+            let _ = writeln!(told, "  and {} smaller moves, {:.1} % together", moves.len() - LINES, self.share(rest));
+        }
+    }
 }
 
 /// What changes from one configuration to the next, by pool. `keys`, if given, gives all keys that there are to a function.
@@ -77,6 +132,7 @@ impl Sides<'_> {
 pub fn tell<E>(before: &Live, after: &Live, keys: Option<Keys<'_, E>>) -> Result<String, E> {
     let mut told = String::new();
     let mut sides = Vec::new();
+    let mut led = listeners::led(before, after);
     for (number, new) in after.pools.iter().enumerate() {
         let old = before.pools.get(number).filter(|old| old.listed);
         match (old, new.listed) {
@@ -84,29 +140,38 @@ pub fn tell<E>(before: &Live, after: &Live, keys: Option<Keys<'_, E>>) -> Result
                 let _ = writeln!(told, "pool {}: gone", new.pool.name);
             }
             (None, true) => {
-                let _ =
-                    writeln!(told, "pool {}: new; nothing moves, it begins with what its servers have", new.pool.name);
+                // Apps that are led to it have been elsewhere: what moves for them is told of their addresses.
+                let moves = if led.iter().any(|led| led.leads_to(new)) { "" } else { "nothing moves, " };
+                let _ = writeln!(told, "pool {}: new; {moves}it begins with what its servers have", new.pool.name);
             }
-            (Some(old), true) => {
-                sides.push(Sides { before: Side::new(old), after: Side::new(new), moves: BTreeMap::new(), keys: 0 })
-            }
+            (Some(old), true) => sides.push(Sides::new(old, new)),
             (None, false) => {}
         }
     }
     let given = keys.is_some();
+    let mut look = |key: &[u8]| {
+        sides.iter_mut().for_each(|sides| sides.look(key));
+        led.iter_mut().for_each(|led| led.sides.look(key));
+    };
     match keys {
-        Some(keys) => keys(&mut |key| sides.iter_mut().for_each(|sides| sides.look(key)))?,
-        None => {
-            for draw in 0..DRAWS {
-                let key = format!("key:{draw}");
-                sides.iter_mut().for_each(|sides| sides.look(key.as_bytes()));
-            }
-        }
+        Some(keys) => keys(&mut look)?,
+        None => draw(look),
     }
     for sides in &sides {
         pool(sides, given, &mut told);
     }
-    Ok(told)
+    let mut first = String::new();
+    for led in &led {
+        led.tell(given, true, &mut first);
+    }
+    Ok(first + &told)
+}
+
+/// Keys where none are given.
+fn draw(mut look: impl FnMut(&[u8])) {
+    for draw in 0..DRAWS {
+        look(format!("key:{draw}").as_bytes());
+    }
 }
 
 /// Gives all keys that there are to a function.
@@ -133,21 +198,7 @@ fn pool(sides: &Sides<'_>, given: bool, told: &mut String) {
     if moved == 0 {
         return;
     }
-    let mut moves: Vec<_> = sides.moves.iter().collect();
-    moves.sort_by_key(|&(between, &count)| (std::cmp::Reverse(count), *between));
-    let width = moves.iter().map(|((from, _), _)| before.name_of(*from).chars().count()).max().unwrap_or(0);
-    let to_width = moves.iter().map(|((_, to), _)| after.name_of(*to).chars().count()).max().unwrap_or(0);
-    for &((from, to), &count) in moves.iter().take(LINES) {
-        let (from, to) = (before.name_of(*from), after.name_of(*to));
-        // A server of the same name that is elsewhere now.
-        let same = if from == to { "  (another address)" } else { "" };
-        let number = if given { format!("  {count} keys") } else { String::new() };
-        let _ = writeln!(told, "  {from:width$} -> {to:to_width$}  {:5.1} %{number}{same}", sides.share(count));
-    }
-    if moves.len() > LINES {
-        let rest: u64 = moves.iter().skip(LINES).map(|(_, count)| **count).sum();
-        let _ = writeln!(told, "  and {} smaller moves, {:.1} % together", moves.len() - LINES, sides.share(rest));
-    }
+    sides.tell_moves(given, told);
     let _ = writeln!(
         told,
         "  expected: of 100 reads of keys that are there, {:.1} find nothing right after the change; each key that moved and is read \
