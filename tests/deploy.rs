@@ -3,10 +3,13 @@
 //!
 //! helm renders and lints the charts, Kubernetes' own schemas (`kubernetes-validate`) look at all that is applied, hadolint at the
 //! Dockerfile, systemd at its unit: the real ones, which `tests/setup` installs. Two things need what a test cannot have: an
-//! image is not built here, since that takes a daemon and images to begin with; and a PodMonitor is looked at by this test alone,
-//! since the schema of its project is not in the packages.
+//! image is not built here, since that takes images to begin with and minutes, so that what looks at one (deploy/check-image.sh)
+//! is given those that are put together here; and a PodMonitor is looked at by this test alone, since the schema of its project is
+//! not in the packages.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "deploy/image.rs"]
+mod image;
 #[path = "deploy/pod.rs"]
 mod pod;
 #[path = "deploy/rules.rs"]
@@ -60,6 +63,44 @@ fn what_the_image_is_built_from_is_all_there() {
         assert!(dir.0.join(wanted).exists(), "{wanted}");
     }
     assert!(!dir.0.join("target").exists() && !dir.0.join(".git").exists());
+}
+
+/// hotring alone in a root that it cannot write to, as nobody and without capabilities, starts, serves and ends; the script that
+/// finds this out for whoever has built an image finds it out here.
+#[test]
+fn an_image_is_looked_at_and_run_with_nothing_but_the_program() {
+    let dir = Scratch::new();
+    let good = image::archive(&dir, image::SETTINGS, &image::static_hotring(&dir), false);
+    // Not optimised it is larger than that of an image.
+    let (well, said) = image::look(&good, &["--max-mib", "200"]);
+    assert!(well && said.contains("ok    SIGTERM ends it, with 0") && !said.contains("FAIL"), "{said}");
+}
+
+#[test]
+fn an_image_that_is_not_as_told_is_found_out() {
+    let dir = Scratch::new();
+    let (plain, nothing) = (image::SETTINGS, image::static_nothing(&dir));
+    // What does not hold, the first of it.
+    let found = |settings: &str, program: &str, shell: bool, max_mib: &str| {
+        let (well, said) = image::look(&image::archive(&dir, settings, program, shell), &["--max-mib", max_mib]);
+        assert!(!well, "{said}");
+        said.lines().find_map(|line| line.strip_prefix("FAIL  ")).unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    assert_eq!(found(plain, &nothing, true, "20"), "one file and nothing else, no shell: bin bin/sh hotring");
+    assert_eq!(found(plain, env!("CARGO_BIN_EXE_hotring"), false, "2000"), "the program is static");
+    assert!(found(plain, &nothing, false, "0").contains("less than 0 MiB"));
+    assert_eq!(found(plain, &nothing, false, "20"), "it says its version: ");
+    for (right, wrong, wanted) in [
+        ("65532:65532", "", "user and group are numbers, and not root's: root"),
+        ("65532:65532", "0:0", "user and group are numbers, and not root's: 0:0"),
+        ("65532:65532", "hotring", "user and group are numbers, and not root's: hotring"),
+        ("[\"/hotring\"]", "[\"hotring\"]", "Entrypoint: [\"/hotring\"]"),
+        ("/etc/hotring/", "/etc/", "Cmd: [\"-c\",\"/etc/hotring/proxy.yaml\"]"),
+        ("9380/tcp", "9381/tcp", "9380/tcp: {}"),
+        ("SIGTERM", "SIGKILL", "StopSignal: \"SIGTERM\""),
+    ] {
+        assert_eq!(found(&plain.replace(right, wrong), &nothing, false, "20"), wanted);
+    }
 }
 
 #[test]
