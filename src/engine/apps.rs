@@ -326,7 +326,7 @@ impl Engine {
             session.skip(ticket.slot, &mut self.spare);
             return;
         }
-        if session.mode & (mode::MUTED | mode::LIMITED | mode::BRANCH) != 0 {
+        if session.mode & (mode::MUTED | mode::LIMITED) != 0 || session.is_branch() {
             if session.mode & mode::MUTED != 0 && session.takes_no(ticket.slot) {
                 session.skip(ticket.slot, &mut self.spare);
                 mark(&mut self.dirty_sessions, session, ticket.session);

@@ -39,7 +39,8 @@ impl Engine {
         let session = self.sessions.get(waiter.ticket.session as usize);
         let fits = session.filter(|s| s.generation == waiter.ticket.generation).is_none_or(|session| {
             session.is_head(waiter.ticket.slot)
-                && session.mode & (mode::MUTED | mode::LISTENING | mode::BRANCH) == 0
+                && session.mode & (mode::MUTED | mode::LISTENING) == 0
+                && !session.is_branch()
                 && !session.is_watched()
         });
         if !(alone && fits) {

@@ -18,30 +18,27 @@ use std::sync::Arc;
 /// `Engine::request`.
 pub mod mode {
     /// It has a connection of its own, or will have one: a transaction, a watch, a blocking command.
-    pub const PINNED: u16 = 1;
+    pub const PINNED: u8 = 1;
     /// It waits until all its open requests are answered before the next one is looked at.
-    pub const WAITING: u16 = 1 << 1;
+    pub const WAITING: u8 = 1 << 1;
     /// It is subscribed to channels.
-    pub const LISTENING: u16 = 1 << 2;
+    pub const LISTENING: u8 = 1 << 2;
     /// Some of its replies are not wanted (CLIENT REPLY).
-    pub const MUTED: u16 = 1 << 3;
+    pub const MUTED: u8 = 1 << 3;
     /// What it may do is limited by its user, by its prefix, or by its pool for everybody.
-    pub const GUARDED: u16 = 1 << 4;
+    pub const GUARDED: u8 = 1 << 4;
     /// A limit may concern its requests ([`super::super::limits`]).
-    pub const LIMITED: u16 = 1 << 6;
+    pub const LIMITED: u8 = 1 << 6;
 
     /// A long request of it is passed on while it arrives.
-    pub const STREAMING: u16 = 1 << 5;
+    pub const STREAMING: u8 = 1 << 5;
 
     /// Its pool has commands that are carried aside, shortens times to live or knows which ids exist
     /// (`engine::misses`), or looks for keys where they lived before (`engine::warm`).
-    pub const ASIDE: u16 = 1 << 7;
-
-    /// It has no app: it is what an app's session is to another pool ([`super::super::branches`]).
-    pub const BRANCH: u16 = 1 << 8;
+    pub const ASIDE: u8 = 1 << 7;
 
     /// The bits that make a request take the long way.
-    pub const LONG_WAY: u16 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE;
+    pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE;
 }
 
 /// Which replies are not wanted (CLIENT REPLY).

@@ -54,7 +54,7 @@ pub struct Session {
     /// Told in CLIENT ID; never used twice.
     pub id: u64,
     /// In what its requests and replies differ from those of most sessions; see [`mode`].
-    pub mode: u16,
+    pub mode: u8,
     /// Whether it speaks RESP3.
     pub resp3: bool,
     /// Whether it may send commands.
@@ -90,6 +90,8 @@ pub struct Session {
 const STRICT: u16 = 1 << 15;
 /// See [`Session::is_behind`].
 const BEHIND: u16 = 1 << 14;
+/// See [`Session::is_branch`].
+const BRANCH: u16 = 1 << 10;
 /// See [`Session::is_tenant`].
 const TENANT: u16 = 1 << 11;
 /// See [`Session::is_marked`].
@@ -98,7 +100,7 @@ const MARKED: u16 = 1 << 12;
 /// See [`Session::is_watched`].
 const WATCHED: u16 = 1 << 13;
 /// All of them.
-const FLAGS: u16 = STRICT | BEHIND | WATCHED | TENANT | MARKED;
+const FLAGS: u16 = STRICT | BEHIND | WATCHED | TENANT | MARKED | BRANCH;
 
 /// See [`Session::keep`].
 type Early = VecDeque<Option<Vec<u8>>>;
@@ -179,6 +181,18 @@ impl Session {
     /// Whether one is from now on.
     pub fn set_watched(&mut self, watched: bool) {
         self.lane = if watched { self.lane | WATCHED } else { self.lane & !WATCHED };
+    }
+
+    /// Whether it has no app: it is what an app's session is to another pool (`engine::branches`).
+    #[must_use]
+    #[inline]
+    pub fn is_branch(&self) -> bool {
+        self.lane & BRANCH != 0
+    }
+
+    /// It is from now on.
+    pub fn be_branch(&mut self) {
+        self.lane |= BRANCH;
     }
 
     /// Whether its keys have a prefix on the servers.

@@ -120,7 +120,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(branch as usize) else { return true };
         let opened = session.next_slot() != slot;
         if !opened && let Some(place) = session.branch() {
-            place.awaited.pop_back();
+            place.owed.pop_back();
         }
         opened
     }

@@ -50,10 +50,10 @@ pub struct Branches {
 pub struct Branch {
     trunk: SessionId,
     generation: u32,
-    /// The slot that the first of `awaited` is for.
+    /// The slot that the first of `owed` is for.
     first: u32,
     /// Whose replies its open slots' are; those that were given are `None`.
-    awaited: VecDeque<Option<For>>,
+    owed: VecDeque<Option<For>>,
 }
 
 /// Whose a branch's reply is.
@@ -70,17 +70,17 @@ enum For {
 impl Branch {
     /// The reply of its slot that is opened next will be for this.
     fn expect(&mut self, slot: u32, whose: For) {
-        if self.awaited.is_empty() {
+        if self.owed.is_empty() {
             self.first = slot;
         }
-        self.awaited.push_back(Some(whose));
+        self.owed.push_back(Some(whose));
     }
 
     /// A slot has its reply.
     fn take(&mut self, slot: u32) -> Option<For> {
-        let whose = self.awaited.get_mut(slot.wrapping_sub(self.first) as usize)?.take();
-        while let Some(None) = self.awaited.front() {
-            self.awaited.pop_front();
+        let whose = self.owed.get_mut(slot.wrapping_sub(self.first) as usize)?.take();
+        while let Some(None) = self.owed.front() {
+            self.owed.pop_front();
             self.first = self.first.wrapping_add(1);
         }
         whose
@@ -88,13 +88,6 @@ impl Branch {
 }
 
 impl Session {
-    /// Whether it is a branch of another.
-    #[must_use]
-    #[inline]
-    pub fn is_branch(&self) -> bool {
-        self.mode & mode::BRANCH != 0
-    }
-
     fn branches(&self) -> &[(u16, SessionId)] {
         let branches = self.special.as_ref().and_then(|special| special.branches.as_ref());
         branches.map_or(&[], |branches| &branches.all)
@@ -177,10 +170,11 @@ impl Engine {
         self.generations = self.generations.wrapping_add(1);
         let lane = (number / self.id_step.max(1) % u64::from(dealt)) as u16;
         let mut session = Session::new(self.generations, pool, lane, number, true);
+        session.be_branch();
         if strict {
             session.be_strict();
         }
-        session.special().branch = Some(Box::new(Branch { trunk: id, generation, first: 0, awaited: VecDeque::new() }));
+        session.special().branch = Some(Box::new(Branch { trunk: id, generation, first: 0, owed: VecDeque::new() }));
         let branch = self.sessions.insert(Box::new(session)) as SessionId;
         if self.watches.len() <= branch as usize {
             self.watches.resize((branch as usize).saturating_add(1), Watch::default());
@@ -200,7 +194,7 @@ impl Engine {
     pub(super) fn be_branch(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id as usize) else { return };
         let guarded = self.pools.get(usize::from(session.pool)).is_some_and(|pool| pool.config.guard.is_some());
-        session.mode = session.mode & !mode::GUARDED | mode::BRANCH | if guarded { mode::GUARDED } else { 0 };
+        session.mode = session.mode & !mode::GUARDED | if guarded { mode::GUARDED } else { 0 };
         self.limit_session(id);
     }
 
@@ -231,7 +225,7 @@ impl Engine {
         for (id, session) in &self.sessions {
             let Some(branch) = session.special.as_ref().and_then(|special| special.branch.as_ref()) else { continue };
             let Some(own) = filled.get(&(id as SessionId, session.generation)).cloned() else { continue };
-            for (slot, whose) in (0..).map(|n| branch.first.wrapping_add(n)).zip(&branch.awaited) {
+            for (slot, whose) in (0..).map(|n| branch.first.wrapping_add(n)).zip(&branch.owed) {
                 match whose {
                     Some(For::Slot(of_trunk)) if own.contains(&slot) => {
                         filled.entry((branch.trunk, branch.generation)).or_default().insert(*of_trunk);
@@ -297,7 +291,7 @@ impl Engine {
             }
         }
         // What was to be put together for the trunk never will be.
-        for whose in session.branch().into_iter().flat_map(|branch| branch.awaited.drain(..)).flatten() {
+        for whose in session.branch().into_iter().flat_map(|branch| branch.owed.drain(..)).flatten() {
             if let For::Part { gather, .. } = whose {
                 self.gathers.try_remove(gather as usize);
             }
