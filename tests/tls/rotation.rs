@@ -1,8 +1,10 @@
 //! Certificates that are replaced while hotring runs, and listeners that another process takes.
 
-use super::support::authority::{Authority, Issued, in_file, shown};
+use super::support::authority::{Authority, Dialer, Issued, in_file, shown};
 use super::support::{Client, Redis, Site, eventually, pool};
 use super::{LISTEN, server, tls};
+use rustls::HandshakeKind;
+use rustls::version::{TLS12, TLS13};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -194,4 +196,63 @@ fn listeners_come_go_and_are_handed_over() {
     let (status, told) = new.reload(&text);
     assert_eq!(status, 200, "{told}");
     assert_eq!(ca.client().app(&address).ask("GET k"), "$1\r\nv\r\n");
+}
+
+/// Whether the handshake was a whole one.
+fn is_whole(app: &Client) -> bool {
+    app.tls().handshake_kind() != Some(HandshakeKind::Resumed)
+}
+
+#[test]
+fn who_comes_back_is_shown_a_new_certificate_all_the_same() {
+    let ca = Authority::new();
+    let (own, next) = (ca.local("first"), ca.local("second"));
+    let first = in_file(&own.cert);
+    let redis = Redis::start(&[]);
+    let site = Site::new(&pool(&[redis.address()], &["listen: 127.0.0.1:0", LISTEN, &tls(&own, ""), "^watch: off"]));
+    let clients = [&TLS12, &TLS13].map(|version| Dialer::believing(&ca.ca(), None, &[version]));
+    let come = |client: &Dialer| {
+        let mut app = client.app(site.hotring.address(1));
+        // A ticket comes with the first reply, if not before.
+        assert_eq!(app.ask("PING"), "+PONG\r\n");
+        (is_whole(&app), shown(&app))
+    };
+    for client in &clients {
+        assert_eq!(come(client), (true, first.clone()));
+        assert_eq!(come(client), (false, first.clone()), "it need not be asked again");
+    }
+    replace(&own, &next);
+    assert_eq!(site.hotring.ask_admin("POST", "/reload", "").0, 200);
+    for client in &clients {
+        assert_eq!(come(client), (true, in_file(&next.cert)));
+    }
+}
+
+#[test]
+fn who_comes_back_shows_its_certificate_again_and_is_not_let_in_with_one_that_is_not_good_any_more() {
+    let (ca, other) = (Authority::new(), Authority::new());
+    let (own, app) = (ca.local("hotring"), ca.issue("app", &["DNS:app"]));
+    let believed = ca.dir.file("believed.crt");
+    let redis = Redis::start(&[]);
+    for auth in ["required", "optional"] {
+        fs::copy(ca.ca(), &believed).unwrap();
+        let tls = tls(&own, &format!(", client_ca: {believed}, client_auth: {auth}"));
+        let site = Site::new(&pool(&[redis.address()], &["listen: 127.0.0.1:0", LISTEN, &tls, "^watch: off"]));
+        let clients = [&TLS12, &TLS13].map(|version| Dialer::believing(&ca.ca(), Some(&app), &[version]));
+        // Whether the handshake was a whole one; nothing, if it was not let in.
+        let come = |client: &Dialer| {
+            let mut app = client.app_as(site.hotring.address(1), "127.0.0.1").ok()?;
+            let told = app.try_ask("PING").ok()?;
+            assert_eq!(told, "+PONG\r\n");
+            Some(is_whole(&app))
+        };
+        for client in &clients {
+            assert_eq!([come(client), come(client), come(client)], [Some(true); 3], "{auth}");
+        }
+        fs::copy(other.ca(), &believed).unwrap();
+        assert_eq!(site.hotring.ask_admin("POST", "/reload", "").0, 200);
+        for client in &clients {
+            assert_eq!([come(client), come(client)], [None; 2], "{auth}");
+        }
+    }
 }
