@@ -1,25 +1,21 @@
-//! Lines of the audit log on their way to a file or to standard output.
+//! Lines on their way to a file, or to standard output or error, and the thread that writes them.
 //!
-//! Promises: who tells something never waits for a disk, or for who reads a pipe: lines wait here, 1024 of them; of what is beyond
-//! there is a number, as of all that is left out. Lines keep their order and are written whole, as far as the system takes them.
+//! Promises: who tells something never waits for a disk, or for who reads a pipe: lines wait here, [`MOST`] of them; what is beyond is
+//! left out and counted, as is what cannot be written. Lines keep their order and are written whole, as far as the system takes them.
+//! Does not: outlive the process. Who ends it waits for what is left with [`Scribe::settle`].
 
-use super::SUPPRESSED;
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait at most.
-const MOST: usize = 1024;
-
-/// The log is the process', and so is its queue.
-static OWN: OnceLock<Queue> = OnceLock::new();
+pub const MOST: usize = 1024;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Queue(Arc<Shared>);
+pub struct Scribe(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -32,27 +28,28 @@ struct Lines {
     waiting: VecDeque<Vec<u8>>,
     /// One is being written.
     writing: bool,
+    lost: Lost,
 }
 
-impl Queue {
-    /// Writes to it in a thread of its own from now on.
+/// Lines that nobody will read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// There was no room for them.
+    pub beyond: u64,
+    /// They could not be written.
+    pub failed: u64,
+}
+
+impl Scribe {
+    /// Writes to it in a thread of that name from now on.
     ///
     /// # Errors
     /// Where there can be no thread.
-    pub fn start(to: impl Write + Send + 'static) -> io::Result<Self> {
-        let queue = Self::default();
-        let own = queue.clone();
-        std::thread::Builder::new().name("audit".into()).spawn(move || own.run(to))?;
-        Ok(queue)
-    }
-
-    /// The same, for [`settle`].
-    ///
-    /// # Errors
-    /// As [`Queue::start`].
-    pub fn start_own(to: impl Write + Send + 'static) -> io::Result<Self> {
-        let queue = Self::start(to)?;
-        Ok(OWN.get_or_init(|| queue).clone())
+    pub fn start(name: &str, to: impl Write + Send + 'static) -> io::Result<Self> {
+        let scribe = Self::default();
+        let own = scribe.clone();
+        std::thread::Builder::new().name(name.into()).spawn(move || own.run(to))?;
+        Ok(scribe)
     }
 
     fn run(&self, mut to: impl Write) {
@@ -66,10 +63,9 @@ impl Queue {
             };
             lines.writing = true;
             drop(lines);
-            if to.write_all(&line).and_then(|()| to.flush()).is_err() {
-                SUPPRESSED.fetch_add(1, Ordering::Relaxed);
-            }
+            let done = to.write_all(&line).and_then(|()| to.flush());
             lines = self.lines();
+            lines.lost.failed += u64::from(done.is_err());
         }
     }
 
@@ -80,27 +76,35 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// What was lost since this was last asked.
+    #[must_use]
+    pub fn take_lost(&self) -> Lost {
+        std::mem::take(&mut self.lines().lost)
+    }
+
+    /// Whether a line would be taken now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.lines().waiting.len() < MOST
+    }
+
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits until all that the process has told is written, for so long at most.
-pub fn settle(most: Duration) {
-    if let Some(queue) = OWN.get() {
-        queue.settle(most);
-    }
-}
-
-impl Write for Queue {
+impl Write for Scribe {
     /// A line, which is taken whole or counted.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = self.lines();
-        if lines.waiting.len() < MOST {
-            lines.waiting.push_back(line.to_vec());
+        if lines.waiting.len() >= MOST {
+            lines.lost.beyond += 1;
+            return Ok(line.len());
+        }
+        lines.waiting.push_back(line.to_vec());
+        // Who writes looks for more before it rests.
+        if !lines.writing {
             self.0.changed.notify_all();
-        } else {
-            SUPPRESSED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -110,7 +114,7 @@ impl Write for Queue {
     }
 }
 
-impl<'a> MakeWriter<'a> for Queue {
+impl<'a> MakeWriter<'a> for Scribe {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -142,21 +146,41 @@ mod tests {
     fn who_tells_does_not_wait_for_who_reads() {
         let (open, gate) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let mut queue = Queue::start(Gate(gate, Arc::clone(&written))).unwrap();
-        let before = SUPPRESSED.load(Ordering::Relaxed);
+        let mut scribe = Scribe::start("test", Gate(gate, Arc::clone(&written))).unwrap();
         let told: usize = 3 * MOST;
         for number in 0..told {
-            queue.write_all(format!("{number}\n").as_bytes()).unwrap();
+            scribe.write_all(format!("{number}\n").as_bytes()).unwrap();
         }
-        assert!(!queue.settle(Duration::from_millis(1)));
-        let left_out = SUPPRESSED.load(Ordering::Relaxed) - before;
+        assert!(!scribe.settle(Duration::from_millis(1)) && !scribe.has_room());
+        let lost = scribe.take_lost();
+        assert_eq!(scribe.take_lost(), Lost::default());
         drop(open);
-        assert!(queue.settle(Duration::from_secs(60)));
+        assert!(scribe.settle(Duration::from_secs(60)) && scribe.has_room());
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         let count = written.lines().count();
         // One may have been taken before the others came.
         assert!((MOST..=MOST + 1).contains(&count), "{count}");
-        assert!(left_out as usize >= told - count, "{left_out} of {told}, {count} written");
+        assert_eq!(lost, Lost { beyond: (told - count) as u64, failed: 0 });
         assert!(written.lines().enumerate().all(|(at, line)| line == at.to_string()), "in their order");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut scribe = Scribe::start("test", Broken).unwrap();
+        for _ in 0..3 {
+            scribe.write_all(b"line\n").unwrap();
+        }
+        assert!(scribe.settle(Duration::from_secs(60)));
+        assert_eq!(scribe.take_lost(), Lost { beyond: 0, failed: 3 });
     }
 }
