@@ -180,7 +180,7 @@ impl Server {
         let mut config = builder.with_cert_resolver(Arc::new(ByName { named, default }));
         if asks {
             // Who resumes shows no certificate: one that has expired since would be good for as long as its app comes back in time, each
-            // time with a new ticket. So everybody shows it each time, which costs about the same.
+            // time with a new ticket. So everybody shows it each time, which costs little more.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         } else {
