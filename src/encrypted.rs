@@ -80,6 +80,27 @@ impl Encrypted {
         poll_fn(|cx| self.poll_shake_hands(cx)).await
     }
 
+    /// The same in turn: whenever there is something to be worked on it waits for a `turn`, and lets go of that when all who were ready
+    /// have been served.
+    ///
+    /// # Errors
+    /// As [`Encrypted::shake_hands`].
+    pub async fn shake_hands_in_turn<T>(&mut self, turn: impl AsyncFn() -> T) -> io::Result<()> {
+        loop {
+            if self.session.wants_write() {
+                poll_fn(|cx| self.poll_writable(cx)).await;
+            }
+            self.socket.readable().await?;
+            let own = turn().await;
+            let step = poll_fn(|cx| Poll::Ready(self.poll_shake_hands(cx))).await;
+            tokio::task::yield_now().await;
+            drop(own);
+            if let Poll::Ready(done) = step {
+                return done;
+            }
+        }
+    }
+
     fn poll_shake_hands(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.push()? {

@@ -29,8 +29,10 @@ pub mod upstream;
 pub mod audit;
 pub mod contain;
 pub mod hub;
+pub mod log;
 
 pub mod encrypted;
+pub mod scribe;
 
 pub mod engine;
 

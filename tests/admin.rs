@@ -365,7 +365,7 @@ fn half_a_request_is_not_waited_for() {
 #[test]
 fn an_answer_nobody_reads_is_given_up() {
     run(async {
-        let limits = Limits { connections: 1, whole: Duration::from_secs(2), ..Limits::default() };
+        let limits = Limits { connections: 1, whole: Duration::from_secs(2), patience: FOREVER, ..Limits::default() };
         let admin = Running::start(limits).await;
         // So much does not fit into the sender's buffer once the receiver's is small.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -384,7 +384,7 @@ fn an_answer_nobody_reads_is_given_up() {
 #[test]
 fn connections_beyond_the_limit_wait_their_turn() {
     run(async {
-        let admin = Running::start(Limits { connections: 2, ..Limits::default() }).await;
+        let admin = Running::start(Limits { connections: 2, patience: FOREVER, ..Limits::default() }).await;
         let mut first = admin.connect().await;
         let second = admin.connect().await;
         first.write_all(b"GET /explain?key=first HTTP/1.1\r\n").await.unwrap();
@@ -404,9 +404,60 @@ fn connections_beyond_the_limit_wait_their_turn() {
 }
 
 #[test]
+fn those_who_do_not_go_on_keep_no_probe_out() {
+    run(async {
+        // Only for another one are they closed.
+        let limits = Limits { head: FOREVER * 2, whole: FOREVER * 2, answer: FOREVER * 2, ..Limits::default() };
+        let admin = Running::start(limits).await;
+        // Hotring works for one, and it is the oldest.
+        let mut working = admin.connect().await;
+        working.write_all(b"GET /explain?key=gate HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        while admin.source.asked.lock().unwrap().is_empty() {
+            yield_now().await;
+        }
+        let mut slow = Vec::new();
+        for number in 0..200 {
+            let mut socket = admin.connect().await;
+            if number % 2 == 0 {
+                socket.write_all(b"GET /readyz HTTP/1.1\r\nHo").await.unwrap();
+            } else if number < 4 {
+                // More than the buffers take, and nobody reads it.
+                socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            }
+            slow.push(socket);
+        }
+        for path in ["/readyz", "/healthz"] {
+            let answer = admin.get(path).await;
+            assert_eq!(status(&answer), "200", "{path}: {answer}");
+        }
+        admin.source.gate.cancel();
+        assert_eq!(body(&rest(working).await), "None GET gate\n");
+        // No more of them were closed than had to be.
+        let newest = slow.pop().unwrap();
+        assert_eq!(
+            body(
+                &exchange(
+                    newest,
+                    b"GET /healthz HTTP/1.1
+Host: x
+
+"
+                )
+                .await
+            ),
+            "ok
+"
+        );
+        drop(slow);
+        admin.stop().await;
+    });
+}
+
+#[test]
 fn many_connections_are_all_answered() {
     run(async {
-        let admin = Running::start(Limits::default()).await;
+        // Who gets no turn for a while is none that does not go on.
+        let admin = Running::start(Limits { patience: FOREVER, ..Limits::default() }).await;
         let all: Vec<_> = (0..300)
             .map(|i| {
                 let at = admin.at;

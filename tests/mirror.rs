@@ -12,7 +12,8 @@ const EVERYTHING: &str = "mirror: {pool: new, commands: all}";
 
 /// The file of a pool `main` that is mirrored to a pool `new`, which apps cannot reach; `more` are keys of that.
 fn mirrored<S: AsRef<str>, T: AsRef<str>>(servers: &[S], settings: &[&str], new: &[T], more: &[&str]) -> String {
-    let mut yaml = pool(servers, settings) + "  new:\n    connect_timeout: 1m\n";
+    // Servers that get no turn for a while are none that break.
+    let mut yaml = pool(servers, settings) + "  new:\n    timeout: 1m\n    connect_timeout: 1m\n";
     for key in more {
         yaml += &format!("    {key}\n");
     }

@@ -31,16 +31,22 @@ const ANYWHERE: &str = "127.0.0.1:0";
 #[test]
 fn a_shard_comes_and_another_goes_and_no_app_notices() {
     let (redis, at) = shards(3);
-    let of = |which: &[usize]| which.iter().map(|&n| (["a", "b", "c"][n], at[n].as_str())).collect::<Vec<_>>();
-    let site = Site::new(&yaml(ANYWHERE, &of(&[0, 1]), &[]));
+    // A server that gets no turn for seconds would be probed, on one connection more.
+    let file = |which: &[usize]| {
+        let servers: Vec<_> = which.iter().map(|&n| (["a", "b", "c"][n], at[n].as_str())).collect();
+        yaml(ANYWHERE, &servers, &["probe_interval: off"])
+    };
+    let site = Site::new(&file(&[0, 1]));
     let mut apps: Vec<Client> = (0..5).map(|_| site.hotring.app()).collect();
     for (number, app) in apps.iter_mut().enumerate() {
         for key in 0..40 {
             assert_eq!(app.ask(&format!("SET key:{number}:{key} {key}")), "+OK\r\n");
         }
     }
-    let connections: Vec<usize> = redis[..2].iter().map(Redis::connections).collect();
-    let (status, told) = site.reload(&yaml(ANYWHERE, &of(&[0, 1, 2]), &[]));
+    let connections = || redis[..2].iter().map(Redis::connected).collect::<Vec<_>>();
+    let before = connections();
+    assert!(before.iter().all(|ids| ids.len() == 1), "{before:?}");
+    let (status, told) = site.reload(&file(&[0, 1, 2]));
     assert_eq!(status, 200, "{told}");
     assert!(told.starts_with("pool main: comes c; 3") && told.contains("% of the keyspace moves\n"), "{told}");
     // The same sessions, and the connections that there were, go on; the new shard gets its keys.
@@ -52,11 +58,11 @@ fn a_shard_comes_and_another_goes_and_no_app_notices() {
             assert_eq!(app.ask(&format!("SET {name} new")), "+OK\r\n");
         }
     }
-    assert_eq!(redis[..2].iter().map(Redis::connections).collect::<Vec<_>>(), connections);
+    assert_eq!(connections(), before);
     let size = |redis: &Redis| redis.client().ask("DBSIZE");
     assert_ne!(size(&redis[2]), ":0\r\n");
     // The first one goes: its connections are closed, and nothing is sent to it any more.
-    let (status, told) = site.reload(&yaml(ANYWHERE, &of(&[1, 2]), &[]));
+    let (status, told) = site.reload(&file(&[1, 2]));
     assert_eq!(status, 200);
     assert!(told.starts_with("pool main: goes a;"), "{told}");
     eventually("the connection to the shard that left is closed", || redis[0].connections() <= 1);
@@ -70,7 +76,7 @@ fn a_shard_comes_and_another_goes_and_no_app_notices() {
     let (_, rows) = site.hotring.page("/backends");
     assert!(!rows.contains(" a ") && rows.contains(" b ") && rows.contains(" c "), "{rows}");
     // Back again, and with its number: all is as it was.
-    site.reload(&yaml(ANYWHERE, &of(&[0, 1, 2]), &[]));
+    site.reload(&file(&[0, 1, 2]));
     for (number, app) in apps.iter_mut().enumerate() {
         assert_eq!(app.ask(&format!("SET key:{number} back")), "+OK\r\n");
         assert_eq!(app.ask("DBSIZE").as_bytes()[0], b':');

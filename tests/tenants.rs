@@ -56,6 +56,34 @@ fn a_key_is_another_for_each_tenant() {
 }
 
 #[test]
+fn what_is_refused_counts_as_what_was_asked_for() {
+    let (_redis, at) = shards(1);
+    let users = "users: {a: {password: pa, rules: '+@all -flushdb -set ~*', prefix: 'a:'}}";
+    let hotring = Hotring::with_admin(&pool(&at, &[users]));
+    let mut app = log_in(&hotring, "a");
+    for (request, why) in [
+        ("DBSIZE", "-ERR hotring"),
+        ("FLUSHALL", "-ERR hotring"),
+        ("FLUSHDB", "-NOPERM"),
+        ("FUNCTION FLUSH", "-ERR hotring"),
+        ("SET k v", "-NOPERM"),
+        ("GET k", "$-1"),
+    ] {
+        let told = app.ask(request);
+        assert!(told.starts_with(why), "{request}: {told}");
+    }
+    let counted = |series: &str| hotring.metric(&format!("hotring_{series}"));
+    for command in ["dbsize", "flushall", "flushdb", "function|flush", "set", "get"] {
+        let (asked, failed) = ["requests", "errors"]
+            .map(|what| format!("command_{what}_total{{pool=\"main\",command=\"{command}\"}}"))
+            .into();
+        eventually(&asked, || counted(&asked) == 1.0);
+        eventually(&failed, || counted(&failed) == f64::from(u8::from(command != "get")));
+    }
+    assert_eq!(counted("command_requests_total{pool=\"main\",command=\"ping\"}"), 0.0);
+}
+
+#[test]
 fn embedded_nodes_have_tenants_too() {
     let hotring = Hotring::start(&format!(
         "admin: off\npools:\n  main:\n    listen: 127.0.0.1:0\n    servers: embedded:3\n    {USERS}\n"

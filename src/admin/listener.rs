@@ -1,8 +1,13 @@
 //! Connections of the admin listener: how many, how long, how large. What they say is the router's business.
+//!
+//! Promises: whoever comes is answered, also while others hold all places and do not go on: who has kept hotring waiting for longest, and
+//! for [`Limits::patience`], is closed for the next one. Nobody is closed while hotring works for it.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::gate::{Peer, UNIX};
@@ -14,8 +19,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -55,8 +60,10 @@ impl Listener {
 /// What one peer, and all of them, can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections; further ones wait in the backlog.
+    /// Open connections; further ones wait until there is a place.
     pub connections: usize,
+    /// How long one may keep hotring waiting, for its request or for its reading of the answer, while others wait for a place.
+    pub patience: Duration,
     /// Until the request's head is complete.
     pub head: Duration,
     /// Until `explain` has answered.
@@ -70,7 +77,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { connections: 64, head: s(5), answer: s(5), whole: s(30), drain: s(1) }
+        let patience = Duration::from_millis(250);
+        Self { connections: 64, patience, head: s(5), answer: s(5), whole: s(30), drain: s(1) }
     }
 }
 
@@ -94,14 +102,72 @@ pub(super) async fn run(
     limits: Limits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let mut open = JoinSet::new();
+    let mut open = Open::default();
     let outcome = shutdown.run_until_cancelled(accept(&listener, &routes, limits, &mut open, &shutdown)).await;
     drop(listener);
-    let drained = timeout(limits.drain, async { while open.join_next().await.is_some() {} }).await;
+    let drained = timeout(limits.drain, async { while open.tasks.join_next().await.is_some() {} }).await;
     if drained.is_err() {
-        debug!(connections = open.len(), "admin connections cut at shutdown");
+        debug!(connections = open.tasks.len(), "admin connections cut at shutdown");
     }
     outcome.unwrap_or(Ok(()))
+}
+
+/// Since when hotring waits for a peer; nothing while it works for it.
+#[derive(Debug, Clone)]
+struct Waits(Arc<Mutex<Option<Instant>>>);
+
+impl Waits {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Some(now()))))
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the admin listener has a clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The open connections.
+#[derive(Default)]
+struct Open {
+    tasks: JoinSet<()>,
+    all: VecDeque<(AbortHandle, Waits)>,
+}
+
+impl Open {
+    /// Waits until there is a place for one more, and ends who does not go on.
+    async fn make_room(&mut self, limits: Limits) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.all.retain(|(task, _)| !task.is_finished());
+            if self.tasks.len() < limits.connections.max(1) {
+                return;
+            }
+            let slowest = self.all.iter().filter_map(|(task, waits)| Some((waits.since()?, task)));
+            let slowest = slowest.min_by_key(|(since, _)| *since);
+            let left = slowest.map(|(since, task)| (limits.patience.saturating_sub(now() - since), task));
+            match left {
+                Some((Duration::ZERO, task)) => {
+                    debug!("an admin connection that did not go on is closed for the next one");
+                    task.abort();
+                    self.tasks.join_next().await;
+                }
+                // Until one ends, or it is time.
+                left => {
+                    let wait = left.map_or(limits.patience, |(left, _)| left);
+                    let _ = timeout(wait, self.tasks.join_next()).await;
+                }
+            }
+        }
+    }
 }
 
 /// Accepts for ever; returns only with the error that would not go away.
@@ -109,20 +175,19 @@ async fn accept(
     listener: &Listener,
     routes: &Router,
     limits: Limits,
-    open: &mut JoinSet<()>,
+    open: &mut Open,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
     let mut failures = 0;
     loop {
-        while open.try_join_next().is_some() {}
-        if open.len() >= limits.connections.max(1) {
-            open.join_next().await;
-            continue;
-        }
         match listener.accept().await {
             Ok((socket, peer)) => {
                 failures = 0;
-                open.spawn(converse(socket, peer, routes.clone(), limits, shutdown.clone()));
+                // Not before somebody has come: who is slow and in nobody's way may be.
+                open.make_room(limits).await;
+                let waits = Waits::new();
+                let talk = converse(socket, (peer, waits.clone()), routes.clone(), limits, shutdown.clone());
+                open.all.push_back((open.tasks.spawn(talk), waits));
             }
             Err(error) => {
                 failures += 1;
@@ -137,12 +202,24 @@ async fn accept(
 }
 
 /// One connection: a request, its answer, the end.
-async fn converse(mut socket: Socket, peer: Peer, routes: Router, limits: Limits, shutdown: CancellationToken) {
+async fn converse(
+    mut socket: Socket,
+    (peer, waits): (Peer, Waits),
+    routes: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
     let talk = async {
         let routes = TowerToHyperService::new(routes);
         let service = service_fn(|mut request: Request<_>| {
             request.extensions_mut().insert(peer.clone());
-            routes.call(request)
+            waits.set(None);
+            let (answer, waits) = (routes.call(request), waits.clone());
+            async move {
+                let answer = answer.await;
+                waits.set(Some(now()));
+                answer
+            }
         });
         let mut connection = pin!(
             http1::Builder::new()

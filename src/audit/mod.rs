@@ -4,18 +4,16 @@
 //! and `outcome`, as far as they apply; beside them `keys`, the number of a request's keys. Where it is written is `log.audit`.
 //!
 //! Promises: no key, no value, no password. What others can cause at will (`denied`, `auth`, `tls`) is [`RATE`] lines a second at most;
-//! of what is beyond there is a number, told by [`summary`]. Nobody waits for what has a place of its own to be written ([`Queue`]).
+//! of what is beyond there is a number, told by [`summary`]. Nobody waits for what has a place of its own to be written ([`Scribe`]).
 //! Does not: rotate a file.
-
-mod queue;
-
-pub use queue::{Queue, settle};
 
 use crate::bucket::Bucket;
 use crate::engine::trail::Entry;
+use crate::scribe::Scribe;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -30,6 +28,24 @@ pub const RATE: u64 = 100;
 static BOUND: Mutex<Option<(Instant, Bucket)>> = Mutex::new(None);
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 static OFF: AtomicBool = AtomicBool::new(false);
+/// Who writes it, where it has a place of its own.
+static OWN: OnceLock<Scribe> = OnceLock::new();
+
+/// Gives it a place of its own.
+///
+/// # Errors
+/// Where there can be no thread.
+pub fn start(to: impl Write + Send + 'static) -> io::Result<Scribe> {
+    let scribe = Scribe::start("audit", to)?;
+    Ok(OWN.get_or_init(|| scribe).clone())
+}
+
+/// Waits until all that was told is written there, for so long at most.
+pub fn settle(most: Duration) {
+    if let Some(own) = OWN.get() {
+        own.settle(most);
+    }
+}
 
 /// Nobody is to be told anything: nothing is counted as left out either.
 pub fn switch_off() {
@@ -66,7 +82,8 @@ pub fn tell(entries: &[Entry], suppressed: u64) {
 
 /// Writes how many lines were left out since this was last asked, and returns it.
 pub fn summary() -> u64 {
-    let count = SUPPRESSED.swap(0, Ordering::Relaxed);
+    let lost = OWN.get().map(Scribe::take_lost).unwrap_or_default();
+    let count = SUPPRESSED.swap(0, Ordering::Relaxed) + lost.beyond + lost.failed;
     if count > 0 {
         tracing::info!(target: TARGET, event = "suppressed", count);
     }

@@ -7,10 +7,11 @@ mod bench;
 mod demo;
 mod top;
 
-use crate::audit::{self, Queue, Sieve};
+use crate::audit::{self, Sieve};
 use crate::config::{self, Audit, Config, Format, Level, Problems, Workers};
 use crate::engine::Engine;
 use crate::live::{self, Live};
+use crate::log;
 use crate::plan;
 use crate::proxy::{Proxy, Signal};
 use crate::resp::write;
@@ -29,7 +30,7 @@ use tokio::sync::mpsc;
 const BAD: u8 = 64;
 const SYSTEM: u8 = 71;
 const NO_CONFIG: u8 = 78;
-/// How long the last lines of the audit log may take when the process stops.
+/// How long the last lines of a log may take when the process stops.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A Redis-protocol sharding proxy that runs beside your application.
@@ -145,7 +146,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
-            complain(&text);
+            log::last_words(&text, LAST_LINES);
             ExitCode::from(code)
         }
     }
@@ -314,6 +315,8 @@ fn run(arguments: &Run) -> Outcome {
     let proxy = Proxy::start(config).map_err(|e| (SYSTEM, format!("hotring: {e}")))?;
     let greet = |proxy: &Proxy, admin: Option<&str>| say(&greeting(proxy, admin));
     let ended = proxy.run(greet, watch_signals).map_err(|e| (SYSTEM, format!("hotring: {e}")));
+    log::dropped();
+    log::settle(LAST_LINES);
     audit::settle(LAST_LINES);
     ended
 }
@@ -448,7 +451,7 @@ fn descriptors(config: &Config) -> u64 {
 /// Starts the log, and the audit log beside it.
 ///
 /// # Errors
-/// The file of the audit log cannot be opened.
+/// The file of the audit log cannot be opened, or there can be no thread that writes.
 fn start_logging(config: &Config) -> Result<(), String> {
     use std::os::unix::fs::OpenOptionsExt as _;
     use tracing::level_filters::LevelFilter;
@@ -466,9 +469,10 @@ fn start_logging(config: &Config) -> Result<(), String> {
         audit::switch_off();
     }
     let among = if config.log.audit == Audit::Log { level.min(LevelFilter::INFO) } else { LevelFilter::OFF };
+    let writer = log::start().map_err(|error| format!("the log cannot be written: {error}"))?;
     let log = fmt::layer()
         .log_internal_errors(false)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
     let log = match config.log.format {
@@ -477,12 +481,12 @@ fn start_logging(config: &Config) -> Result<(), String> {
     };
     let writer = match &config.log.audit {
         Audit::Log | Audit::Off => None,
-        Audit::Stdout => Some(Queue::start_own(std::io::stdout())),
+        Audit::Stdout => Some(audit::start(std::io::stdout())),
         Audit::File(path) => {
             // Who was denied what is not for everybody.
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
             let file = file.map_err(|error| format!("the audit log {} cannot be opened: {error}", path.display()))?;
-            Some(Queue::start_own(file))
+            Some(audit::start(file))
         }
     };
     let writer = writer.transpose().map_err(|error| format!("the audit log cannot be written: {error}"))?;
@@ -499,6 +503,10 @@ fn start_logging(config: &Config) -> Result<(), String> {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a task panicked; please report this");
+        if std::thread::current().name() == Some("main") {
+            // It may take the process with it.
+            log::settle(LAST_LINES);
+        }
     }));
     Ok(())
 }
@@ -507,9 +515,4 @@ fn start_logging(config: &Config) -> Result<(), String> {
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
     let _ = std::io::stdout().flush();
-}
-
-fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(text.trim_end().as_bytes());
-    let _ = std::io::stderr().write_all(b"\n");
 }

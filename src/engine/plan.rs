@@ -129,7 +129,7 @@ impl Engine {
             let Some(again) = self.sessions.get_mut(id as usize) else { return true };
             session = again;
         }
-        let named = command::identify(request);
+        let mut named = command::identify(request);
         let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
         let long_way = session.mode & mode::LONG_WAY != 0 || self.share.full;
         if (settled || long_way || session.indirect > 0 || self.troubles > 0)
@@ -137,11 +137,13 @@ impl Engine {
         {
             return false;
         }
-        if long_way
-            && !(self.is_free_of_faults(id, named.as_ref().copied(), request)
+        if long_way {
+            if !(self.is_free_of_faults(id, named.as_ref().copied(), request)
                 && self.may_take_way(id, named.as_ref().copied(), request, port))
-        {
-            return false;
+            {
+                return false;
+            }
+            named = self.tenant.meant(named);
         }
         self.requests += 1;
         self.next_in_order();

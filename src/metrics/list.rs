@@ -514,6 +514,8 @@ declare! {
         reloads: Per<Reloaded, u64, { Reloaded::COUNT }> = "hotring_config_reloads_total", One;
         /// Lines that were left out of the audit log, since there were too many.
         audit_suppressed: u64 = "hotring_audit_suppressed_total", One;
+        /// Lines of the log that nobody will read: standard error took them too slowly, or not at all.
+        log_dropped: u64 = "hotring_log_dropped_total", One;
         /// 1 while the newest configuration is one that was not taken, so that an older one runs.
         config_refused: Setting = "hotring_config_refused", One;
         /// Requests over the admin listener to change something, and reads that were refused for the token (`admin_token_for`), by what became of them.

@@ -7,6 +7,7 @@ use crate::audit;
 use crate::config::Pool;
 use crate::embedded::{self, Node};
 use crate::live::{Live, Place};
+use crate::log;
 use crate::memory;
 use crate::metrics::{
     AdminAction, BuildCounts, CertificateCounts, CertificateMetrics, EmbeddedCounts, EmbeddedMetrics, Label,
@@ -139,6 +140,7 @@ pub(super) async fn housekeeping(shared: Arc<Shared>, workers: usize, quit: Canc
         if now.abs_diff(summed) >= 1_000_000 {
             summed = now;
             counts.audit_suppressed += audit::summary();
+            counts.log_dropped += log::dropped();
         }
         {
             let sampled = shared.outlets.tally().take();

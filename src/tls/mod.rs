@@ -6,7 +6,7 @@
 //!
 //! Promises: whatever the other side sends, nothing here panics; what is held for it is bounded ([`session::HELD`]). Why a
 //! handshake fails is told in words that are the same for the same cause ([`Refused`]). Does not look at revocation lists, and does
-//! not resume what began with other certificates.
+//! not resume what began with other certificates, nor, where apps show certificates, anything at all.
 
 // What comes from a network must not end a session by a panic; tests may.
 #![cfg_attr(

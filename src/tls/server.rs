@@ -3,7 +3,7 @@
 use super::{Expiry, Print, Reads, Unfit, authorities, certificate, certificates, certified, expiry, provider};
 use crate::units::Expected;
 use rustls::crypto::ring::Ticketer;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
@@ -172,15 +172,23 @@ impl Server {
             }
             _ => None,
         };
+        let asks = verifier.is_some();
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName { named, default }));
-        // A client that comes back need not be asked who it is: what it proved is in the ticket, under keys that nobody has but
-        // this configuration. One ticket a connection, since a pool of connections is opened at once and not one by one.
-        config.ticketer = Ticketer::new().map_err(|error| Unfit::new("cert", error.to_string()))?;
-        config.send_tls13_tickets = 1;
+        if asks {
+            // Who resumes shows no certificate: one that has expired since would be good for as long as its app comes back in time, each
+            // time with a new ticket. So everybody shows it each time, which costs little more.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            // The keys of tickets are this configuration's: other certificates are shown to those who come back, too. One ticket a
+            // connection, since a pool of connections is opened at once and not one by one.
+            config.ticketer = Ticketer::new().map_err(|error| Unfit::new("cert", error.to_string()))?;
+            config.send_tls13_tickets = 1;
+        }
         Ok(Self(Arc::new(Made { config: Arc::new(config), expiries, print: print.done(), settings })))
     }
 

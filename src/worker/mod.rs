@@ -13,6 +13,7 @@ mod books;
 mod doors;
 mod pool;
 mod samples;
+mod turns;
 mod welcome;
 
 use books::{Books, fold};

@@ -2,8 +2,9 @@
 //!
 //! Promises: a handshake ends within `handshake_timeout`, one way or the other; meanwhile it has its place among the pool's clients
 //! (`client_connections`), and the bytes that it may make hotring hold are counted. Certificates are those of the moment at which the
-//! connection was accepted. One that fails costs its own connection.
+//! connection was accepted. One that fails costs its own connection, and many at once hold up nobody who is there already ([`super::turns`]).
 
+use super::turns::turn;
 use super::{Place, Whose};
 use crate::contain::contained;
 use crate::downstream::config::Manner;
@@ -49,7 +50,7 @@ async fn encrypted(mut guest: Guest, live: Running, stream: TcpStream, tls: Serv
     let peer = stream.peer_addr();
     let shaking = async {
         let mut socket = Encrypted::of_app(stream, &tls)?;
-        socket.shake_hands().await?;
+        socket.shake_hands_in_turn(turn).await?;
         Ok(socket)
     };
     let shaken = contained(timeout(tls.settings().handshake_timeout, shaking)).await;

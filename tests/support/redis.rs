@@ -106,7 +106,14 @@ impl Redis {
 
     /// Its connections, but for the one that asks.
     pub(crate) fn connections(&self) -> usize {
-        self.client().ask("CLIENT LIST").lines().filter(|line| line.starts_with("id=")).count() - 1
+        self.connected().len()
+    }
+
+    /// The ids of its connections, but for the one that asks.
+    pub(crate) fn connected(&self) -> Vec<String> {
+        let all = self.client().ask("CLIENT LIST");
+        let id = |line: &str| line.strip_prefix("id=")?.split(' ').next().map(str::to_owned);
+        all.lines().filter(|line| !line.contains(" cmd=client|list ")).filter_map(id).collect()
     }
 
     /// Waits until it says that it serves; false when it ends instead.

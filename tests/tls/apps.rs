@@ -7,6 +7,7 @@ use rustls::version::{TLS12, TLS13};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn both_versions_are_spoken_and_pipelines_and_large_values_pass() {
@@ -179,6 +180,48 @@ fn what_is_no_tls_costs_its_own_connection_only() {
     assert!(garbled.try_ask("PING").is_err());
     eventually("it is closed", || open(1.0));
     assert_eq!(well.ask("GET k"), "$1\r\nv\r\n");
+}
+
+#[test]
+fn a_storm_of_handshakes_is_served_and_so_are_others() {
+    const MANY: usize = 300;
+    let ca = Authority::new();
+    let own = ca.local("hotring");
+    let (_servers, at) = shards(1);
+    let hotring =
+        Hotring::with_admin(&pool(&at, &["listen: 127.0.0.1:0", LISTEN, &tls(&own, ", handshake_timeout: 1m")]));
+    let address = hotring.address(1).to_owned();
+    let mut app = hotring.app();
+    assert_eq!(app.ask("SET k v"), "+OK\r\n");
+    // Those who stand still, in their hello or before it, take nobody's turn.
+    let still: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    still.iter().skip(10).for_each(|mut socket| socket.write_all(&[0x16, 3, 1, 0, 200, 1]).unwrap());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(app.ask("SET k v"), "+OK\r\n");
+            }
+        });
+        let storms: Vec<_> = (0..3)
+            .map(|number| {
+                let versions = if number == 0 { &[&TLS12][..] } else { &[&TLS13] };
+                let client = Dialer::believing(&ca.ca(), None, versions);
+                let address = &address;
+                scope.spawn(move || (0..MANY / 3).map(|_| client.app(address)).collect::<Vec<Client>>())
+            })
+            .collect();
+        let storms: Vec<_> = storms.into_iter().map(|storm| storm.join()).collect();
+        over.store(true, Ordering::Relaxed);
+        other.join().unwrap();
+        for came in storms.into_iter().flat_map(Result::unwrap) {
+            let mut came = came;
+            assert_eq!(came.ask("GET k"), "$1\r\nv\r\n");
+        }
+    });
+    let shaken = "hotring_client_tls_handshakes_total{pool=\"main\"}";
+    eventually("all are counted", || hotring.metric(shaken) == MANY as f64);
+    drop(still);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Certificates that are replaced while hotring runs, and listeners that another process takes.
 
-use super::support::authority::{Authority, Issued, in_file, shown};
+use super::support::authority::{Authority, Dialer, Issued, in_file, shown};
 use super::support::{Client, Redis, Site, eventually, pool};
 use super::{LISTEN, server, tls};
+use rustls::HandshakeKind;
+use rustls::version::{TLS12, TLS13};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -170,20 +172,20 @@ fn listeners_come_go_and_are_handed_over() {
     let mut app = ca.client().app(&address);
     assert_eq!(app.ask("SET k v"), "+OK\r\n");
     let new = Site::new(&text);
+    // Whoever of the two lets them in, nobody is refused; the old process ends what it has, and with it who came just then.
+    drop(Client::connect(&address));
+    drop(old);
+    assert_eq!(app.rest(), b"", "the old process has told the end");
     let mut next = ca.client().app(&address);
-    // The old process may have let in who came just then.
-    eventually("the new one lets in", || {
-        next = ca.client().app(&address);
-        assert_eq!(next.ask("GET k"), "$1\r\nv\r\n");
+    assert_eq!(next.ask("GET k"), "$1\r\nv\r\n");
+    eventually("the new one has let it in", || {
         new.hotring.metric("hotring_client_tls_handshakes_total{pool=\"main\"}") >= 1.0
     });
-    drop(old);
-    assert_eq!(next.ask("GET k"), "$1\r\nv\r\n");
-    assert_eq!(app.rest(), b"", "the old process has told the end");
     // Without it nobody listens there any more; as a plain one it is that at once.
     let without = pool(&[redis.address()], &[&plain, &handover]);
     assert_eq!(new.reload(&without).0, 200);
-    assert!(Client::try_connect(&address).is_err());
+    // Who starts a program at the same time has the socket until that runs.
+    eventually("it is closed", || Client::try_connect(&address).is_err());
     let other = pool(
         &[redis.address()],
         &[&format!("listen: [{}, \"{address}\"]", plain.split_once(' ').unwrap().1), &handover],
@@ -194,4 +196,63 @@ fn listeners_come_go_and_are_handed_over() {
     let (status, told) = new.reload(&text);
     assert_eq!(status, 200, "{told}");
     assert_eq!(ca.client().app(&address).ask("GET k"), "$1\r\nv\r\n");
+}
+
+/// Whether the handshake was a whole one.
+fn is_whole(app: &Client) -> bool {
+    app.tls().handshake_kind() != Some(HandshakeKind::Resumed)
+}
+
+#[test]
+fn who_comes_back_is_shown_a_new_certificate_all_the_same() {
+    let ca = Authority::new();
+    let (own, next) = (ca.local("first"), ca.local("second"));
+    let first = in_file(&own.cert);
+    let redis = Redis::start(&[]);
+    let site = Site::new(&pool(&[redis.address()], &["listen: 127.0.0.1:0", LISTEN, &tls(&own, ""), "^watch: off"]));
+    let clients = [&TLS12, &TLS13].map(|version| Dialer::believing(&ca.ca(), None, &[version]));
+    let come = |client: &Dialer| {
+        let mut app = client.app(site.hotring.address(1));
+        // A ticket comes with the first reply, if not before.
+        assert_eq!(app.ask("PING"), "+PONG\r\n");
+        (is_whole(&app), shown(&app))
+    };
+    for client in &clients {
+        assert_eq!(come(client), (true, first.clone()));
+        assert_eq!(come(client), (false, first.clone()), "it need not be asked again");
+    }
+    replace(&own, &next);
+    assert_eq!(site.hotring.ask_admin("POST", "/reload", "").0, 200);
+    for client in &clients {
+        assert_eq!(come(client), (true, in_file(&next.cert)));
+    }
+}
+
+#[test]
+fn who_comes_back_shows_its_certificate_again_and_is_not_let_in_with_one_that_is_not_good_any_more() {
+    let (ca, other) = (Authority::new(), Authority::new());
+    let (own, app) = (ca.local("hotring"), ca.issue("app", &["DNS:app"]));
+    let believed = ca.dir.file("believed.crt");
+    let redis = Redis::start(&[]);
+    for auth in ["required", "optional"] {
+        fs::copy(ca.ca(), &believed).unwrap();
+        let tls = tls(&own, &format!(", client_ca: {believed}, client_auth: {auth}"));
+        let site = Site::new(&pool(&[redis.address()], &["listen: 127.0.0.1:0", LISTEN, &tls, "^watch: off"]));
+        let clients = [&TLS12, &TLS13].map(|version| Dialer::believing(&ca.ca(), Some(&app), &[version]));
+        // Whether the handshake was a whole one; nothing, if it was not let in.
+        let come = |client: &Dialer| {
+            let mut app = client.app_as(site.hotring.address(1), "127.0.0.1").ok()?;
+            let told = app.try_ask("PING").ok()?;
+            assert_eq!(told, "+PONG\r\n");
+            Some(is_whole(&app))
+        };
+        for client in &clients {
+            assert_eq!([come(client), come(client), come(client)], [Some(true); 3], "{auth}");
+        }
+        fs::copy(other.ca(), &believed).unwrap();
+        assert_eq!(site.hotring.ask_admin("POST", "/reload", "").0, 200);
+        for client in &clients {
+            assert_eq!([come(client), come(client)], [None; 2], "{auth}");
+        }
+    }
 }

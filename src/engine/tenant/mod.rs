@@ -62,6 +62,8 @@ pub(super) struct Scratch {
     edits: Vec<Edit>,
     /// Why the request that is carried must not be.
     against: Option<Against>,
+    /// What was asked for, where something else is carried in its place.
+    meant: Option<&'static Spec>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +76,11 @@ impl Scratch {
     /// Whether the request that is carried will be refused to its session.
     pub(super) fn is_against(&self) -> bool {
         self.against.is_some()
+    }
+
+    /// What the request that is carried, and named so, counts as.
+    pub(super) fn meant<E>(&mut self, named: Result<&'static Spec, E>) -> Result<&'static Spec, E> {
+        self.meant.take().map_or(named, Ok)
     }
 }
 
@@ -178,6 +185,7 @@ impl Engine {
         }
         self.tenant.edits = edits;
         self.tenant.against = against;
+        self.tenant.meant = (!known).then_some(spec);
         let done = if changed {
             match whole(&wire) {
                 Some(request) => self.carry(id, &request, port),
@@ -189,6 +197,7 @@ impl Engine {
         } else {
             self.carry(id, request, port)
         };
+        self.tenant.meant = None;
         if let Some(session) = self.sessions.get_mut(id as usize) {
             if !done && marked {
                 session.take_mark(slot);
