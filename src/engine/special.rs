@@ -40,6 +40,9 @@ pub mod mode {
     /// It has no app: it is what an app's session is to another pool ([`super::super::branches`]).
     pub const BRANCH: u16 = 1 << 8;
 
+    /// The bits with which a request may have to wait for its turn (`Engine::may_begin`).
+    pub const TURNS: u8 = PINNED | LISTENING | ASIDE;
+
     /// The bits that make a request take the long way.
     pub const LONG_WAY: u16 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE;
 }
