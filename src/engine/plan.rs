@@ -177,7 +177,7 @@ impl Engine {
         if let Ok(spec) = &named {
             pool.commands.asked(spec.tag);
             if pool.prefixes.is_on() {
-                pool.prefixes.asked((id, session.next_slot()), spec, request, &mut self.plan.keys);
+                pool.prefixes.asked((id, session.next_slot()), session.open_slots() == 0, spec, request);
             }
         }
         let free = named.as_ref().is_ok_and(|spec| spec.flags & flag::NO_AUTH != 0);
