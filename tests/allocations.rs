@@ -80,6 +80,33 @@ fn a_prefix_costs_nothing() {
     assert_eq!(cost(reads, &b"*1\r\n*2\r\n$8\r\nteam-a:k\r\n*0\r\n".repeat(16)), 0);
 }
 
+/// The same where everything of access and sight is on: rules of a user, commands that are denied, prefixes that are counted by.
+#[test]
+fn access_and_sight_cost_nothing() {
+    use hotring::acl::{Account, Denials, Guard, Users};
+    let cost = |request: Vec<u8>, reply: &[u8]| {
+        let mut pool = pool(1, 1, false);
+        let user = Account {
+            name: "default".into(),
+            passwords: Vec::new(),
+            nopass: true,
+            rules: "~user:* ~x &* +@all -@dangerous".into(),
+            read_only: false,
+            connections: None,
+            prefix: Some("team-a:".into()),
+        };
+        pool.users = std::sync::Arc::new(Users::new(&[user], None).expect("users"));
+        pool.guard = Guard::new(&Denials { commands: vec!["keys".into()], ..Denials::default() });
+        pool.prefixes = vec![b"team-a:".to_vec(), b"team-b:".to_vec()];
+        let (mut engine, mut wires) = engine(pool, 1);
+        Round { requests: vec![(0, request)], replies: vec![(0, reply.to_vec())] }.cost(&mut engine, &mut wires)
+    };
+    assert_eq!(cost(request("GET user:1"), b"$5\r\nvalue\r\n"), 0);
+    assert_eq!(cost(request("SET user:1 x"), b"+OK\r\n"), 0);
+    assert_eq!(cost(request("GET user:1").repeat(16), &b"$5\r\nvalue\r\n".repeat(16)), 0);
+    assert_eq!(cost(request("MGET user:1 user:2 x"), b"*3\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n"), 0);
+}
+
 #[test]
 fn requests_with_one_key_cost_nothing() {
     assert_eq!(cost(false, |k| request(&format!("GET {}", k[0])), &[(0, b"$5\r\nvalue\r\n")]), 0);

@@ -6,8 +6,7 @@
 
 use std::sync::LazyLock;
 
-use super::commands::numbered;
-use crate::command::{Access, Spec};
+use crate::command::{Access, Spec, numbered};
 use crate::resp::Request;
 
 /// The value of the key comes out.
@@ -56,7 +55,7 @@ const EXCEPTIONS: &[(Needs, &str)] = &[
 /// By number.
 static NEEDS: LazyLock<Vec<Needs>> = LazyLock::new(|| {
     let exception = |spec: &Spec| EXCEPTIONS.iter().find(|(_, names)| names.split(' ').any(|name| name == spec.name));
-    numbered().iter().map(|spec| exception(spec).map_or_else(|| usual(spec), |(needs, _)| *needs)).collect()
+    numbered().map(|spec| exception(spec).map_or_else(|| usual(spec), |(needs, _)| *needs)).collect()
 });
 
 fn usual(spec: &Spec) -> Needs {
@@ -64,12 +63,12 @@ fn usual(spec: &Spec) -> Needs {
     Needs { first: each, rest: each }
 }
 
-/// What the keys of a request need; `number` is its command's.
-pub(super) fn needs(spec: &Spec, number: Option<usize>, request: &Request<'_>) -> Needs {
+/// What the keys of a request need.
+pub(super) fn needs(spec: &Spec, request: &Request<'_>) -> Needs {
     let each = match spec.name {
         "set" if !request.args().skip(3).any(|option| option.eq_ignore_ascii_case(b"GET")) => WRITE,
         "bitfield" if only_gets(request) => READ,
-        _ => return number.and_then(|number| NEEDS.get(number)).copied().unwrap_or_else(|| usual(spec)),
+        _ => return spec.number().and_then(|number| NEEDS.get(number)).copied().unwrap_or_else(|| usual(spec)),
     };
     Needs { first: each, rest: each }
 }
@@ -98,7 +97,7 @@ mod tests {
     fn exceptions_name_commands_once() {
         let mut seen = std::collections::BTreeSet::new();
         for name in EXCEPTIONS.iter().flat_map(|(_, names)| names.split(' ')) {
-            assert!(numbered().iter().any(|spec| spec.name == name), "{name} is no command");
+            assert!(numbered().any(|spec| spec.name == name), "{name} is no command");
             assert!(seen.insert(name), "{name} twice");
         }
     }

@@ -6,7 +6,7 @@
 //! Does not: look into scripts. What a script may write is told by its command: EVAL, EVALSHA and FCALL may, EVAL_RO,
 //! EVALSHA_RO and FCALL_RO may not, since the server itself holds these to it.
 
-use super::commands::{Commands, number};
+use super::commands::Commands;
 use super::rules::find;
 use crate::command::{self, Access, Described, Keys, Spec, flag};
 use crate::resp::{Arriving, Request};
@@ -120,7 +120,7 @@ impl Guard {
                 allowed.set_all(false);
             } else if let Some(category) = word.strip_prefix('@').and_then(command::category) {
                 allowed.set_category(category, false);
-            } else if let Some(spec) = find(word).filter(|spec| number(spec).is_some()) {
+            } else if let Some(spec) = find(word).filter(|spec| spec.number().is_some()) {
                 allowed.set(spec, false);
             } else {
                 described.push(word.as_str().into());

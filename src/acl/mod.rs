@@ -314,7 +314,7 @@ impl User {
         if matches!(spec.keys, Keys::None) {
             return Ok(());
         }
-        let mut needs = access::needs(spec, commands::number(spec), request);
+        let mut needs = access::needs(spec, request);
         let mut allowed = true;
         // Without keys, or with wrong ones, there is nothing to deny.
         let _ = command::each_key(spec, request, &mut |_, key| {

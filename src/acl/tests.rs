@@ -167,12 +167,26 @@ fn what_is_wrong_is_told_at_once_and_shows_no_secret() {
 }
 
 #[test]
-fn a_copy_of_a_command_is_no_command() {
-    let copy: &'static Spec = Box::leak(Box::new(*command::lookup(b"get").expect("a command")));
-    let wire = wire("GET a");
-    let request = Request::parse(&wire).expect("a request");
-    let user = User::new(&account("+@all ~a &*")).expect("rules");
-    assert_eq!(user.check(copy, &request), Err(Denied::Command));
+fn what_is_not_in_the_table_is_judged_by_what_it_is_said_to_do() {
+    let described = |name: &str, writes| command::Described { name: name.into(), keys: Some((1, 1, 1)), writes };
+    command::teach(&[described("m.read", false), described("m.write", true)]);
+    for (rules, read, write) in [
+        ("+@all ~* &*", Ok(()), Ok(())),
+        ("+@read ~* &*", Ok(()), Err(Denied::Command)),
+        ("+@all -@read ~* &*", Err(Denied::Command), Ok(())),
+        // All that the table has, one by one, is not all.
+        ("+@all -@write -@read +get +set ~* &*", Err(Denied::Command), Err(Denied::Command)),
+        ("+@all ~b &*", Err(Denied::Key), Err(Denied::Key)),
+    ] {
+        let user = User::new(&account(rules)).expect("rules");
+        for (line, expected) in [("m.read a", read), ("m.write a", write)] {
+            let wire = wire(line);
+            let request = Request::parse(&wire).expect("a request");
+            let spec = identify(&request).expect("taught");
+            assert_eq!((spec.number(), user.check(spec, &request)), (None, expected), "{rules}: {line}");
+        }
+    }
+    command::teach(&[]);
 }
 
 #[test]

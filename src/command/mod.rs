@@ -23,7 +23,7 @@ pub use crate::metrics::Class;
 pub use describe::{Row, category, category_names, describe, document, help, rows};
 pub use key::{Counted, Movable, Words, each_key, integer, keys};
 pub use more::{Described, teach};
-pub use table::{all, flag, lookup};
+pub use table::{COUNT, all, flag, lookup, numbered};
 pub use tag::Tag;
 pub use wait::own_wait;
 pub use words::{unknown, wrong_arity};
@@ -50,6 +50,8 @@ pub struct Spec {
     pub class: Class,
     /// The class and the name in short.
     pub tag: Tag,
+    /// See [`Spec::number`].
+    number: u16,
     /// The subcommands of a container.
     pub subcommands: &'static [Spec],
     /// The arguments with which it is refused.
@@ -219,6 +221,7 @@ struct Unless {
 }
 
 /// The command or subcommand a request is of, its number of arguments checked.
+#[inline]
 pub fn identify(request: &Request<'_>) -> Result<&'static Spec, Fault> {
     let spec = lookup(request.name()).ok_or(Fault::Unknown)?.leaf(request);
     if !spec.subcommands.is_empty() && request.argc() > 1 {
@@ -228,6 +231,7 @@ pub fn identify(request: &Request<'_>) -> Result<&'static Spec, Fault> {
 }
 
 /// What hotring does with this request. A container's spec is as good as its subcommand's.
+#[inline]
 pub fn treatment(spec: &'static Spec, request: &Request<'_>) -> Treatment {
     let spec = spec.leaf(request);
     if !spec.subcommands.is_empty() && request.argc() > 1 {
@@ -237,6 +241,7 @@ pub fn treatment(spec: &'static Spec, request: &Request<'_>) -> Treatment {
 }
 
 /// Whether the request has as many arguments as its command, or subcommand, takes.
+#[inline]
 pub fn check_arity(spec: &Spec, request: &Request<'_>) -> bool {
     let spec = spec.leaf(request);
     let least = usize::from(spec.arity.unsigned_abs());
@@ -245,10 +250,12 @@ pub fn check_arity(spec: &Spec, request: &Request<'_>) -> bool {
 
 impl Spec {
     /// The subcommand that the request names, or the command itself where it has none of that name.
+    #[inline]
     pub fn leaf(&self, request: &Request<'_>) -> &Spec {
-        if self.subcommands.is_empty() {
-            return self;
-        }
+        if self.subcommands.is_empty() { self } else { self.named(request) }
+    }
+
+    fn named(&self, request: &Request<'_>) -> &Spec {
         let Some(name) = request.arg(1) else { return self };
         let named = |sub: &&Spec| sub.name.as_bytes()[self.name.len() + 1..].eq_ignore_ascii_case(name);
         self.subcommands.iter().find(named).unwrap_or(self)

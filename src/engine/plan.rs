@@ -119,32 +119,37 @@ impl Part {
 }
 
 impl Engine {
-    /// Carries out one request as it is. Returns whether it did: if not, the request has to wait for those before it, and comes
-    /// again.
+    /// Carries out one request as it is; `named` is what [`command::identify`] says of it. Returns whether it did: if not, the
+    /// request has to wait for those before it, and comes again.
     #[inline]
-    pub(super) fn carry(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
+    pub(super) fn carry(
+        &mut self,
+        id: SessionId,
+        named: Result<&'static Spec, Fault>,
+        request: &Request<'_>,
+        port: &mut impl Port,
+    ) -> bool {
         let Some(mut session) = self.sessions.get_mut(id as usize) else { return true };
         if session.is_behind() {
             self.ask_behind(id, request, port);
             let Some(again) = self.sessions.get_mut(id as usize) else { return true };
             session = again;
         }
-        let mut named = command::identify(request);
         let settled = matches!(&named, Ok(spec) if spec.flags & flag::SETTLED != 0);
+        let (turns, aside) = (session.mode & mode::TURNS != 0, session.mode & mode::ASIDE != 0);
         let long_way = session.mode & mode::LONG_WAY != 0 || self.share.full;
-        if (settled || long_way || session.indirect > 0 || self.troubles > 0)
+        if (settled || turns || session.indirect > 0 || self.troubles > 0)
             && !self.may_begin(id, named.as_ref().copied(), request)
         {
             return false;
         }
-        if long_way {
-            if !(self.is_free_of_faults(id, named.as_ref().copied(), request)
+        if aside
+            && !(self.is_free_of_faults(id, named.as_ref().copied(), request)
                 && self.may_take_way(id, named.as_ref().copied(), request, port))
-            {
-                return false;
-            }
-            named = self.tenant.meant(named);
+        {
+            return false;
         }
+        let named = if long_way { self.tenant.meant(named) } else { named };
         self.requests += 1;
         self.next_in_order();
         if self.requests >= self.samples.next {
@@ -173,7 +178,7 @@ impl Engine {
         if let Ok(spec) = &named {
             pool.commands.asked(spec.tag);
             if pool.prefixes.is_on() {
-                pool.prefixes.asked((id, session.next_slot()), spec, request, &mut self.plan.keys);
+                pool.prefixes.asked((id, session.next_slot()), session.open_slots() == 0, spec, request);
             }
         }
         let free = named.as_ref().is_ok_and(|spec| spec.flags & flag::NO_AUTH != 0);
@@ -188,7 +193,7 @@ impl Engine {
     }
 
     /// What is particular to this session. Returns whether the request was dealt with.
-    #[cold]
+    #[inline(never)]
     fn long_way(
         &mut self,
         id: SessionId,

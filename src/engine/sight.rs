@@ -12,13 +12,12 @@
 #![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and places in a table of a fixed size")]
 
 use super::{Engine, SessionId};
-use crate::command::{self, Spec, Tag};
+use crate::command::{self, Keys, Spec, Tag};
 use crate::metrics::{CommandCounts, PoolCounts, PrefixCounts};
 use crate::resp::Request;
 use crate::resp::reply::Elements;
 use crate::stages::Micros;
-use foldhash::fast::FixedState;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 
 /// Most commands of a pool that are counted by their names.
 const MOST: usize = 64;
@@ -155,12 +154,61 @@ fn count(there: bool, hits: &mut u64, misses: &mut u64) {
 }
 
 /// What is to be done with the reply to a request whose keys have prefixes.
-struct Open {
-    /// The first key's prefix.
-    first: Option<u8>,
+struct Note {
+    /// The slot that it fills.
+    slot: u32,
+    /// The first key's prefix; [`NONE`] for none.
+    first: u8,
     tells: Tells,
-    /// Those of all keys, where the reply tells of several.
-    each: Vec<Option<u8>>,
+    /// Where the reply tells of several keys, their prefixes; empty if all have the first one's.
+    each: Box<[u8]>,
+    /// It is answered: what is left is its place before others that are not.
+    over: bool,
+}
+
+/// No prefix. There are fewer than that.
+const NONE: u8 = u8::MAX;
+/// Most rings that are kept for sessions to come, and the most notes in one of them.
+const MOST_SPARE: usize = 64;
+const LARGEST_SPARE: usize = 1024;
+
+/// The notes of a session's open requests, in the order of their slots.
+#[derive(Default)]
+struct Notes(VecDeque<Note>);
+
+impl Notes {
+    /// Forgets what was noted of a slot, and of those behind it: it is asked for anew.
+    #[inline]
+    fn forget_from(&mut self, slot: u32) {
+        // Slots are told apart by their distance, which is short: they wrap.
+        while self.0.back().is_some_and(|note| note.slot.wrapping_sub(slot).cast_signed() >= 0) {
+            self.0.pop_back();
+        }
+    }
+
+    /// What was noted of a slot, which is answered.
+    #[inline]
+    fn take(&mut self, slot: u32) -> Option<Note> {
+        let front = self.0.front()?.slot;
+        if front != slot {
+            return self.take_early(slot, front);
+        }
+        let note = self.0.pop_front();
+        while self.0.front().is_some_and(|note| note.over) {
+            self.0.pop_front();
+        }
+        note
+    }
+
+    /// The same of one that is answered before the first.
+    #[cold]
+    fn take_early(&mut self, slot: u32, front: u32) -> Option<Note> {
+        let distance = slot.wrapping_sub(front);
+        let at = self.0.partition_point(|note| note.slot.wrapping_sub(front) < distance);
+        let note = self.0.get_mut(at).filter(|note| note.slot == slot && !note.over)?;
+        let over = Note { slot, first: NONE, tells: Tells::Nothing, each: Box::default(), over: true };
+        Some(std::mem::replace(note, over))
+    }
 }
 
 /// What is counted by prefixes of a pool's keys.
@@ -168,8 +216,10 @@ struct Open {
 pub(super) struct Prefixes {
     /// The longest first.
     held: Vec<(Box<[u8]>, String, PrefixCounts)>,
-    /// By session and slot; as many as requests without a reply at the most.
-    open: HashMap<(SessionId, u32), Open, FixedState>,
+    /// By session; as many of each as it has requests without a reply at the most.
+    open: Vec<Notes>,
+    /// Empty ones with room, for sessions that have no open request own none.
+    spare: Vec<Notes>,
     /// How often others were wanted.
     changes: u32,
 }
@@ -187,6 +237,7 @@ impl Prefixes {
         let mut held: Vec<_> =
             wanted.iter().map(|prefix| (prefix.as_slice().into(), name(prefix), PrefixCounts::default())).collect();
         held.sort_by_key(|(prefix, ..): &(Box<[u8]>, String, PrefixCounts)| std::cmp::Reverse(prefix.len()));
+        held.truncate(usize::from(NONE));
         Self { held, ..Self::default() }
     }
 
@@ -196,46 +247,76 @@ impl Prefixes {
     }
 
     /// Which prefix a key has.
-    fn of(&self, key: &[u8]) -> Option<u8> {
-        self.held.iter().position(|(prefix, ..)| key.starts_with(prefix)).map(|at| at as u8)
+    #[inline]
+    fn of(&self, key: &[u8]) -> u8 {
+        self.held.iter().position(|(prefix, ..)| key.starts_with(prefix)).map_or(NONE, |at| at as u8)
     }
 
-    fn counts(&mut self, at: Option<u8>) -> Option<&mut PrefixCounts> {
-        self.held.get_mut(usize::from(at?)).map(|(.., counts)| counts)
+    #[inline]
+    fn counts(&mut self, at: u8) -> Option<&mut PrefixCounts> {
+        self.held.get_mut(usize::from(at)).map(|(.., counts)| counts)
     }
 
-    /// A session asks for something; the reply will fill this slot.
-    #[cold]
+    /// A session asks for something, having no other open request if it is the `only` one; the reply will fill this slot.
+    #[inline(never)]
     pub(super) fn asked(
         &mut self,
-        at: (SessionId, u32),
+        (session, slot): (SessionId, u32),
+        only: bool,
         spec: &'static Spec,
         request: &Request<'_>,
-        keys: &mut Vec<u32>,
     ) {
-        keys.clear();
-        // One whose keys cannot be told is refused for that.
-        if command::keys(spec, request, &mut |index| keys.push(index as u32)).is_err() || keys.is_empty() {
-            return;
-        }
-        keys.sort_unstable();
-        let tells = Tells::of(spec.name);
-        let mut named = super::plan::keys_of(request, keys).map(|key| self.of(key));
-        let (first, each) = match tells {
-            Tells::Each => {
-                let each: Vec<_> = named.collect();
-                (each.first().copied().flatten(), each)
+        if let Some(notes) = self.open.get_mut(session as usize) {
+            if only && !notes.0.is_empty() {
+                // What waited for nothing any more.
+                notes.0.clear();
             }
-            _ => (named.next().flatten(), Vec::new()),
+            notes.forget_from(slot);
+        }
+        let tells = Tells::of(spec.name);
+        let (first, each) = match (spec.keys, tells) {
+            (Keys::One, _) => (request.arg(1).map_or(NONE, |key| self.of(key)), Box::default()),
+            (_, Tells::Each) => self.of_each(request),
+            _ => (self.of_first(spec, request), Box::default()),
         };
-        if first.is_none() && each.iter().all(Option::is_none) {
+        if first == NONE && each.is_empty() {
             return;
         }
         if let Some(counts) = self.counts(first) {
             counts.requests += 1;
             counts.request_bytes += request.wire().len() as u64;
         }
-        self.open.insert(at, Open { first, tells, each });
+        self.note(session, Note { slot, first, tells, each, over: false });
+    }
+
+    #[inline]
+    fn note(&mut self, session: SessionId, note: Note) {
+        if self.open.len() <= session as usize {
+            self.open.resize_with(session as usize + 1, Notes::default);
+        }
+        if let Some(notes) = self.open.get_mut(session as usize) {
+            if notes.0.capacity() == 0 {
+                *notes = self.spare.pop().unwrap_or_default();
+            }
+            notes.0.push_back(note);
+        }
+    }
+
+    /// The prefix of the first of a request's keys.
+    fn of_first(&self, spec: &'static Spec, request: &Request<'_>) -> u8 {
+        let mut first = None;
+        // One whose keys cannot be told is refused for that.
+        let told = command::keys(spec, request, &mut |at| first = first.or(Some(at)));
+        told.ok().and_then(|()| request.arg(first?)).map_or(NONE, |key| self.of(key))
+    }
+
+    /// That of the first of MGET's keys, and those of all if they are not the same.
+    fn of_each(&self, request: &Request<'_>) -> (u8, Box<[u8]>) {
+        let keys = || request.args().skip(1).map(|key| self.of(key));
+        let mut each = keys();
+        let first = each.next().unwrap_or(NONE);
+        let list = if each.all(|prefix| prefix == first) { Box::default() } else { keys().collect() };
+        (first, list)
     }
 
     /// A session asks for something with one key, of which so many bytes have come: tells by what the others are counted. The reply will
@@ -252,40 +333,60 @@ impl Prefixes {
         let counts = self.counts(first)?;
         counts.requests += 1;
         counts.request_bytes += bytes;
-        self.open.insert(at, Open { first, tells: Tells::of(spec.name), each: Vec::new() });
-        first.map(|prefix| Arriving { prefix, changes: self.changes })
+        let (session, slot) = at;
+        if let Some(notes) = self.open.get_mut(session as usize) {
+            // It is its session's only request.
+            notes.0.clear();
+        }
+        self.note(session, Note { slot, first, tells: Tells::of(spec.name), each: Box::default(), over: false });
+        Some(Arriving { prefix: first, changes: self.changes })
     }
 
     /// More of it has come.
     #[cold]
     pub(super) fn more(&mut self, arriving: Arriving, bytes: u64) {
         if arriving.changes == self.changes
-            && let Some(counts) = self.counts(Some(arriving.prefix))
+            && let Some(counts) = self.counts(arriving.prefix)
         {
             counts.request_bytes += bytes;
         }
     }
 
     /// A slot got its reply, of so many bytes; of a long one that is passed on the beginning is enough.
-    #[cold]
+    #[inline(never)]
     pub(super) fn answered(&mut self, at: (SessionId, u32), reply: &[u8], bytes: u64) {
-        let Some(Open { first, tells, each }) = self.open.remove(&at) else { return };
+        let Some(Note { first, tells, each, .. }) = self.take(at) else { return };
         if let Some(counts) = self.counts(first) {
             counts.reply_bytes += bytes;
+            if each.is_empty() {
+                return tells.see(reply, |there| count(there, &mut counts.hits, &mut counts.misses));
+            }
         }
         let mut each = each.into_iter();
         tells.see(reply, |there| {
-            let of = if tells == Tells::Each { each.next().flatten() } else { first };
-            if let Some(counts) = self.counts(of) {
+            if let Some(counts) = each.next().and_then(|of| self.counts(of)) {
                 count(there, &mut counts.hits, &mut counts.misses);
             }
         });
     }
 
-    /// Slots of a session that has ended will not be filled.
+    #[inline]
+    fn take(&mut self, (session, slot): (SessionId, u32)) -> Option<Note> {
+        let notes = self.open.get_mut(session as usize)?;
+        let note = notes.take(slot)?;
+        if notes.0.is_empty() {
+            let notes = std::mem::take(notes);
+            if notes.0.capacity() <= LARGEST_SPARE && self.spare.len() < MOST_SPARE {
+                self.spare.push(notes);
+            }
+        }
+        Some(note)
+    }
+
+    /// Slots of a session will not be filled.
     pub(super) fn forget(&mut self, session: SessionId, slots: impl Iterator<Item = u32>) {
         for slot in slots {
-            self.open.remove(&(session, slot));
+            self.take((session, slot));
         }
     }
 }
@@ -382,7 +483,7 @@ mod tests {
             line.split(' ').for_each(|word| wire += &format!("${}\r\n{word}\r\n", word.len()));
             let request = Request::parse(wire.as_bytes()).expect("a request");
             let spec = command::identify(&request).expect("a command");
-            prefixes.asked((7, slot), spec, &request, &mut Vec::new());
+            prefixes.asked((7, slot), false, spec, &request);
             wire.len() as u64
         };
         let bytes = ask(&mut prefixes, 0, "GET user:session:1");
@@ -395,7 +496,7 @@ mod tests {
         prefixes.answered((7, 2), b"$-1\r\n", 5);
         prefixes.answered((7, 3), b"+OK\r\n", 5);
         prefixes.forget(7, 4..5);
-        assert!(prefixes.open.is_empty());
+        assert!(prefixes.open.iter().all(|notes| notes.0.capacity() == 0));
         let told: Vec<_> = prefixes
             .held
             .iter()
@@ -414,11 +515,62 @@ mod tests {
         prefixes.more(arriving, 5);
         let told = |prefixes: &Prefixes| (prefixes.held[0].2.requests, prefixes.held[0].2.request_bytes);
         assert_eq!(told(&prefixes), (1, 15));
-        assert_eq!(prefixes.open.len(), 1);
+        assert_eq!(prefixes.open[7].0.len(), 1);
         // Others are wanted before it is over.
         prefixes = Prefixes { changes: prefixes.changes + 1, ..Prefixes::new(&[b"c:".to_vec()]) };
         prefixes.more(arriving, 5);
         prefixes.answered((7, 1), b"+OK\r\n", 5);
         assert_eq!((told(&prefixes), prefixes.held[0].2.reply_bytes), ((0, 0), 0));
+    }
+
+    /// Whatever the order of replies, and wherever slots begin to count: each finds what was noted of its own request.
+    #[test]
+    fn a_reply_finds_its_own_note() {
+        for begin in [0u32, 1000, u32::MAX - 3] {
+            for order in [[0u32, 1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1, 0], [3, 0, 7, 1, 2, 6, 5, 4]] {
+                let mut prefixes = Prefixes::new(&[b"a".to_vec(), b"b".to_vec()]);
+                let slot = |number: u32| begin.wrapping_add(number);
+                let ask = |prefixes: &mut Prefixes, session: u32, number: u32, key: &str| {
+                    let wire = format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len());
+                    let request = Request::parse(wire.as_bytes()).expect("a request");
+                    let spec = command::identify(&request).expect("a command");
+                    prefixes.asked((session, slot(number)), number == 0, spec, &request);
+                };
+                let counts = |prefixes: &Prefixes| {
+                    let counts = prefixes.held.iter().map(|(.., counts)| (counts.hits, counts.misses));
+                    counts.collect::<Vec<_>>()
+                };
+                for number in 0..8 {
+                    ask(&mut prefixes, 1, number, if number % 2 == 0 { "a" } else { "b" });
+                    // Another session's, which never gets a reply, and one that is asked for again.
+                    ask(&mut prefixes, 2, number, "a");
+                    ask(&mut prefixes, 1, number, if number % 4 == 3 { "c" } else { "ab" });
+                    ask(&mut prefixes, 1, number, ["a", "b", "c", "b"][number as usize % 4]);
+                }
+                for number in order {
+                    prefixes.answered((1, slot(number)), if number < 4 { b"$-1\r\n" } else { b"$1\r\nx\r\n" }, 7);
+                    prefixes.answered((1, slot(number)), b"$-1\r\n", 7);
+                }
+                assert_eq!(counts(&prefixes), [(1, 1), (2, 2)], "{begin} {order:?}");
+                assert!(prefixes.open[1].0.is_empty() && prefixes.open[2].0.len() == 8);
+                assert_eq!(prefixes.spare.len(), 1, "what is empty is kept for others");
+                // A session of the same number begins anew.
+                ask(&mut prefixes, 2, 0, "b");
+                assert_eq!(prefixes.open[2].0.len(), 1);
+                prefixes.forget(2, (0..8).map(slot));
+                assert!(prefixes.open[2].0.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_several_prefixes_are_each_told() {
+        let mut prefixes = Prefixes::new(&[b"a".to_vec(), b"b".to_vec()]);
+        let wire = b"*5\r\n$4\r\nMGET\r\n$1\r\nx\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\na\r\n";
+        let request = Request::parse(wire).expect("a request");
+        prefixes.asked((0, 0), true, command::identify(&request).expect("a command"), &request);
+        prefixes.answered((0, 0), b"*4\r\n$1\r\nv\r\n$-1\r\n$1\r\nv\r\n$1\r\nv\r\n", 9);
+        let counts = prefixes.held.iter().map(|(.., counts)| (counts.requests, counts.hits, counts.misses));
+        assert_eq!(counts.collect::<Vec<_>>(), [(0, 1, 1), (0, 1, 0)]);
     }
 }

@@ -37,6 +37,9 @@ pub mod mode {
     /// (`engine::misses`), or looks for keys where they lived before (`engine::warm`).
     pub const ASIDE: u8 = 1 << 7;
 
+    /// The bits with which a request may have to wait for its turn (`Engine::may_begin`).
+    pub const TURNS: u8 = PINNED | LISTENING | ASIDE;
+
     /// The bits that make a request take the long way.
     pub const LONG_WAY: u8 = PINNED | LISTENING | GUARDED | LIMITED | ASIDE;
 }

@@ -7,7 +7,7 @@ use super::port::Port;
 use super::special::mode;
 use super::stream::Begun;
 use super::{Engine, SessionId};
-use crate::acl::{Barred, DEFAULT, User};
+use crate::acl::{Barred, DEFAULT, Denied, User};
 use crate::command::{self, Spec};
 use crate::error::{Cause, WRONG_PASS};
 use crate::metrics::Closed;
@@ -116,26 +116,35 @@ impl Engine {
     /// Whether the session's user may do this, and anybody in its pool; if not it has been told.
     pub(super) fn may(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>) -> bool {
         let Some(session) = self.sessions.get(id as usize) else { return true };
-        let user = session.special.as_ref().and_then(|special| special.user.as_ref());
         if session.is_tenant() {
-            if !self.may_as_tenant(id, request) {
+            // Its user was asked of the request as it came.
+            if let Some(against) = self.tenant.take_against() {
+                self.turn_down(id, request, against);
                 return false;
             }
-        } else if let Some(Err(denied)) = user.map(|user| user.check(spec, request)) {
-            let mut text = Vec::new();
-            denied.write(spec, &mut text);
-            self.note_denied(id, spec, Some(request), "rules");
-            self.answer_with(id, Some(Cause::Denied), |out| write::error(out, &text));
+        } else if let Some(user) = session.special.as_ref().and_then(|special| special.user.as_ref())
+            && let Err(denied) = user.check(spec, request)
+        {
+            self.deny(id, spec, request, denied);
             return false;
         }
-        let Some(session) = self.sessions.get(id as usize) else { return true };
         let guard = self.pools.get(usize::from(session.pool)).and_then(|pool| pool.config.guard.as_ref());
         let Some(Err(barred)) = guard.map(|guard| guard.check(spec, request)) else { return true };
         self.bar(id, spec, Some(request), barred);
         false
     }
 
+    /// Tells a session that its user may not do this.
+    #[cold]
+    pub(super) fn deny(&mut self, id: SessionId, spec: &'static Spec, request: &Request<'_>, denied: Denied) {
+        let mut text = Vec::new();
+        denied.write(spec, &mut text);
+        self.note_denied(id, spec, Some(request), "rules");
+        self.answer_with(id, Some(Cause::Denied), |out| write::error(out, &text));
+    }
+
     /// Tells a session what is against its request.
+    #[cold]
     fn bar(&mut self, id: SessionId, spec: &'static Spec, request: Option<&Request<'_>>, barred: Barred) {
         self.note_denied(id, spec, request, barred.by());
         let cause = match barred {

@@ -22,10 +22,12 @@
 )]
 
 pub mod control;
+mod insert;
 pub mod reply;
 pub mod request;
 pub mod write;
 
+pub use insert::Insert;
 pub use reply::{ReplyError, ReplyResume, Skim, skim};
 pub use request::{Args, Arriving, Limits, ProtocolError, Request, Resume, Scan, arriving, scan};
 

@@ -41,13 +41,13 @@ pub struct Resume {
 
 /// Where an argument stands in its request.
 #[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    start: u32,
-    end: u32,
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
 /// Arguments whose place is remembered while scanning: the name and the two behind it.
-const REMEMBERED: usize = 3;
+pub(super) const REMEMBERED: usize = 3;
 
 /// What [`scan`] found at the front of the buffer.
 #[derive(Debug)]
@@ -132,9 +132,9 @@ impl ProtocolError {
 /// A whole request: its bytes, and where its arguments stand in them.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    wire: &'a [u8],
-    argc: u32,
-    spans: [Span; REMEMBERED],
+    pub(super) wire: &'a [u8],
+    pub(super) argc: u32,
+    pub(super) spans: [Span; REMEMBERED],
 }
 
 impl<'a> Request<'a> {
@@ -181,6 +181,20 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn args(&self) -> Args<'a> {
         Args { wire: self.wire, at: args_begin(self.wire), left: self.argc }
+    }
+
+    /// The arguments behind those whose places are remembered.
+    pub(super) fn args_behind(&self) -> Args<'a> {
+        let left = self.argc.saturating_sub(REMEMBERED as u32);
+        Args { wire: self.wire, at: self.head_of(REMEMBERED), left }
+    }
+
+    /// Where the header of an argument begins, if the place of the one before is remembered.
+    pub(super) fn head_of(&self, index: usize) -> usize {
+        match index.checked_sub(1) {
+            Some(before) => self.spans.get(before).map_or(0, |span| span.end as usize).saturating_add(2),
+            None => args_begin(self.wire),
+        }
     }
 
     fn remembered(&self, index: usize) -> &'a [u8] {

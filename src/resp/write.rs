@@ -29,12 +29,27 @@ pub fn array(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends `$length`, the head of a bulk string.
+#[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "digits of a number below 100")]
+pub fn bulk_head(out: &mut Vec<u8>, length: usize) {
+    match length {
+        0..10 => out.extend_from_slice(&[b'$', b'0' + length as u8, b'\r', b'\n']),
+        10..100 => {
+            out.extend_from_slice(&[b'$', b'0' + (length / 10) as u8, b'0' + (length % 10) as u8, b'\r', b'\n']);
+        }
+        _ => {
+            out.push(b'$');
+            number(out, length as u64);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// Appends a bulk string.
 #[inline]
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'$');
-    number(out, bytes.len() as u64);
-    out.extend_from_slice(b"\r\n");
+    bulk_head(out, bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }

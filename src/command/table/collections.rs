@@ -7,7 +7,7 @@ const HASH: Family = Family::of(category::HASH);
 const LIST: Family = Family::of(category::LIST);
 const SET: Family = Family::of(category::SET);
 
-pub(super) static COMMANDS: &[Spec] = &[
+pub(super) const COMMANDS: &[Spec] = &[
     HASH.write("hdel", -3, ONE, FAST),
     HASH.read("hexists", 3, ONE, FAST),
     HASH.write("hexpire", -6, ONE, DENYOOM | FAST),

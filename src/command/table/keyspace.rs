@@ -14,7 +14,7 @@ const CHANNELS: Family = Family::of(0).own(Need::Subscription);
 /// Flags of whatever runs a script.
 const RUNS: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS;
 
-pub(super) static COMMANDS: &[Spec] = &[
+pub(super) const COMMANDS: &[Spec] = &[
     KEYSPACE.write("copy", -3, TWO, DENYOOM).unless(key::SAME_DATABASE),
     KEYSPACE.read("dbsize", 1, NONE, FAST).broadcast(Merge::Sum),
     KEYSPACE.write("del", -2, ALL, 0).split(Merge::Sum),
@@ -71,7 +71,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     CHANNELS.other("pubsub", -2, NONE, 0).containing(CHANNEL_TABLES),
 ];
 
-static OBJECT: &[Spec] = &[
+const OBJECT: &[Spec] = &[
     KEYSPACE.read("object|encoding", 3, SECOND, 0),
     KEYSPACE.read("object|freq", 3, SECOND, 0),
     KEYSPACE.help("object|help"),
@@ -79,7 +79,7 @@ static OBJECT: &[Spec] = &[
     KEYSPACE.read("object|refcount", 3, SECOND, 0),
 ];
 
-static FUNCTION: &[Spec] = &[
+const FUNCTION: &[Spec] = &[
     SCRIPTING.write("function|delete", 3, NONE, NOSCRIPT).broadcast(Merge::AllOk),
     SCRIPTING.other("function|dump", 2, NONE, NOSCRIPT),
     SCRIPTING.write("function|flush", -2, NONE, NOSCRIPT).broadcast(Merge::AllOk),
@@ -91,7 +91,7 @@ static FUNCTION: &[Spec] = &[
     SCRIPTING.other("function|stats", 2, NONE, NOSCRIPT | ALLOW_BUSY),
 ];
 
-static SCRIPT: &[Spec] = &[
+const SCRIPT: &[Spec] = &[
     SCRIPTING.other("script|debug", 3, NONE, NOSCRIPT).refused(Why::Admin),
     SCRIPTING.other("script|exists", -3, NONE, NOSCRIPT).broadcast(Merge::Every),
     SCRIPTING.other("script|flush", -2, NONE, NOSCRIPT).broadcast(Merge::AllOk),
@@ -101,7 +101,7 @@ static SCRIPT: &[Spec] = &[
     SCRIPTING.other("script|show", 3, NONE, NOSCRIPT),
 ];
 
-static CHANNEL_TABLES: &[Spec] = &[
+const CHANNEL_TABLES: &[Spec] = &[
     CHANNELS.other("pubsub|channels", -2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Union),
     CHANNELS.help("pubsub|help"),
     CHANNELS.other("pubsub|numpat", 2, NONE, PUBSUB | LOADING | STALE).broadcast(Merge::Most),

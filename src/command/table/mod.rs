@@ -13,8 +13,70 @@ mod strings;
 use super::Spec;
 use super::more::taught;
 
-static FAMILIES: [&[Spec]; 5] =
+const FAMILIES: [&[Spec]; 5] =
     [strings::COMMANDS, collections::COMMANDS, ordered::COMMANDS, keyspace::COMMANDS, server::COMMANDS];
+
+/// How many commands there are, and how many subcommands.
+const ROWS: (usize, usize) = rows();
+/// How many of both: the numbers of [`Spec::number`] are below this.
+pub const COUNT: usize = ROWS.0 + ROWS.1;
+
+/// All commands that are not subcommands, family by family, each with its place as its number.
+static COMMANDS: [Spec; ROWS.0] = commands();
+/// All subcommands, those of a container side by side; their numbers go on.
+static SUBCOMMANDS: [Spec; ROWS.1] = subcommands();
+
+const fn rows() -> (usize, usize) {
+    let (mut rows, mut below, mut family) = (0, 0, 0);
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            below += FAMILIES[family][row].subcommands.len();
+            row += 1;
+        }
+        rows += row;
+        family += 1;
+    }
+    (rows, below)
+}
+
+const fn commands() -> [Spec; ROWS.0] {
+    let mut all = [FAMILIES[0][0]; ROWS.0];
+    let (mut at, mut below, mut family) = (0, 0, 0);
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            let spec = FAMILIES[family][row];
+            let (subcommands, _) = SUBCOMMANDS.split_at(below).1.split_at(spec.subcommands.len());
+            below += subcommands.len();
+            all[at] = spec.containing(subcommands).numbered(at);
+            at += 1;
+            row += 1;
+        }
+        family += 1;
+    }
+    all
+}
+
+const fn subcommands() -> [Spec; ROWS.1] {
+    let mut all = [FAMILIES[0][0]; ROWS.1];
+    let (mut at, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            let below = FAMILIES[family][row].subcommands;
+            let mut sub = 0;
+            while sub < below.len() {
+                all[at] = below[sub].numbered(ROWS.0 + at);
+                at += 1;
+                sub += 1;
+            }
+            row += 1;
+        }
+        family += 1;
+    }
+    all
+}
 
 /// Redis' command flags, as bits in the order in which COMMAND tells them; the names are in the same order.
 #[allow(missing_docs, reason = "each is the Redis flag of that name")]
@@ -117,7 +179,12 @@ pub(super) const CATEGORIES: &[&str] = &[
 
 /// All commands that are not subcommands, family by family.
 pub fn all() -> impl Iterator<Item = &'static Spec> {
-    FAMILIES.into_iter().flatten()
+    COMMANDS.iter()
+}
+
+/// All commands and subcommands, in the order of their numbers.
+pub fn numbered() -> impl Iterator<Item = &'static Spec> {
+    COMMANDS.iter().chain(&SUBCOMMANDS)
 }
 
 /// The command of that name, in whatever case; a container for a subcommand's.
@@ -153,20 +220,16 @@ static INDEX: [Slot; SLOTS] = index();
 
 const fn index() -> [Slot; SLOTS] {
     let mut slots = [Slot { name: [0; LONGEST / 8], spec: None }; SLOTS];
-    let mut family = 0;
-    while family < FAMILIES.len() {
-        let mut row = 0;
-        while row < FAMILIES[family].len() {
-            let spec = &FAMILIES[family][row];
-            let name = packed_slowly(spec.name.as_bytes());
-            let mut at = hash(name);
-            while slots[at].spec.is_some() {
-                at = (at + 1) % SLOTS;
-            }
-            slots[at] = Slot { name, spec: Some(spec) };
-            row += 1;
+    let mut row = 0;
+    while row < COMMANDS.len() {
+        let spec = &COMMANDS[row];
+        let name = packed_slowly(spec.name.as_bytes());
+        let mut at = hash(name);
+        while slots[at].spec.is_some() {
+            at = (at + 1) % SLOTS;
         }
-        family += 1;
+        slots[at] = Slot { name, spec: Some(spec) };
+        row += 1;
     }
     slots
 }
@@ -232,6 +295,7 @@ const fn lower(word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::{Access, Keys, Treatment};
+    use super::row::UNNUMBERED;
     use super::*;
     use proptest::prelude::*;
 
@@ -274,6 +338,22 @@ mod tests {
         fn packing_is_lower_case_of_letters_only(name in proptest::collection::vec(any::<u8>(), 0..=LONGEST)) {
             let expected = packed_slowly(&name.to_ascii_lowercase());
             prop_assert_eq!(pack(&name), Some(expected));
+        }
+    }
+
+    #[test]
+    fn every_command_has_its_number() {
+        const { assert!(COUNT > 350 && COUNT < UNNUMBERED as usize) };
+        assert_eq!(numbered().count(), COUNT);
+        for (number, spec) in numbered().enumerate() {
+            assert_eq!(spec.number(), Some(number), "{}", spec.name);
+        }
+        // What a request leads to are the same rows.
+        for container in all() {
+            for sub in container.subcommands {
+                let found = numbered().find(|spec| spec.name == sub.name);
+                assert!(found.is_some_and(|found| std::ptr::eq(found, sub)), "{}", sub.name);
+            }
         }
     }
 

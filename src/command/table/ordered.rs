@@ -8,7 +8,7 @@ const GEO: Family = Family::of(category::GEO);
 const STREAM: Family = Family::of(category::STREAM);
 const CONTAINER: Family = Family::of(0);
 
-pub(super) static COMMANDS: &[Spec] = &[
+pub(super) const COMMANDS: &[Spec] = &[
     SORTED_SET.write("bzmpop", -5, key::pop(2), BLOCKING).treated(BLOCKS),
     SORTED_SET.write("bzpopmax", -3, ALL_BUT_LAST, BLOCKING | FAST).treated(BLOCKS),
     SORTED_SET.write("bzpopmin", -3, ALL_BUT_LAST, BLOCKING | FAST).treated(BLOCKS),
@@ -93,7 +93,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     CONTAINER.other("xinfo", -2, NONE, 0).containing(XINFO),
 ];
 
-static XGROUP: &[Spec] = &[
+const XGROUP: &[Spec] = &[
     STREAM.write("xgroup|create", -5, SECOND, DENYOOM),
     STREAM.write("xgroup|createconsumer", 5, SECOND, DENYOOM),
     STREAM.write("xgroup|delconsumer", 5, SECOND, 0),
@@ -102,7 +102,7 @@ static XGROUP: &[Spec] = &[
     STREAM.write("xgroup|setid", -5, SECOND, 0),
 ];
 
-static XINFO: &[Spec] = &[
+const XINFO: &[Spec] = &[
     STREAM.read("xinfo|consumers", 4, SECOND, 0),
     STREAM.read("xinfo|groups", 3, SECOND, 0),
     STREAM.help("xinfo|help"),

@@ -5,6 +5,9 @@ use super::super::{Access, Class, Keys, Local, Merge, Need, Spec, Tag, Treatment
 pub(super) use super::category;
 pub(super) use super::flag::*;
 
+/// The number of a command that is not in the table.
+pub(super) const UNNUMBERED: u16 = u16::MAX;
+
 /// No key.
 pub(super) const NONE: Keys = Keys::None;
 /// Argument 1.
@@ -75,8 +78,9 @@ impl Family {
         let (categories, treatment) = (self.categories, self.treatment);
         let class = class(access, treatment, categories);
         let flags = flags | settled(treatment);
-        let tag = Tag::new(class, name);
-        Spec { name, arity, access, keys, treatment, flags, categories, class, tag, subcommands: &[], unless: None }
+        let (tag, number) = (Tag::new(class, name), UNNUMBERED);
+        let (subcommands, unless) = (&[], None);
+        Spec { name, arity, access, keys, treatment, flags, categories, class, tag, number, subcommands, unless }
     }
 }
 
@@ -125,6 +129,19 @@ impl Spec {
 
     const fn in_class(self, class: Class) -> Self {
         Spec { class, tag: self.tag.of(class), ..self }
+    }
+
+    /// The command, as the one in this place of the table.
+    pub(super) const fn numbered(self, number: usize) -> Self {
+        assert!(number < UNNUMBERED as usize, "more commands than numbers");
+        Spec { number: number as u16, ..self }
+    }
+
+    /// Its place in the table, below [`COUNT`](super::COUNT); none has a command that the configuration describes.
+    #[must_use]
+    #[inline]
+    pub fn number(&self) -> Option<usize> {
+        (self.number != UNNUMBERED).then_some(usize::from(self.number))
     }
 
     /// A command that is further named by its first argument.

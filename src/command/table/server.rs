@@ -17,7 +17,7 @@ const CLUSTER_ONLY: Family = SERVER.refused(Why::Cluster);
 /// Flags of most administration.
 const ANY_TIME: u32 = ADMIN | NOSCRIPT | LOADING | STALE;
 
-pub(super) static COMMANDS: &[Spec] = &[
+pub(super) const COMMANDS: &[Spec] = &[
     CONNECTION.other("asking", 1, NONE, FAST).refused(Why::Cluster),
     CONNECTION.other("auth", -2, NONE, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY).local(Local::Auth),
     CONNECTION.local(Local::Command).other("command", -1, NONE, LOADING | STALE).containing(COMMAND),
@@ -64,7 +64,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     CLUSTER_ONLY.other("cluster", -2, NONE, 0).containing(CLUSTER),
 ];
 
-static CLIENT: &[Spec] = &[
+const CLIENT: &[Spec] = &[
     ALL_CLIENTS.other("client|caching", 3, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|getname", 2, NONE, NOSCRIPT | LOADING | STALE),
     CLIENTS.other("client|getredir", 2, NONE, NOSCRIPT | LOADING | STALE),
@@ -87,7 +87,7 @@ static CLIENT: &[Spec] = &[
     CLIENTS.other("client|setinfo", 4, NONE, NOSCRIPT | LOADING | STALE),
 ];
 
-static COMMAND: &[Spec] = &[
+const COMMAND: &[Spec] = &[
     COMMANDS_OF.other("command|count", 2, NONE, LOADING | STALE),
     COMMANDS_OF.other("command|docs", -2, NONE, LOADING | STALE),
     COMMANDS_OF.other("command|getkeys", -3, NONE, LOADING | STALE),
@@ -97,7 +97,7 @@ static COMMAND: &[Spec] = &[
     COMMANDS_OF.other("command|list", -2, NONE, LOADING | STALE),
 ];
 
-static ACL: &[Spec] = &[
+const ACL: &[Spec] = &[
     ADMIN_ONLY.other("acl|cat", -2, NONE, NOSCRIPT | LOADING | STALE),
     ADMIN_ONLY.other("acl|deluser", -3, NONE, ANY_TIME),
     ADMIN_ONLY.other("acl|dryrun", -4, NONE, ANY_TIME),
@@ -113,7 +113,7 @@ static ACL: &[Spec] = &[
     SERVER.local(Local::Acl).other("acl|whoami", 2, NONE, NOSCRIPT | LOADING | STALE),
 ];
 
-static CONFIG: &[Spec] = &[
+const CONFIG: &[Spec] = &[
     SERVER.local(Local::Config).other("config|get", -3, NONE, ANY_TIME),
     SERVER.help("config|help"),
     ADMIN_ONLY.other("config|resetstat", 2, NONE, ANY_TIME),
@@ -121,7 +121,7 @@ static CONFIG: &[Spec] = &[
     ADMIN_ONLY.other("config|set", -4, NONE, ANY_TIME),
 ];
 
-static MODULE: &[Spec] = &[
+const MODULE: &[Spec] = &[
     ADMIN_ONLY.help("module|help"),
     ADMIN_ONLY.other("module|list", 2, NONE, ADMIN | NOSCRIPT),
     ADMIN_ONLY.other("module|load", -3, NONE, ADMIN | NOSCRIPT | NO_ASYNC_LOADING),
@@ -129,14 +129,14 @@ static MODULE: &[Spec] = &[
     ADMIN_ONLY.other("module|unload", 3, NONE, ADMIN | NOSCRIPT | NO_ASYNC_LOADING),
 ];
 
-static COMMANDLOG: &[Spec] = &[
+const COMMANDLOG: &[Spec] = &[
     ONE_SERVER.other("commandlog|get", -4, NONE, ADMIN | LOADING | STALE),
     ONE_SERVER.help("commandlog|help"),
     ONE_SERVER.other("commandlog|len", 3, NONE, ADMIN | LOADING | STALE),
     ONE_SERVER.other("commandlog|reset", 3, NONE, ADMIN | LOADING | STALE),
 ];
 
-static LATENCY: &[Spec] = &[
+const LATENCY: &[Spec] = &[
     ONE_SERVER.other("latency|doctor", 2, NONE, ANY_TIME),
     ONE_SERVER.other("latency|graph", 3, NONE, ANY_TIME),
     ONE_SERVER.help("latency|help"),
@@ -146,7 +146,7 @@ static LATENCY: &[Spec] = &[
     ONE_SERVER.other("latency|reset", -2, NONE, ANY_TIME),
 ];
 
-static MEMORY: &[Spec] = &[
+const MEMORY: &[Spec] = &[
     ONE_SERVER.other("memory|doctor", 2, NONE, 0),
     ONE_SERVER.help("memory|help"),
     ONE_SERVER.other("memory|malloc-stats", 2, NONE, 0),
@@ -155,7 +155,7 @@ static MEMORY: &[Spec] = &[
     SERVER.read("memory|usage", -3, SECOND, 0),
 ];
 
-static SLOWLOG: &[Spec] = &[
+const SLOWLOG: &[Spec] = &[
     SLOW.other("slowlog|get", -2, NONE, ADMIN | LOADING | STALE),
     SLOW.help("slowlog|help"),
     SLOW.other("slowlog|len", 2, NONE, ADMIN | LOADING | STALE),
@@ -163,9 +163,9 @@ static SLOWLOG: &[Spec] = &[
 ];
 
 /// What no Redis has.
-static HOTRING: &[Spec] = &[OWN.help("hotring|help"), OWN.other("hotring|hotkeys", -2, NONE, ADMIN | LOADING | STALE)];
+const HOTRING: &[Spec] = &[OWN.help("hotring|help"), OWN.other("hotring|hotkeys", -2, NONE, ADMIN | LOADING | STALE)];
 
-static CLUSTER: &[Spec] = &[
+const CLUSTER: &[Spec] = &[
     CLUSTER_ONLY.other("cluster|addslots", -3, NONE, ADMIN | STALE | NO_ASYNC_LOADING),
     CLUSTER_ONLY.other("cluster|addslotsrange", -4, NONE, ADMIN | STALE | NO_ASYNC_LOADING),
     CLUSTER_ONLY.other("cluster|bumpepoch", 2, NONE, ADMIN | STALE | NO_ASYNC_LOADING),

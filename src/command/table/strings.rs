@@ -7,7 +7,7 @@ const STRING: Family = Family::of(category::STRING);
 const BITMAP: Family = Family::of(category::BITMAP);
 const HYPERLOGLOG: Family = Family::of(category::HYPERLOGLOG);
 
-pub(super) static COMMANDS: &[Spec] = &[
+pub(super) const COMMANDS: &[Spec] = &[
     STRING.write("append", 3, ONE, DENYOOM | FAST),
     STRING.write("decr", 2, ONE, DENYOOM | FAST),
     STRING.write("decrby", 3, ONE, DENYOOM | FAST),

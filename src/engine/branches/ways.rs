@@ -187,12 +187,11 @@ impl Engine {
         }
         let Some(session) = self.sessions.get(branch as usize) else { return true };
         let settled = named.is_ok_and(|spec| spec.flags & flag::SETTLED != 0);
-        let long_way = session.mode & mode::LONG_WAY != 0;
-        if (settled || long_way || session.indirect > 0 || self.troubles > 0) && !self.may_begin(branch, named, request)
-        {
+        let (turns, aside) = (session.mode & mode::TURNS != 0, session.mode & mode::ASIDE != 0);
+        if (settled || turns || session.indirect > 0 || self.troubles > 0) && !self.may_begin(branch, named, request) {
             return self.holds_back(id);
         }
-        if long_way && !self.is_denied(id, named, request) {
+        if aside && !self.is_denied(id, named, request) {
             let free =
                 self.is_free_of_faults(branch, named, request) && self.is_forgotten(branch, named, request, port);
             return free || self.holds_back(id);

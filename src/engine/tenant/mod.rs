@@ -27,9 +27,9 @@ use crate::acl::{Denied, Prefix};
 use crate::command::{self, Spec};
 use crate::error::Cause;
 use crate::resp::request::Front;
-use crate::resp::{Limits, Request, Resume, Scan, scan, write};
+use crate::resp::{Request, write};
 use replies::Shape;
-use requests::{Added, Edit};
+use requests::{Added, Edit, Outcome};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -66,8 +66,9 @@ pub(super) struct Scratch {
     meant: Option<&'static Spec>,
 }
 
+/// See [`Scratch::take_against`].
 #[derive(Debug, Clone, Copy)]
-enum Against {
+pub(super) enum Against {
     Denied(Denied, &'static Spec),
     Refused(Cause, &'static str),
 }
@@ -81,6 +82,12 @@ impl Scratch {
     /// What the request that is carried, and named so, counts as.
     pub(super) fn meant<E>(&mut self, named: Result<&'static Spec, E>) -> Result<&'static Spec, E> {
         self.meant.take().map_or(named, Ok)
+    }
+
+    /// Why the request of a session with a prefix that is carried must not be.
+    #[inline]
+    pub(super) fn take_against(&mut self) -> Option<Against> {
+        self.against.take()
     }
 }
 
@@ -144,71 +151,60 @@ impl Engine {
         if self.sessions.get(id as usize).is_some_and(|session| session.is_tenant()) {
             return self.request_of_tenant(id, request, port);
         }
-        self.carry(id, request, port)
+        self.carry(id, command::identify(request), request, port)
     }
 
     /// The same of a session with a prefix.
     #[inline(never)]
     fn request_of_tenant(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
-        // What is no command is answered here, and goes nowhere.
-        let Ok(spec) = command::identify(request) else { return self.carry(id, request, port) };
+        let named = command::identify(request);
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        // What is no command is answered here, and goes nowhere.
+        let Ok(spec) = named else { return self.carry(id, named, request, port) };
         if requests::changes_user(spec) && session.open_slots() > 0 {
             session.paused = true;
             session.mode |= mode::WAITING;
             return false;
         }
-        let Some(special) = &mut session.special else { return true };
+        let slot = session.next_slot();
+        let Some(special) = session.special.as_deref() else { return true };
+        let Some(Tenant { prefix, .. }) = special.tenant.as_deref() else { return true };
         let multi = special.multi && !special.leaving;
         let may = special.user.as_ref().map_or(Ok(()), |user| user.check(spec, request));
-        let Scratch { mut wire, mut edits, .. } = std::mem::take(&mut self.tenant);
-        let outcome = requests::edits(spec, request, &mut edits);
-        let mut against = may.err().map(|denied| Against::Denied(denied, spec));
-        let known = outcome.is_ok();
-        let outcome = outcome.unwrap_or_else(|(cause, text)| {
-            against = against.or(Some(Against::Refused(cause, text)));
-            requests::Outcome::default()
-        });
-        let later = multi && spec.name != "exec";
-        let marked = (later || outcome.shape != Shape::Nothing) && against.is_none();
-        let slot = session.next_slot();
-        if marked {
-            session.mark(Mark { slot, shape: outcome.shape, later });
-        }
-        wire.clear();
-        let changed = !known || !edits.is_empty() || outcome.added != Added::Nothing;
-        if !known {
-            // What is not carried is nothing that anything could go by.
-            write::request(&mut wire, &[b"PING"]);
-        } else if changed && let Some(prefix) = session.prefix() {
-            requests::rewrite(request, prefix, &edits, outcome.added, &mut wire);
-        }
-        self.tenant.edits = edits;
-        self.tenant.against = against;
-        self.tenant.meant = (!known).then_some(spec);
-        let done = if changed {
-            match whole(&wire) {
-                Some(request) => self.carry(id, &request, port),
-                None => {
-                    self.protocol_error(id, crate::resp::ProtocolError::TooBig);
-                    true
-                }
+        let outcome = requests::edits(spec, request, &mut self.tenant.edits);
+        let mut wire = std::mem::take(&mut self.tenant.wire);
+        let (written, shape, refused) = match outcome {
+            Ok(Outcome { shape, added }) if self.tenant.edits.is_empty() && added == Added::Nothing => {
+                (Some(*request), shape, None)
             }
-        } else {
-            self.carry(id, request, port)
+            Ok(Outcome { shape, added }) => {
+                (requests::written(request, prefix, &self.tenant.edits, added, &mut wire), shape, None)
+            }
+            // What is not carried is nothing that anything could go by.
+            Err((cause, text)) => (requests::nothing(&mut wire), Shape::Nothing, Some(Against::Refused(cause, text))),
+        };
+        let named =
+            if let (Some(request), Some(_)) = (&written, &refused) { command::identify(request) } else { named };
+        let against = may.err().map(|denied| Against::Denied(denied, spec)).or(refused);
+        let later = multi && spec.name != "exec";
+        let marked = (later || shape != Shape::Nothing) && against.is_none();
+        if marked {
+            session.mark(Mark { slot, shape, later });
+        }
+        (self.tenant.meant, self.tenant.against) = (refused.is_some().then_some(spec), against);
+        let done = match &written {
+            Some(request) => self.carry(id, named, request, port),
+            None => {
+                self.protocol_error(id, crate::resp::ProtocolError::TooBig);
+                true
+            }
         };
         self.tenant.meant = None;
-        if let Some(session) = self.sessions.get_mut(id as usize) {
-            if !done && marked {
-                session.take_mark(slot);
-            } else if done
-                && !multi
-                && spec.name == "multi"
-                && let Some(tenant) = session.tenant()
-            {
-                // Not before it has begun: until then another's EXEC may be out.
-                tenant.queued.clear();
-            }
+        if marked && !done {
+            self.sessions.get_mut(id as usize).map(|session| session.take_mark(slot));
+        }
+        if done && !multi && spec.name == "multi" {
+            self.begin_queue(id);
         }
         if wire.capacity() <= LARGEST_IDLE {
             self.tenant.wire = wire;
@@ -216,21 +212,23 @@ impl Engine {
         done
     }
 
-    /// Whether the request of a session with a prefix may be carried; if not the session has been told.
-    pub(super) fn may_as_tenant(&mut self, id: SessionId, request: &Request<'_>) -> bool {
-        match self.tenant.against.take() {
-            None => return true,
-            Some(Against::Refused(cause, text)) => {
+    /// A transaction begins: nothing is queued. Not before it has begun, until then another's EXEC may be out.
+    #[cold]
+    fn begin_queue(&mut self, id: SessionId) {
+        if let Some(tenant) = self.sessions.get_mut(id as usize).and_then(|session| session.tenant()) {
+            tenant.queued.clear();
+        }
+    }
+
+    /// Tells a session with a prefix why its request is not carried.
+    #[cold]
+    pub(super) fn turn_down(&mut self, id: SessionId, request: &Request<'_>, against: Against) {
+        match against {
+            Against::Refused(cause, text) => {
                 self.answer_with(id, Some(cause), |out| write::error(out, text.as_bytes()));
             }
-            Some(Against::Denied(denied, spec)) => {
-                let mut text = Vec::new();
-                denied.write(spec, &mut text);
-                self.note_denied(id, spec, Some(request), "rules");
-                self.answer_with(id, Some(Cause::Denied), |out| write::error(out, &text));
-            }
+            Against::Denied(denied, spec) => self.deny(id, spec, request, denied),
         }
-        false
     }
 
     /// The reply to a slot as the session is told it, if it is another one than the servers'.
@@ -284,15 +282,6 @@ pub(super) fn full(prefix: &Prefix, request: &Request<'_>) -> Result<Option<Vec<
     let mut edits = Vec::new();
     let outcome = requests::edits(spec, request, &mut edits).map_err(|(_, text)| text)?;
     let mut wire = Vec::new();
-    requests::rewrite(request, prefix, &edits, outcome.added, &mut wire);
-    Ok(Some(wire))
-}
-
-/// A request that was made here, whatever its length: the app's own was within its limits.
-fn whole(wire: &[u8]) -> Option<Request<'_>> {
-    const ANY: Limits = Limits { arguments: u32::MAX, bulk: u64::MAX, request: u64::MAX };
-    match scan(wire, &mut Resume::default(), &ANY) {
-        Ok(Scan::Request(request)) => Some(request),
-        _ => None,
-    }
+    let written = requests::written(request, prefix, &edits, outcome.added, &mut wire).is_some();
+    Ok(written.then_some(wire))
 }

@@ -50,9 +50,14 @@ impl Shape {
             "pubsub|channels" | "pubsub|shardchannels" => Self::Channels,
             "pubsub|numsub" | "pubsub|shardnumsub" => Self::Numbers,
             "exec" => Self::Exec,
-            _ if name.starts_with('x') => Self::Errors,
-            _ => Self::Nothing,
+            _ => Self::of_first(name),
         }
+    }
+
+    /// The same of a command whose only name is its first argument: none of these lists names.
+    #[inline]
+    pub(super) fn of_first(name: &str) -> Self {
+        if name.as_bytes().first() == Some(&b'x') { Self::Errors } else { Self::Nothing }
     }
 }
 

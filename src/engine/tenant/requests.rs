@@ -6,9 +6,9 @@
 use super::names::{self, Place};
 use super::replies::Shape;
 use crate::acl::Prefix;
-use crate::command::{self, Keys, Local, Spec, Treatment, Why};
+use crate::command::{self, Keys, Local, Spec, Treatment, Why, flag};
 use crate::error::{Cause, EVERYBODYS, KEY_TOLD_LATE, NO_DECLARED_KEYS};
-use crate::resp::{Request, write};
+use crate::resp::{self, Insert, Limits, Request, Resume, Scan, write};
 
 /// The prefix, into an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +54,38 @@ fn unsupported<T>(text: &'static str) -> Result<T, Refused> {
 #[inline]
 pub(super) fn edits(spec: &'static Spec, request: &Request<'_>, edits: &mut Vec<Edit>) -> Result<Outcome, Refused> {
     edits.clear();
-    let shape = Shape::of(spec.name);
-    if let (Keys::One, Treatment::Forward) = (spec.keys, spec.treatment) {
-        edits.push(plain(1));
-        return Ok(Outcome { shape, added: Added::Nothing });
+    let added = match way(spec) {
+        Way::First => {
+            edits.push(plain(1));
+            return Ok(Outcome { shape: Shape::of_first(spec.name), added: Added::Nothing });
+        }
+        Way::Declared => {
+            declared(spec, request, edits)?;
+            return Ok(Outcome::default());
+        }
+        Way::Told => others(spec, request, edits)?,
+    };
+    Ok(Outcome { shape: Shape::of(spec.name), added })
+}
+
+/// Which names there are in a command's requests, as far as that can be told by the command alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Argument 1.
+    First,
+    /// The declared keys, and none in its replies.
+    Declared,
+    /// Its arguments tell, or its name does.
+    Told,
+}
+
+#[inline]
+fn way(spec: &Spec) -> Way {
+    match (spec.keys, spec.treatment) {
+        (Keys::One, Treatment::Forward) => Way::First,
+        (Keys::Range { .. }, Treatment::Split(_)) if spec.flags & flag::SETTLED == 0 => Way::Declared,
+        _ => Way::Told,
     }
-    let added = others(spec, request, edits)?;
-    Ok(Outcome { shape, added })
 }
 
 fn plain(arg: usize) -> Edit {
@@ -80,7 +105,7 @@ fn others(spec: &'static Spec, request: &Request<'_>, edits: &mut Vec<Edit>) -> 
         "keys" => edits.push(pattern(1)),
         "scan" => return Ok(scan(request, edits)),
         "sort" | "sort_ro" => {
-            keys(spec, request, edits)?;
+            declared(spec, request, edits)?;
             sort_patterns(request, edits);
         }
         "publish" => {
@@ -112,7 +137,7 @@ fn others(spec: &'static Spec, request: &Request<'_>, edits: &mut Vec<Edit>) -> 
                 }
                 _ => {}
             }
-            keys(spec, request, edits)?;
+            declared(spec, request, edits)?;
         }
     }
     Ok(Added::Nothing)
@@ -124,10 +149,8 @@ fn is_nobodys(name: &str) -> bool {
 }
 
 /// The declared keys.
-fn keys(spec: &'static Spec, request: &Request<'_>, edits: &mut Vec<Edit>) -> Result<(), Refused> {
-    command::keys(spec, request, &mut |at| edits.push(plain(at))).map_err(|text| (Cause::Syntax, text))?;
-    edits.sort_unstable_by_key(|edit| edit.arg);
-    Ok(())
+fn declared(spec: &'static Spec, request: &Request<'_>, edits: &mut Vec<Edit>) -> Result<(), Refused> {
+    command::keys(spec, request, &mut |at| edits.push(plain(at))).map_err(|text| (Cause::Syntax, text))
 }
 
 fn channel(request: &Request<'_>, at: usize, is_pattern: bool, edits: &mut Vec<Edit>) -> Result<(), Refused> {
@@ -178,40 +201,57 @@ pub(super) fn changes_user(spec: &Spec) -> bool {
     matches!(spec.treatment, Treatment::Local(Local::Auth | Local::Hello | Local::Reset))
 }
 
-/// Appends the request as its server is asked.
-pub(super) fn rewrite(request: &Request<'_>, prefix: &Prefix, edits: &[Edit], added: Added, out: &mut Vec<u8>) {
-    let wire = request.wire();
-    let more = match added {
-        Added::Nothing => 0,
-        Added::All => 1,
-        Added::MatchAll => 2,
+/// Writes the request as its server is asked, in the place of what `out` holds; `None` where it is too long to be one.
+#[inline]
+pub(super) fn written<'o>(
+    request: &Request<'_>,
+    prefix: &Prefix,
+    edits: &[Edit],
+    added: Added,
+    out: &'o mut Vec<u8>,
+) -> Option<Request<'o>> {
+    if added != Added::Nothing {
+        return with_pattern(request, prefix, added, out);
+    }
+    let insert = |edit: &Edit| {
+        let bytes = if edit.pattern { prefix.pattern() } else { prefix.plain() };
+        Insert { arg: edit.arg, at: edit.at, bytes }
     };
-    write::array(out, request.argc().saturating_add(more));
-    let mut args = request.args();
-    let (mut copied, mut index) = (args.at(), 0);
-    if more > 0 {
-        args.nth(1);
-        out.extend_from_slice(wire.get(copied..args.at()).unwrap_or_default());
-        copied = args.at();
-        if added == Added::MatchAll {
-            write::bulk(out, b"MATCH");
-        }
-        bulk(out, &[prefix.pattern(), b"*"]);
-        return out.extend_from_slice(wire.get(copied..).unwrap_or_default());
+    request.with(edits.iter().map(insert), out)
+}
+
+/// The same with arguments that are added.
+#[cold]
+fn with_pattern<'o>(request: &Request<'_>, prefix: &Prefix, added: Added, out: &'o mut Vec<u8>) -> Option<Request<'o>> {
+    let (wire, mut args) = (request.wire(), request.args());
+    let first = args.at();
+    args.nth(1);
+    out.clear();
+    write::array(out, request.argc().saturating_add(if added == Added::MatchAll { 2 } else { 1 }));
+    out.extend_from_slice(wire.get(first..args.at())?);
+    if added == Added::MatchAll {
+        write::bulk(out, b"MATCH");
     }
-    for edit in edits {
-        while index < edit.arg {
-            args.next();
-            index = index.saturating_add(1);
-        }
-        let start = args.at();
-        let Some((before, behind)) = args.next().and_then(|arg| arg.split_at_checked(edit.at as usize)) else { break };
-        index = index.saturating_add(1);
-        out.extend_from_slice(wire.get(copied..start).unwrap_or_default());
-        bulk(out, &[before, if edit.pattern { prefix.pattern() } else { prefix.plain() }, behind]);
-        copied = args.at();
+    bulk(out, &[prefix.pattern(), b"*"]);
+    out.extend_from_slice(wire.get(args.at()..)?);
+    whole(out)
+}
+
+/// A request that asks for nothing.
+#[cold]
+pub(super) fn nothing(out: &mut Vec<u8>) -> Option<Request<'_>> {
+    out.clear();
+    write::request(out, &[b"PING"]);
+    whole(out)
+}
+
+/// A request that was made here, whatever its length: the app's own was within its limits.
+fn whole(wire: &[u8]) -> Option<Request<'_>> {
+    const ANY: Limits = Limits { arguments: u32::MAX, bulk: u64::MAX, request: u64::MAX };
+    match resp::scan(wire, &mut Resume::default(), &ANY) {
+        Ok(Scan::Request(request)) => Some(request),
+        _ => None,
     }
-    out.extend_from_slice(wire.get(copied..).unwrap_or_default());
 }
 
 /// Appends a bulk string of several parts.
@@ -241,8 +281,9 @@ mod tests {
         let mut list = Vec::new();
         let Outcome { added, .. } = edits(spec, &request, &mut list).map_err(|(_, text)| text)?;
         let mut out = Vec::new();
-        rewrite(&request, &prefix, &list, added, &mut out);
-        let request = Request::parse(&out).expect("well formed");
+        let request = written(&request, &prefix, &list, added, &mut out).expect("a request");
+        let read = Request::parse(request.wire()).expect("well formed");
+        assert_eq!(format!("{request:?}"), format!("{read:?}"), "it is known as it would be read");
         let words: Vec<String> = request.args().map(|arg| String::from_utf8(arg.to_vec()).unwrap()).collect();
         Ok(words.join(" "))
     }
@@ -328,8 +369,12 @@ mod tests {
             let mut list = Vec::new();
             if let (Ok(spec), Ok(outcome)) = (command::identify(&request), edits(spec, &request, &mut list)) {
                 let mut out = Vec::new();
-                rewrite(&request, &prefix, &list, outcome.added, &mut out);
-                let changed = Request::parse(&out).expect("well formed");
+                let changed = written(&request, &prefix, &list, outcome.added, &mut out).expect("a request");
+                let read = Request::parse(changed.wire()).expect("well formed");
+                prop_assert_eq!(format!("{:?}", &changed), format!("{:?}", &read));
+                // It is carried as the command that it was.
+                let same = command::identify(&changed).is_ok_and(|named| std::ptr::eq(named, spec));
+                prop_assert!(same, "{}", spec.name);
                 let (mut keys, mut same) = (Vec::new(), Vec::new());
                 command::keys(spec, &request, &mut |at| keys.push(at)).expect("keys");
                 command::keys(spec, &changed, &mut |at| same.push(at)).expect("keys");
@@ -346,6 +391,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What is done for a command without a look at its name is what would be done with one.
+    #[test]
+    fn the_short_ways_lead_where_the_long_one_does() {
+        let mut ways = [0; 3];
+        for spec in command::numbered().filter(|spec| spec.subcommands.is_empty()) {
+            ways[way(spec) as usize] += 1;
+            let least = usize::from(spec.arity.unsigned_abs());
+            let args: Vec<&[u8]> = spec.name.split('|').map(str::as_bytes).chain([&b"1"[..]; 8]).collect();
+            let mut wire = Vec::new();
+            write::request(&mut wire, &args[..if spec.arity < 0 { least | 1 } else { least }]);
+            let request = Request::parse(&wire).unwrap();
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            let outcome = edits(spec, &request, &mut short);
+            let told = others(spec, &request, &mut long).map(|added| Outcome { added, shape: Shape::of(spec.name) });
+            assert_eq!((outcome, short), (told, long), "{}", spec.name);
+        }
+        assert!(ways[0] > 100 && ways[1] > 5, "{ways:?}");
     }
 
     /// Whatever the table has: a command that names keys, or channels, has the prefix before them or is refused.
