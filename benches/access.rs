@@ -9,6 +9,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "not a library")]
 
 mod support;
+#[allow(dead_code, reason = "not every benchmark asks for a key by its shard")]
 #[path = "../tests/support/engine.rs"]
 mod wires;
 
