@@ -434,6 +434,27 @@ fn plan_tells_what_apps_see_at_their_addresses() {
 }
 
 #[test]
+fn plan_tells_of_routes_that_change() {
+    let dir = Scratch::new();
+    let text = |routes: &str, users: &str| {
+        format!(
+            "pools:\n  main:\n    listen: 127.0.0.1:6380\n    servers: ['a:1:1']\n{routes}  users:\n    listen: 127.0.0.1:6381\n    servers: [{users}]\n"
+        )
+    };
+    let old = dir.write("old.yaml", &text("", "'b:1:1'"));
+    let new = dir.write("new.yaml", &text("    routes: {'user:': users}\n", "'b:1:1', 'c:1:1'"));
+    let keys = dir.write("keys", "user:1\nuser:2\nother\n");
+    let (code, told, complained) = run(&["plan", &old, &new, "--keys", &keys]);
+    assert_eq!(code, 0, "{complained}");
+    let first = "warning: pool main: keys that begin \"user:\" are looked for in pool users in place of main, and do not move by themselves\n";
+    assert!(told.starts_with(first), "{told}");
+    let (_, told, _) = run(&["plan", &new, &old]);
+    assert!(told.starts_with(&first.replace("users in place of main", "main in place of users")), "{told}");
+    let (_, told, _) = run(&["plan", &new, &new]);
+    assert!(!told.contains("warning"), "{told}");
+}
+
+#[test]
 fn plan_tells_what_moves_and_from_where_to_where() {
     let dir = Scratch::new();
     let pool = |servers: &[&str], more: &str| {

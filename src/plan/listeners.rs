@@ -37,6 +37,7 @@ pub fn warnings(before: &Live, after: &Live) -> String {
     }
     let mut told = String::new();
     all.iter().for_each(|led| led.tell(false, false, &mut told));
+    super::routes::tell(before, after, &mut told);
     told
 }
 

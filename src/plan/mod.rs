@@ -5,6 +5,7 @@
 //! (`listeners`).
 
 mod listeners;
+mod routes;
 
 use crate::live::{Live, LivePool, Place};
 use crate::ring::{Distribution, Ring, slot_of};
@@ -43,6 +44,10 @@ impl<'a> Side<'a> {
 
     /// Where a key lives, pins included.
     fn home(&self, key: &[u8]) -> Option<u16> {
+        if self.pool.pool.routes.of(key).is_some() {
+            // In another pool, where it is looked at.
+            return None;
+        }
         if let Some(slots) = &self.pool.slots {
             return slots.get(usize::from(slot_of(key))).copied();
         }
@@ -164,6 +169,7 @@ pub fn tell<E>(before: &Live, after: &Live, keys: Option<Keys<'_, E>>) -> Result
     for led in &led {
         led.tell(given, true, &mut first);
     }
+    routes::tell(before, after, &mut first);
     Ok(first + &told)
 }
 

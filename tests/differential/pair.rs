@@ -62,8 +62,8 @@ pub(crate) struct Pair<O> {
     midst: Midst,
     /// What the open transaction consists of.
     queued: Vec<Args>,
-    /// The scripts that it names, carried out or not: hotring knows them from then on, and can send them where they are not.
-    named: Vec<Vec<u8>>,
+    /// A transaction has named a script, carried out or not: hotring knows it from then on, and sends it where it is not.
+    named: bool,
     shards: Vec<Connection>,
     exact: bool,
     /// On which shard a key is, as far as it was asked for.
@@ -88,7 +88,7 @@ impl<O: Other> Pair<O> {
             probe: hotring(),
             midst: Midst::default(),
             queued: Vec::new(),
-            named: Vec::new(),
+            named: false,
             shards,
             alone,
             cluster,
@@ -147,15 +147,7 @@ impl<O: Other> Pair<O> {
             if midst.multi && asked.last().is_none_or(|last| last.at != at) {
                 asked.push(Asked { at, args: vec![b"GET".to_vec()], queued: Vec::new(), ours: b"" });
             }
-            let evals = args[0].eq_ignore_ascii_case(b"eval") || args[0].eq_ignore_ascii_case(b"eval_ro");
-            if midst.multi && evals {
-                self.named.extend(args.get(1).cloned());
-            }
-            if midst.multi && !self.midst.multi {
-                let load = |script| vec![b"SCRIPT".to_vec(), b"LOAD".to_vec(), script];
-                let told = self.named.drain(..).map(load);
-                asked.extend(told.map(|args| Asked { at, args, queued: Vec::new(), ours: b"" }));
-            }
+            self.named |= midst.multi && is_script(args);
             if let Some(what) = wrong {
                 return Err((at, format!("{}\n  {what}: {}", show(args), reply.escape_ascii())));
             }
@@ -164,6 +156,10 @@ impl<O: Other> Pair<O> {
         let theirs = self.alone.ask_all(&commands);
         for (Asked { at, args, queued, ours }, theirs) in asked.iter().zip(&theirs) {
             if ours.is_empty() {
+                continue;
+            }
+            let is_script = is_script(args) && self.named;
+            if is_script && theirs.starts_with(b"-NOSCRIPT") && !ours.starts_with(b"-") {
                 continue;
             }
             // A server that does not know a command shows its arguments as they came.
@@ -405,7 +401,7 @@ pub(crate) fn run<O: Other>(mut pair: Pair<O>, hotring: &dyn Fn() -> Connection,
         let shas: Vec<String> = SCRIPTS.iter().map(|script| load(&mut pair, &["SCRIPT", "LOAD", script])).collect();
         load(&mut pair, &["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
         (pair.through, pair.alone) = (hotring(), alone());
-        (pair.midst, pair.queued) = (Midst::default(), Vec::new());
+        (pair.midst, pair.queued, pair.named) = (Midst::default(), Vec::new(), false);
         if seed % 2 == 0 {
             assert!(pair.through.tell("HELLO 3").starts_with(b"%7\r\n"));
             assert!(pair.alone.tell("HELLO 3").starts_with(b"%7\r\n"));

@@ -15,6 +15,8 @@
 //! is carried alone: after the replies to all before it and before all behind it.
 //! Bounded: a session has a branch for each pool at the most, each with as many open requests as its trunk's window.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits, and numbers of sessions")]
+
 mod lead;
 mod ways;
 
