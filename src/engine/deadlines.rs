@@ -139,7 +139,8 @@ impl Engine {
             }
             return over(deadlines.request, *watch).then_some(Why::HalfSent);
         }
-        (session.is_at_rest() && over(deadlines.idle, *watch)).then_some(Why::Idle)
+        let idle = session.is_at_rest() && over(deadlines.idle, *watch);
+        (idle && !self.special_there(id).is_some_and(|special| special.multi)).then_some(Why::Idle)
     }
 
     /// Ends a session at once.

@@ -15,6 +15,8 @@
 //! is carried alone: after the replies to all before it and before all behind it.
 //! Bounded: a session has a branch for each pool at the most, each with as many open requests as its trunk's window.
 
+#![expect(clippy::arithmetic_side_effects, reason = "counters of 64 bits")]
+
 mod lead;
 mod ways;
 
@@ -23,7 +25,7 @@ pub(super) use ways::Told;
 use super::deadlines::Watch;
 use super::line::Ticket;
 use super::port::Port;
-use super::special::mode;
+use super::special::{Special, mode};
 use super::window::Session;
 use super::{Engine, SessionId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -50,10 +52,10 @@ pub struct Branches {
 pub struct Branch {
     trunk: SessionId,
     generation: u32,
-    /// The slot that the first of `awaited` is for.
+    /// The slot that the first of `owed` is for.
     first: u32,
     /// Whose replies its open slots' are; those that were given are `None`.
-    awaited: VecDeque<Option<For>>,
+    owed: VecDeque<Option<For>>,
 }
 
 /// Whose a branch's reply is.
@@ -70,17 +72,17 @@ enum For {
 impl Branch {
     /// The reply of its slot that is opened next will be for this.
     fn expect(&mut self, slot: u32, whose: For) {
-        if self.awaited.is_empty() {
+        if self.owed.is_empty() {
             self.first = slot;
         }
-        self.awaited.push_back(Some(whose));
+        self.owed.push_back(Some(whose));
     }
 
     /// A slot has its reply.
     fn take(&mut self, slot: u32) -> Option<For> {
-        let whose = self.awaited.get_mut(slot.wrapping_sub(self.first) as usize)?.take();
-        while let Some(None) = self.awaited.front() {
-            self.awaited.pop_front();
+        let whose = self.owed.get_mut(slot.wrapping_sub(self.first) as usize)?.take();
+        while let Some(None) = self.owed.front() {
+            self.owed.pop_front();
             self.first = self.first.wrapping_add(1);
         }
         whose
@@ -136,10 +138,24 @@ impl Engine {
         session.branches().iter().map(|&(_, id)| id).find(|&id| is_bound(id))
     }
 
+    /// What is special about that branch.
+    pub(super) fn special_there(&self, id: SessionId) -> Option<&Special> {
+        let bound = self.bound_branch(id).and_then(|id| self.sessions.get(id as usize));
+        bound.and_then(|session| session.special.as_deref())
+    }
+
     /// Whether a branch of the session waits for something to happen.
     pub(super) fn has_blocked_branch(&self, id: SessionId) -> bool {
-        let bound = self.bound_branch(id).and_then(|id| self.sessions.get(id as usize));
-        bound.and_then(|session| session.special.as_ref()).is_some_and(|special| special.blocked)
+        self.special_there(id).is_some_and(|special| special.blocked)
+    }
+
+    /// Ends a session as soon as it has the replies to all that it has asked for; at once if it waits for something to happen.
+    pub(super) fn finish_session(&mut self, id: SessionId) {
+        let blocked = self.has_blocked_branch(id);
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.finish();
+            session.killed |= blocked;
+        }
     }
 
     /// Whether a request of a session for this key may be a branch's.
@@ -180,7 +196,7 @@ impl Engine {
         if strict {
             session.be_strict();
         }
-        session.special().branch = Some(Box::new(Branch { trunk: id, generation, first: 0, awaited: VecDeque::new() }));
+        session.special().branch = Some(Box::new(Branch { trunk: id, generation, first: 0, owed: VecDeque::new() }));
         let branch = self.sessions.insert(Box::new(session)) as SessionId;
         if self.watches.len() <= branch as usize {
             self.watches.resize((branch as usize).saturating_add(1), Watch::default());
@@ -231,7 +247,7 @@ impl Engine {
         for (id, session) in &self.sessions {
             let Some(branch) = session.special.as_ref().and_then(|special| special.branch.as_ref()) else { continue };
             let Some(own) = filled.get(&(id as SessionId, session.generation)).cloned() else { continue };
-            for (slot, whose) in (0..).map(|n| branch.first.wrapping_add(n)).zip(&branch.awaited) {
+            for (slot, whose) in (0..).map(|n| branch.first.wrapping_add(n)).zip(&branch.owed) {
                 match whose {
                     Some(For::Slot(of_trunk)) if own.contains(&slot) => {
                         filled.entry((branch.trunk, branch.generation)).or_default().insert(*of_trunk);
@@ -262,7 +278,8 @@ impl Engine {
             return self.end_session(trunk);
         }
         if let Some(session) = self.sessions.get_mut(trunk as usize) {
-            (session.paused, session.parked) = (false, false);
+            // One that waits for a shard of its own pool, too, is woken when that takes more.
+            session.paused &= session.parked;
             session.mode &= !mode::WAITING;
         }
         port.wake(trunk);
@@ -297,7 +314,7 @@ impl Engine {
             }
         }
         // What was to be put together for the trunk never will be.
-        for whose in session.branch().into_iter().flat_map(|branch| branch.awaited.drain(..)).flatten() {
+        for whose in session.branch().into_iter().flat_map(|branch| branch.owed.drain(..)).flatten() {
             if let For::Part { gather, .. } = whose {
                 self.gathers.try_remove(gather as usize);
             }

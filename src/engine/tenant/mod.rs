@@ -145,6 +145,7 @@ impl Engine {
     fn request_of_tenant(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
         // What is no command is answered here, and goes nowhere.
         let Ok(spec) = command::identify(request) else { return self.carry(id, request, port) };
+        let there = self.special_there(id).is_some_and(|special| special.multi && !special.leaving);
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         if requests::changes_user(spec) && session.open_slots() > 0 {
             session.paused = true;
@@ -152,7 +153,7 @@ impl Engine {
             return false;
         }
         let Some(special) = &mut session.special else { return true };
-        let multi = special.multi && !special.leaving;
+        let multi = there || special.multi && !special.leaving;
         let may = special.user.as_ref().map_or(Ok(()), |user| user.check(spec, request));
         let Scratch { mut wire, mut edits, .. } = std::mem::take(&mut self.tenant);
         let outcome = requests::edits(spec, request, &mut edits);
