@@ -1,5 +1,5 @@
-//! What access and sight cost for each request: the same requests through a plain pool, and through one with a prefix, a user with
-//! rules, commands that are denied and a prefix that is counted by. No sockets.
+//! What access, sight and routes cost for each request: the same requests through a plain pool, through one with a prefix, a user with
+//! rules, commands that are denied and a prefix that is counted by, and through one whose keys live in another pool. No sockets.
 //!
 //! `cargo bench --bench access` prints nanoseconds and allocations. With `POOL REQUESTS ROUNDS` (`full get 10000`) it only does so
 //! many rounds of one of them, for a profiler to count: what two numbers of rounds differ in is what the rounds cost.
@@ -16,6 +16,7 @@ mod wires;
 use hotring::acl::{Account, Denials, Guard, Users, denial};
 use hotring::engine::port::{Port, Taken};
 use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
+use hotring::stages::routes::Routes;
 use std::hint::black_box;
 use std::sync::Arc;
 use support::{head, measure};
@@ -100,38 +101,47 @@ fn traffic(engine: &Engine, prefix: &str) -> Vec<Traffic> {
 }
 
 impl Traffic {
-    /// The session submits, all is flushed, every connection answers, all is flushed.
-    fn pass(&self, engine: &mut Engine) {
+    /// The session submits, all is flushed, every connection answers, all is flushed. The pool's connections begin with `first`.
+    fn pass(&self, engine: &mut Engine, first: LineId) {
         black_box(engine.submit(0, &self.requests, 1, &mut Nowhere));
         engine.flush(&mut Nowhere);
         for (line, bytes) in &self.replies {
-            black_box(engine.receive(*line, bytes, 2, &mut Nowhere).expect("replies"));
+            black_box(engine.receive(first + *line, bytes, 2, &mut Nowhere).expect("replies"));
         }
         engine.flush(&mut Nowhere);
     }
 }
 
-type Made = (&'static str, &'static str, fn() -> PoolConfig);
+/// A pool all of whose keys live in another, and that other one; and the other's first connection.
+fn routed() -> (Engine, LineId) {
+    let routes = vec![(b"user:"[..].into(), "there".to_owned())];
+    let (mut engine, _) = wires::engine(PoolConfig { routes: Routes::new(routes), ..pool(3, 1, false) }, 1);
+    let (_, lines) = engine.add_pool(PoolConfig { name: "there".into(), ..pool(3, 1, false) });
+    let first = lines.start;
+    lines.for_each(|line| engine.connected(line, 0));
+    (engine, first)
+}
 
 fn main() {
-    let pools: [Made; 3] = [
-        ("plain", "", || pool(3, 1, false)),
-        ("full", PREFIX, || full("~* &* +@all -@dangerous")),
-        ("patterns", PREFIX, || full("~user:* ~session:* &* +@all -@dangerous")),
+    let alone = |config| (wires::engine(config, 1).0, 0);
+    let pools: [(&str, &str, (Engine, LineId)); 4] = [
+        ("plain", "", alone(pool(3, 1, false))),
+        ("full", PREFIX, alone(full("~* &* +@all -@dangerous"))),
+        ("patterns", PREFIX, alone(full("~user:* ~session:* &* +@all -@dangerous"))),
+        ("routed", "", routed()),
     ];
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    for (name, prefix, config) in pools {
-        let (mut engine, _) = wires::engine(config(), 1);
+    for (name, prefix, (mut engine, first)) in pools {
         let all = traffic(&engine, prefix);
         if let [wanted, requests, rounds] = arguments.as_slice() {
             let one = all.iter().find(|traffic| traffic.name == requests && wanted == name);
             let rounds: u64 = rounds.parse().expect("a number of rounds");
-            one.into_iter().for_each(|traffic| (0..rounds).for_each(|_| traffic.pass(&mut engine)));
+            one.into_iter().for_each(|traffic| (0..rounds).for_each(|_| traffic.pass(&mut engine, first)));
             continue;
         }
         head(&format!("{name}, for each request"));
         for traffic in &all {
-            measure(traffic.name, traffic.count, || traffic.pass(&mut engine));
+            measure(traffic.name, traffic.count, || traffic.pass(&mut engine, first));
         }
     }
 }

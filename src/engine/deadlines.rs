@@ -140,8 +140,7 @@ impl Engine {
             return over(deadlines.request, *watch).then_some(Why::HalfSent);
         }
         let idle = session.is_at_rest() && over(deadlines.idle, *watch);
-        // Nor is it at rest while another pool's server remembers something for it.
-        (idle && self.bound_branch(id).is_none()).then_some(Why::Idle)
+        (idle && !self.special_there(id).is_some_and(|special| special.multi)).then_some(Why::Idle)
     }
 
     /// Ends a session at once.
