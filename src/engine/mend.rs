@@ -43,7 +43,8 @@ impl Engine {
             let is_given = |slot: u32| filled.is_some_and(|slots| slots.contains(&slot));
             if !session.killed && !listens && session.unfilled().any(|slot| !is_given(slot)) {
                 session.killed = true;
-                ended += 1;
+                // With a branch the session ends that it is a branch of, which is counted.
+                ended += usize::from(!session.is_branch());
             }
             if !session.is_branch() {
                 port.wake(id);

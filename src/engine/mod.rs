@@ -474,6 +474,12 @@ impl Engine {
         self.sessions.len().saturating_sub(self.branches)
     }
 
+    /// What sessions are to other pools than their own.
+    #[must_use]
+    pub fn branch_count(&self) -> usize {
+        self.sessions.iter().filter(|(_, session)| session.is_branch()).count()
+    }
+
     /// What is counted of a pool, to be folded, and for what the shell counts.
     pub fn pool_counts(&mut self, pool: u16) -> Option<&mut PoolCounts> {
         self.pools.get_mut(usize::from(pool)).map(|p| &mut p.counts)
@@ -498,9 +504,10 @@ impl Engine {
 
     /// Every session ends as soon as it has its replies; used when the process stops.
     pub fn finish_all(&mut self, port: &mut impl Port) {
-        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.closing && !session.is_branch()) {
-            session.finish();
-            port.wake(id as SessionId);
+        let open = self.sessions.iter().filter(|(_, session)| !session.closing && !session.is_branch());
+        for id in open.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
+            self.finish_session(id);
+            port.wake(id);
         }
         self.end_waits(None);
     }

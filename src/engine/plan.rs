@@ -427,6 +427,12 @@ impl Engine {
         self.plan.keys = keys;
     }
 
+    /// Whether keys of the session's pool live in other pools.
+    pub(super) fn has_routes(&self, id: SessionId) -> bool {
+        let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
+        pool.is_some_and(|pool| !pool.config.routes.is_empty())
+    }
+
     pub(super) fn has_several_shards(&self, id: SessionId) -> bool {
         let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
         pool.is_some_and(|pool| pool.config.path.route.only().is_none())

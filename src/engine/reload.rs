@@ -142,9 +142,10 @@ impl Engine {
     /// Ends a pool's sessions when they have what they have asked for; for one that is gone.
     pub fn finish_pool(&mut self, number: u16, port: &mut impl Port) {
         let own = |session: &Session| session.pool == number && !session.is_branch();
-        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| own(session)) {
-            session.finish();
-            port.wake(id as SessionId);
+        let sessions = self.sessions.iter().filter(|(_, session)| own(session));
+        for id in sessions.map(|(id, _)| id as SessionId).collect::<Vec<_>>() {
+            self.finish_session(id);
+            port.wake(id);
         }
         self.end_waits(Some(number));
     }
@@ -277,8 +278,8 @@ impl Engine {
             if user.is_some() && session.prefix() == prefix {
                 // As in Redis: whoever is logged in stays so though the password is another one now.
                 self.become_user(id, user);
-            } else if let Some(session) = self.sessions.get_mut(id as usize) {
-                session.finish();
+            } else {
+                self.finish_session(id);
                 port.wake(id);
             }
         }

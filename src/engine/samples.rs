@@ -532,8 +532,10 @@ impl Engine {
         };
         let user = self.user_name(id).into();
         let session = self.sessions.get(id as usize).filter(|session| session.generation == generation);
+        let trunk = self.trunk_of(id);
+        let session = session.and_then(|_| self.sessions.get(trunk as usize));
         let (address, local) = match session {
-            Some(_) => self.samples.addresses((id, generation), port),
+            Some(session) => self.samples.addresses((trunk, session.generation), port),
             None => Default::default(),
         };
         let away = self.away.min(took);

@@ -347,7 +347,9 @@ impl Engine {
         let shard = match self.home(id, spec, request) {
             Ok(Some(shard)) => shard,
             // WAIT: each shard would tell of its own replicas.
-            Ok(None) if self.has_several_shards(id) => return self.unsupported(id, error::ONE_SHARD_ONLY),
+            Ok(None) if self.has_several_shards(id) || self.has_routes(id) => {
+                return self.unsupported(id, error::ONE_SHARD_ONLY);
+            }
             Ok(None) => self.first_shard(id),
             Err(apart) => return self.cannot(id, apart),
         };

@@ -45,7 +45,8 @@ impl Engine {
         port: &mut impl Port,
     ) -> bool {
         match (self.way(id, named, request), named) {
-            (Way::Here, Ok(spec)) if matches!(spec.treatment, Treatment::Local(Local::Quit | Local::Reset)) => {
+            (Way::Here, Ok(spec)) if matches!(spec.treatment, Treatment::Local(Local::Reset)) => {
+                // All that it has asked for is answered. What was asked before a QUIT may not be: that ends them with the session.
                 self.leave_branches(id, port);
                 false
             }
@@ -56,12 +57,16 @@ impl Engine {
                 true
             }
             (Way::Bound(branch), _) => {
-                self.lead(id, Some(branch), named, request, port);
+                let to = self.sessions.get(branch as usize).map(|session| session.pool);
+                let branch = to.and_then(|to| self.branch_in(id, to));
+                self.lead(id, branch, named, request, port);
                 true
             }
             (Way::Moves(to), _) => {
-                let branch = self.move_transaction(id, to, port);
-                self.lead(id, branch, named, request, port);
+                if self.move_transaction(id, to, port) {
+                    let branch = self.branch_to(id, to);
+                    self.lead(id, branch, named, request, port);
+                }
                 true
             }
             (way @ (Way::Split(merge) | Way::All(merge)), Ok(spec)) => {
@@ -94,6 +99,9 @@ impl Engine {
         }
         if !self.enter(branch, named, request, For::Slot(ticket.slot), port) {
             // Unless that has ended the branch, and the session with it, nobody will answer.
+            if self.sessions.get(branch as usize).is_some_and(|session| session.killed) {
+                self.end_session(id);
+            }
             let mut reply = Vec::new();
             crate::engine::refuse(Refusal::NoShard, "", &mut reply);
             self.complete(number, ticket, &reply, None);
@@ -125,16 +133,37 @@ impl Engine {
         opened
     }
 
-    /// The transaction that a session has begun without naming a key goes to a branch, with what was held back of it.
-    fn move_transaction(&mut self, id: SessionId, to: u16, port: &mut impl Port) -> Option<SessionId> {
-        let branch = self.branch_in(id, to)?;
-        let special = self.sessions.get_mut(id as usize)?.special.as_mut()?;
+    /// The transaction that a session has begun without naming a key goes to a branch, with what was held back of it. Returns
+    /// whether it did; if not the app has been told why, and the transaction is spoilt.
+    fn move_transaction(&mut self, id: SessionId, to: u16, port: &mut impl Port) -> bool {
+        let branch = self.branch_in(id, to);
+        let special = self.sessions.get_mut(id as usize).and_then(|session| session.special.as_mut());
+        let (Some(branch), Some(special)) = (branch, special) else {
+            self.refused(id, Refusal::NoShard, 0);
+            self.spoil(id, port);
+            return false;
+        };
         let (held, dirty) = (std::mem::take(&mut special.held), special.dirty);
         self.leave_own(id, port);
+        // What was drawn for another request does not meet what begins a transaction.
+        self.take_drawn(branch);
         let mut wire = Vec::new();
         write::request(&mut wire, &[b"MULTI"]);
-        wire.extend_from_slice(&held);
-        let mut rest = wire.as_slice();
+        if let Some(begins) = whole(&wire) {
+            let named = command::identify(&begins);
+            self.enter(branch, named.as_ref().copied(), &begins, For::Nobody, port);
+            if !self.special_there(id).is_some_and(|special| special.multi) {
+                // That pool begins none. What would have been part of it must not be done by itself.
+                if let Some(session) = self.sessions.get_mut(id as usize) {
+                    session.mode |= mode::PINNED;
+                    let special = session.special();
+                    (special.multi, special.dirty) = (true, true);
+                }
+                self.lead(id, Some(branch), named.as_ref().copied(), &begins, port);
+                return false;
+            }
+        }
+        let mut rest = held.as_slice();
         while let Some(request) = whole(rest) {
             let named = command::identify(&request);
             self.enter(branch, named.as_ref().copied(), &request, For::Nobody, port);
@@ -143,7 +172,7 @@ impl Engine {
         if dirty {
             self.spoil(branch, port);
         }
-        Some(branch)
+        true
     }
 
     /// What each pool gets of a request for several: parts, and for each key, where it is about keys, the part that has it.

@@ -25,7 +25,7 @@ pub(super) use ways::Told;
 use super::deadlines::Watch;
 use super::line::Ticket;
 use super::port::Port;
-use super::special::mode;
+use super::special::{Special, mode};
 use super::window::Session;
 use super::{Engine, SessionId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -131,10 +131,24 @@ impl Engine {
         session.branches().iter().map(|&(_, id)| id).find(|&id| is_bound(id))
     }
 
+    /// What is special about that branch.
+    pub(super) fn special_there(&self, id: SessionId) -> Option<&Special> {
+        let bound = self.bound_branch(id).and_then(|id| self.sessions.get(id as usize));
+        bound.and_then(|session| session.special.as_deref())
+    }
+
     /// Whether a branch of the session waits for something to happen.
     pub(super) fn has_blocked_branch(&self, id: SessionId) -> bool {
-        let bound = self.bound_branch(id).and_then(|id| self.sessions.get(id as usize));
-        bound.and_then(|session| session.special.as_ref()).is_some_and(|special| special.blocked)
+        self.special_there(id).is_some_and(|special| special.blocked)
+    }
+
+    /// Ends a session as soon as it has the replies to all that it has asked for; at once if it waits for something to happen.
+    pub(super) fn finish_session(&mut self, id: SessionId) {
+        let blocked = self.has_blocked_branch(id);
+        if let Some(session) = self.sessions.get_mut(id as usize) {
+            session.finish();
+            session.killed |= blocked;
+        }
     }
 
     /// Whether a request of a session for this key may be a branch's.
@@ -258,7 +272,8 @@ impl Engine {
             return self.end_session(trunk);
         }
         if let Some(session) = self.sessions.get_mut(trunk as usize) {
-            (session.paused, session.parked) = (false, false);
+            // One that waits for a shard of its own pool, too, is woken when that takes more.
+            session.paused &= session.parked;
             session.mode &= !mode::WAITING;
         }
         port.wake(trunk);

@@ -83,7 +83,15 @@ impl Engine {
             | Treatment::Refuse(_) => spec.flags & flag::PUBSUB == 0,
             _ => false,
         };
-        let keys = if names_keys { self.pools_of(session.pool, spec, request) } else { Keys::None };
+        let keys = match treatment {
+            // These are about the session's own pool, unless all that is looked for lives elsewhere.
+            Treatment::Publish => Keys::One(None),
+            Treatment::Broadcast(_) if !is_for_all(spec) => {
+                Keys::One(pattern(spec, request).and_then(|pattern| pool.routed_pattern(pattern)))
+            }
+            _ if names_keys => self.pools_of(session.pool, spec, request),
+            _ => Keys::None,
+        };
         let transaction = matches!(treatment, Treatment::Own(Need::Transaction));
         if let Some(branch) = bound {
             let there = self.sessions.get(branch as usize).map(|session| session.pool);
@@ -104,10 +112,6 @@ impl Engine {
             (Keys::One(Some(to)), _) if multi => Way::Moves(to),
             (Keys::One(Some(to)), _) => Way::There(to),
             (Keys::None, Treatment::Broadcast(merge)) if !multi && is_for_all(spec) => Way::All(merge),
-            (Keys::None, Treatment::Broadcast(_)) if !multi => {
-                let to = pattern(spec, request).and_then(|pattern| pool.routed_pattern(pattern));
-                to.map_or(Way::Here, Way::There)
-            }
             (Keys::None | Keys::One(None), _) => Way::Here,
         }
     }
@@ -122,7 +126,9 @@ impl Engine {
         port: &mut impl Port,
     ) -> bool {
         let way = self.way(id, named, request);
-        let Some(session) = self.sessions.get_mut(id as usize) else { return true };
+        let Some(session) = self.sessions.get_mut(id as usize).filter(|session| session.authenticated) else {
+            return true;
+        };
         if way == Way::Here && !session.has_branches() {
             return self.is_forgotten(id, named, request, port);
         }
@@ -134,7 +140,7 @@ impl Engine {
         });
         let bound = self.bound_branch(id);
         let leads_to = match way {
-            Way::There(to) => self.branch_to(id, to),
+            Way::There(to) => self.branch_in(id, to),
             Way::Bound(branch) => Some(branch),
             _ => None,
         };
@@ -150,6 +156,10 @@ impl Engine {
                 _ => true,
             },
             (None, Way::Here) => self.is_forgotten(id, named, request, port),
+            (None, Way::Moves(to)) if !self.is_denied(id, named, request) => match self.branch_in(id, to) {
+                Some(branch) => self.is_forgotten(branch, named, request, port) || self.holds_back(id),
+                None => true,
+            },
             _ => true,
         }
     }
@@ -176,7 +186,7 @@ impl Engine {
         if session.parked {
             // Its shard takes no more; whoever says that it does again wakes the trunk.
             if let Some(trunk) = self.sessions.get_mut(id as usize) {
-                (trunk.paused, trunk.parked) = (true, true);
+                trunk.paused = true;
             }
             return false;
         }

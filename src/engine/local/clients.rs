@@ -64,13 +64,15 @@ fn line(engine: &Engine, id: SessionId, command: Option<&str>, port: &impl Port,
     let Some(session) = engine.sessions.get(id as usize) else { return };
     let (address, local) = port.addresses(id);
     let special = session.special.as_deref();
+    // Of a session whose keys live in another pool it is there that a transaction is, or something is waited for.
+    let busy = engine.special_there(id).or(special);
     let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut flags = String::new();
     for (set, flag) in [
         (session.mode & mode::LISTENING != 0, 'P'),
-        (special.is_some_and(|s| s.multi), 'x'),
-        (special.is_some_and(|s| s.blocked), 'b'),
-        (special.is_some_and(|s| s.watch_lost), 'd'),
+        (busy.is_some_and(|s| s.multi), 'x'),
+        (busy.is_some_and(|s| s.blocked), 'b'),
+        (busy.is_some_and(|s| s.watch_lost), 'd'),
         (session.closing, 'c'),
         (address.starts_with('/'), 'U'),
     ] {
@@ -82,7 +84,7 @@ fn line(engine: &Engine, id: SessionId, command: Option<&str>, port: &impl Port,
         flags.push('N');
     }
     let listens = |kind: Kind| special.map_or(0, |s| s.listens.iter().filter(|(other, _)| *other == kind).count());
-    let multi = special.filter(|s| s.multi).map_or(-1, |s| i64::from(s.queued));
+    let multi = busy.filter(|s| s.multi).map_or(-1, |s| i64::from(s.queued));
     let waiting = session.waiting();
     let _ = writeln!(
         out,
@@ -97,7 +99,7 @@ fn line(engine: &Engine, id: SessionId, command: Option<&str>, port: &impl Port,
         listens(Kind::Sharded),
         size_of::<Session>().saturating_add(session.output.capacity()),
         if waiting > 0 { "rw" } else { "r" },
-        command.or_else(|| special.filter(|s| s.blocked).map(|s| s.waits_in)).unwrap_or("NULL"),
+        command.or_else(|| busy.filter(|s| s.blocked).map(|s| s.waits_in)).unwrap_or("NULL"),
         engine.user_name(id),
         if session.resp3 { 3 } else { 2 },
         told(special.map_or(&[], |s| &s.lib_name)),
@@ -235,7 +237,8 @@ pub(super) fn unblock(engine: &mut Engine, asked: &mut Asked<'_>, port: &mut imp
     };
     let wanted = command::integer(asked.arg(2)).ok_or_else(|| syntax("ERR value is not an integer or out of range"))?;
     let found = fellows(engine, asked.id).find(|(_, session)| u64::try_from(wanted) == Ok(session.id));
-    let ended = found.map(|(id, _)| id).is_some_and(|id| engine.unblock(id, with_error, port));
+    let waits = |id| engine.bound_branch(id).unwrap_or(id);
+    let ended = found.map(|(id, _)| waits(id)).is_some_and(|id| engine.unblock(id, with_error, port));
     write::integer(&mut asked.out, i64::from(ended));
     Ok(())
 }

@@ -158,6 +158,7 @@ impl Engine {
     #[inline(never)]
     fn request_of_tenant(&mut self, id: SessionId, request: &Request<'_>, port: &mut impl Port) -> bool {
         let named = command::identify(request);
+        let there = self.special_there(id).is_some_and(|special| special.multi && !special.leaving);
         let Some(session) = self.sessions.get_mut(id as usize) else { return true };
         // What is no command is answered here, and goes nowhere.
         let Ok(spec) = named else { return self.carry(id, named, request, port) };
@@ -169,7 +170,7 @@ impl Engine {
         let slot = session.next_slot();
         let Some(special) = session.special.as_deref() else { return true };
         let Some(Tenant { prefix, .. }) = special.tenant.as_deref() else { return true };
-        let multi = special.multi && !special.leaving;
+        let multi = there || special.multi && !special.leaving;
         let may = special.user.as_ref().map_or(Ok(()), |user| user.check(spec, request));
         let outcome = requests::edits(spec, request, &mut self.tenant.edits);
         let mut wire = std::mem::take(&mut self.tenant.wire);
