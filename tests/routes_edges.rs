@@ -355,3 +355,62 @@ fn users_are_who_they_are_in_the_sessions_pool_alone() {
     assert_eq!(s.app(0), "$-1\r\n");
     ends(s, 1);
 }
+<<<<<<< HEAD
+=======
+
+/// What has begun elsewhere ends there, though the routes are gone.
+#[test]
+fn what_has_begun_ends_where_it_is_when_routes_go() {
+    let mut s = plain(2);
+    s.ask(0, "MGET user:1 a o:1");
+    asks(&mut s, 1, "MULTI", "+OK\r\n");
+    s.ask(1, "SET user:1 1");
+    let own = s.opened();
+    s.answer_on(own, "+OK\r\n+QUEUED\r\n");
+    s.engine.reload(0, named("main"), s.now, &mut s.wires);
+    s.engine.finish_pool(1, &mut s.wires);
+    s.flush();
+    for (line, reply) in [(USERS, "x"), (OTHER, "z"), (MAIN, "y")] {
+        s.answer_on(line, &format!("*1\r\n$1\r\n{reply}\r\n"));
+    }
+    assert_eq!(s.app(0), "*3\r\n$1\r\nx\r\n$1\r\ny\r\n$1\r\nz\r\n");
+    s.ask(1, "EXEC");
+    s.answer_on(own, "*1\r\n+OK\r\n");
+    assert_eq!(s.app(1), "+QUEUED\r\n*1\r\n+OK\r\n");
+    for session in [0, 1] {
+        s.sent_on(MAIN);
+        s.ask(session, "SET user:1 2");
+        assert_eq!(s.sent_on(MAIN), "SET user:1 2");
+        s.answer_on(MAIN, "+OK\r\n");
+        assert_eq!(s.app(session), "+OK\r\n");
+    }
+    ends(s, 2);
+}
+
+/// What is held back on purpose is given up with its session, on either side.
+#[test]
+fn nothing_is_left_of_who_leaves_while_it_is_delayed() {
+    let rule = |effect| Rule { id: 1, commands: Vec::new(), prefix: None, share: WHOLE, effect };
+    for faulty in [0, 1] {
+        for effect in [Effect::DelayReply(50 * MS), Effect::DelayRequest(50 * MS), Effect::Drop] {
+            for line in ["GET user:1", "MGET a user:1"] {
+                let mut s = plain(1);
+                s.engine.set_faults(faulty, 1, vec![(rule(effect.clone()), u64::MAX / 2)], s.now);
+                let taken = s.engine.submit(0, &request(line), s.now, &mut s.wires).consumed > 0;
+                s.flush();
+                if effect == Effect::Drop {
+                    assert!(s.engine.is_over(0));
+                    assert_eq!(s.app(0), "", "{line}");
+                } else if taken && line.starts_with('G') {
+                    s.answer_on(USERS, "$-1\r\n");
+                    assert_eq!(s.app(0), "");
+                }
+                s.close(0);
+                s.tick(100 * MS);
+                assert_eq!(s.engine.holdings().delayed, 0);
+                ends(s, 0);
+            }
+        }
+    }
+}
+>>>>>>> c5e821dd208346f27af2c80f6b2eec2f062a190e
