@@ -355,8 +355,6 @@ fn users_are_who_they_are_in_the_sessions_pool_alone() {
     assert_eq!(s.app(0), "$-1\r\n");
     ends(s, 1);
 }
-<<<<<<< HEAD
-=======
 
 /// What has begun elsewhere ends there, though the routes are gone.
 #[test]
@@ -413,4 +411,3 @@ fn nothing_is_left_of_who_leaves_while_it_is_delayed() {
         }
     }
 }
->>>>>>> c5e821dd208346f27af2c80f6b2eec2f062a190e
