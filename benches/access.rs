@@ -8,36 +8,21 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark reads the clock and prints")]
 #![allow(missing_docs, unreachable_pub, reason = "not a library")]
 
+#[path = "support/nowhere.rs"]
+mod nowhere;
 mod support;
 #[allow(dead_code, reason = "not every benchmark asks for a key by its shard")]
 #[path = "../tests/support/engine.rs"]
 mod wires;
 
 use hotring::acl::{Account, Denials, Guard, Users, denial};
-use hotring::engine::port::{Port, Taken};
-use hotring::engine::{Engine, LineId, PoolConfig, SessionId};
+use hotring::engine::{Engine, LineId, PoolConfig};
 use hotring::stages::routes::Routes;
+use nowhere::Nowhere;
 use std::hint::black_box;
 use std::sync::Arc;
 use support::{head, measure};
 use wires::{pool, request};
-
-/// Sockets that swallow everything, so that only the engine is measured.
-struct Nowhere;
-
-impl Port for Nowhere {
-    fn to_app(&mut self, _session: SessionId, bytes: &[u8]) -> Taken {
-        Taken::Some(black_box(bytes).len())
-    }
-
-    fn to_shard(&mut self, _line: LineId, bytes: &[u8]) -> Taken {
-        Taken::Some(black_box(bytes).len())
-    }
-
-    fn wake(&mut self, _session: SessionId) {}
-
-    fn open(&mut self, _line: LineId) {}
-}
 
 const PREFIX: &str = "team-a:";
 

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark reads the clock and prints")]
 #![allow(missing_docs, unreachable_pub, reason = "not a library")]
 
+#[path = "support/nowhere.rs"]
+mod nowhere;
 mod support;
 #[path = "../tests/support/engine.rs"]
 mod wires;
@@ -12,31 +14,14 @@ mod wires;
 use hotring::acl::Users;
 use hotring::chance::splitmix;
 use hotring::command::lookup;
-use hotring::engine::port::{Port, Taken};
 use hotring::engine::{Engine, LineId, SessionId};
 use hotring::stages::hot::{Config, Site};
 use hotring::stages::{Hot, Leg, Notices, Stage};
+use nowhere::Nowhere;
 use std::hint::black_box;
 use std::sync::Arc;
 use support::{head, measure};
 use wires::{Wires, engine, key_on, pool, request};
-
-/// Sockets that swallow everything, so that only the engine is measured.
-struct Nowhere;
-
-impl Port for Nowhere {
-    fn to_app(&mut self, _session: SessionId, bytes: &[u8]) -> Taken {
-        Taken::Some(black_box(bytes).len())
-    }
-
-    fn to_shard(&mut self, _line: LineId, bytes: &[u8]) -> Taken {
-        Taken::Some(black_box(bytes).len())
-    }
-
-    fn wake(&mut self, _session: SessionId) {}
-
-    fn open(&mut self, _line: LineId) {}
-}
 
 /// One pass: every session submits, all is flushed, every connection answers, all is flushed.
 fn pass(engine: &mut Engine, requests: &[(SessionId, &[u8])], replies: &[(LineId, &[u8])]) {

@@ -147,6 +147,17 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Reads the request at the front of bytes that were put together here, whatever its length: what it was made from was within
+    /// its limits.
+    #[must_use]
+    pub fn of_any_length(wire: &'a [u8]) -> Option<Self> {
+        const ANY: Limits = Limits { arguments: u32::MAX, bulk: u64::MAX, request: u64::MAX };
+        match scan(wire, &mut Resume::default(), &ANY) {
+            Ok(Scan::Request(request)) => Some(request),
+            _ => None,
+        }
+    }
+
     /// The bytes as they came, and as they go to a shard.
     #[must_use]
     pub fn wire(&self) -> &'a [u8] {

@@ -13,7 +13,7 @@ use crate::engine::line::Ticket;
 use crate::engine::merge::Gather;
 use crate::engine::port::Port;
 use crate::engine::special::mode;
-use crate::resp::{Limits, Request, Resume, Scan, scan, write};
+use crate::resp::{Request, write};
 use crate::stages::Refusal;
 
 /// What one pool gets of a split request.
@@ -24,15 +24,6 @@ struct Part {
     keys: usize,
     /// Its arguments, as on the wire; all of the request when it is whole.
     wire: Vec<u8>,
-}
-
-/// A request that was made here, whatever its length: the app's own was within its limits.
-fn whole(wire: &[u8]) -> Option<Request<'_>> {
-    const ANY: Limits = Limits { arguments: u32::MAX, bulk: u64::MAX, request: u64::MAX };
-    match scan(wire, &mut Resume::default(), &ANY) {
-        Ok(Scan::Request(request)) => Some(request),
-        _ => None,
-    }
 }
 
 impl Engine {
@@ -149,7 +140,7 @@ impl Engine {
         self.take_drawn(branch);
         let mut wire = Vec::new();
         write::request(&mut wire, &[b"MULTI"]);
-        if let Some(begins) = whole(&wire) {
+        if let Some(begins) = Request::of_any_length(&wire) {
             let named = command::identify(&begins);
             self.enter(branch, named.as_ref().copied(), &begins, For::Nobody, port);
             if !self.special_there(id).is_some_and(|special| special.multi) {
@@ -164,7 +155,7 @@ impl Engine {
             }
         }
         let mut rest = held.as_slice();
-        while let Some(request) = whole(rest) {
+        while let Some(request) = Request::of_any_length(rest) {
             let named = command::identify(&request);
             self.enter(branch, named.as_ref().copied(), &request, For::Nobody, port);
             rest = rest.get(request.wire().len()..).unwrap_or_default();
@@ -246,7 +237,7 @@ impl Engine {
             if since != changes {
                 entered.clear();
             }
-            let Some(request) = whole(&part.wire) else { continue };
+            let Some(request) = Request::of_any_length(&part.wire) else { continue };
             let may = entered.contains(&branch) || self.may_enter(id, branch, Ok(spec), &request, port);
             if may && !entered.contains(&branch) {
                 entered.push(branch);
@@ -296,7 +287,7 @@ impl Engine {
         }
         for (at, (part, branch)) in parts.iter().zip(branches).enumerate() {
             let whose = For::Part { gather, part: at as u16 };
-            let Some(request) = whole(&part.wire) else { continue };
+            let Some(request) = Request::of_any_length(&part.wire) else { continue };
             if !self.enter(branch, Ok(spec), &request, whose, port) {
                 let mut reply = Vec::new();
                 crate::engine::refuse(Refusal::NoShard, "", &mut reply);

@@ -8,7 +8,7 @@ use super::replies::Shape;
 use crate::acl::Prefix;
 use crate::command::{self, Keys, Local, Spec, Treatment, Why, flag};
 use crate::error::{Cause, EVERYBODYS, KEY_TOLD_LATE, NO_DECLARED_KEYS};
-use crate::resp::{self, Insert, Limits, Request, Resume, Scan, write};
+use crate::resp::{Insert, Request, write};
 
 /// The prefix, into an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +234,7 @@ fn with_pattern<'o>(request: &Request<'_>, prefix: &Prefix, added: Added, out: &
     }
     bulk(out, &[prefix.pattern(), b"*"]);
     out.extend_from_slice(wire.get(args.at()..)?);
-    whole(out)
+    Request::of_any_length(out)
 }
 
 /// A request that asks for nothing.
@@ -242,16 +242,7 @@ fn with_pattern<'o>(request: &Request<'_>, prefix: &Prefix, added: Added, out: &
 pub(super) fn nothing(out: &mut Vec<u8>) -> Option<Request<'_>> {
     out.clear();
     write::request(out, &[b"PING"]);
-    whole(out)
-}
-
-/// A request that was made here, whatever its length: the app's own was within its limits.
-fn whole(wire: &[u8]) -> Option<Request<'_>> {
-    const ANY: Limits = Limits { arguments: u32::MAX, bulk: u64::MAX, request: u64::MAX };
-    match resp::scan(wire, &mut Resume::default(), &ANY) {
-        Ok(Scan::Request(request)) => Some(request),
-        _ => None,
-    }
+    Request::of_any_length(out)
 }
 
 /// Appends a bulk string of several parts.
