@@ -189,6 +189,16 @@ pub fn no_slot(out: &mut Vec<u8>) {
     write::error(out, NO_SLOT.as_bytes());
 }
 
+/// An error as it is told of a part of a request: what says that nothing was sent is true of that part alone. `None` for all else.
+#[must_use]
+pub fn in_doubt(reply: &[u8]) -> Option<Vec<u8>> {
+    const CERTAIN: &[u8] = b"nothing was sent";
+    let error = reply.strip_prefix(b"-")?;
+    let at = error.windows(CERTAIN.len()).position(|text| text == CERTAIN)?;
+    let (before, rest) = error.split_at_checked(at)?;
+    Some([b"-", before, b"the command may have run", rest.strip_prefix(CERTAIN)?].concat())
+}
+
 /// Appends the error reply for [`Cause::NoShard`].
 pub fn no_shard(out: &mut Vec<u8>) {
     write::error(

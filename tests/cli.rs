@@ -448,6 +448,7 @@ fn plan_tells_of_routes_that_change() {
     assert_eq!(code, 0, "{complained}");
     let first = "warning: pool main: keys that begin \"user:\" are looked for in pool users in place of main, and do not move by themselves\n";
     assert!(told.starts_with(first), "{told}");
+    assert!(told.contains("pool main: 1 servers, then 1; of 1 keys 0 move"), "{told}");
     let (_, told, _) = run(&["plan", &new, &old]);
     assert!(told.starts_with(&first.replace("users in place of main", "main in place of users")), "{told}");
     let (_, told, _) = run(&["plan", &new, &new]);

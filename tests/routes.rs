@@ -117,6 +117,11 @@ fn what_names_keys_of_several_pools_is_split_and_put_together() {
         assert_eq!(app.ask(refused), CROSS, "{refused}");
     }
     assert_eq!(app.ask("EVAL return{KEYS[1]} 2 a s:1"), CROSS);
+    assert_eq!(app.ask("RPUSH user:list 1 2"), ":2\r\n");
+    for sort in ["SORT user:list BY w_*", "SORT list GET user:*"] {
+        assert!(app.ask(sort).starts_with("-ERR"), "{sort}");
+    }
+    assert_eq!(app.ask("SORT user:list DESC"), "*2\r\n$1\r\n2\r\n$1\r\n1\r\n");
     // An error of one of them is the reply.
     assert_eq!(app.ask("RPUSH user:1 x"), ":1\r\n");
     assert_eq!(app.ask("MGET a user:1"), "*2\r\n$-1\r\n$-1\r\n");
@@ -416,6 +421,23 @@ fn a_pool_that_is_frozen_holds_up_only_its_own_keys() {
     assert_eq!(app.text(), "+OK\r\n");
     pools.sessions[0].thaw();
     eventually("it is back", || app.ask("GET s:1") == "$1\r\n1\r\n");
+}
+
+/// What was carried out in one pool is not undone because another one refuses its part, and the error must not say otherwise.
+#[test]
+fn a_part_that_is_refused_leaves_the_whole_in_doubt() {
+    let mut pools = Pools::with([&[ROUTES], &["read_only: true"], &[]]);
+    let mut app = pools.app();
+    let told = app.ask("MSET a 1 user:1 1");
+    assert!(told.starts_with("-READONLY") && told.ends_with("; the command may have run\r\n"), "{told}");
+    assert_eq!(app.ask("GET a"), "$1\r\n1\r\n");
+    let alone = app.ask("SET user:1 1");
+    assert!(alone.ends_with("; nothing was sent\r\n"), "{alone}");
+    pools.sessions[0].kill();
+    eventually("its keys fail", || app.ask("GET s:1").ends_with("; nothing was sent\r\n"));
+    let told = app.ask("DEL a s:1");
+    assert!(told.starts_with("-ERR shard") && told.ends_with("; the command may have run\r\n"), "{told}");
+    assert_eq!(app.ask("EXISTS a"), ":0\r\n");
 }
 
 #[test]

@@ -272,8 +272,11 @@ impl Engine {
 
     #[cold]
     fn opens(&self, id: SessionId, why: Why) -> bool {
-        let pool = self.sessions.get(id as usize).and_then(|session| self.pools.get(usize::from(session.pool)));
-        pool.is_some_and(|pool| pool.config.opens(why))
+        let Some(session) = self.sessions.get(id as usize) else { return false };
+        let Some(pool) = self.pools.get(usize::from(session.pool)) else { return false };
+        // What a pattern stands for may live in other pools.
+        let elsewhere = why == Why::Pattern && (session.is_branch() || !pool.config.routes.is_empty());
+        pool.config.opens(why) && !elsewhere
     }
 
     #[inline]

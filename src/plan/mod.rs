@@ -44,10 +44,6 @@ impl<'a> Side<'a> {
 
     /// Where a key lives, pins included.
     fn home(&self, key: &[u8]) -> Option<u16> {
-        if self.pool.pool.routes.of(key).is_some() {
-            // In another pool, where it is looked at.
-            return None;
-        }
         if let Some(slots) = &self.pool.slots {
             return slots.get(usize::from(slot_of(key))).copied();
         }
@@ -92,6 +88,10 @@ impl<'a> Sides<'a> {
     }
 
     fn look(&mut self, key: &[u8]) {
+        if [&self.before, &self.after].iter().any(|side| side.pool.pool.routes.of(key).is_some()) {
+            // In another pool, which is told of by itself.
+            return;
+        }
         self.keys = self.keys.saturating_add(1);
         if let (Some(from), Some(to)) = (self.before.home(key), self.after.home(key))
             && !self.is_one(from, to)

@@ -37,7 +37,8 @@ impl Routes {
         self.all.iter().position(|(beginning, _)| key.starts_with(beginning))
     }
 
-    /// The same for all keys that a pattern (as KEYS and SCAN take it) may stand for; `None` where some may stay.
+    /// The same of what a pattern (as KEYS and SCAN take it) begins with, so that all it stands for takes that route or a longer one;
+    /// `None` where some of it may stay.
     #[must_use]
     pub fn of_pattern(&self, pattern: &[u8]) -> Option<usize> {
         let literal = pattern.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(pattern.len());

@@ -13,6 +13,7 @@ use crate::engine::line::Ticket;
 use crate::engine::merge::Gather;
 use crate::engine::port::Port;
 use crate::engine::special::mode;
+use crate::error;
 use crate::resp::{Request, write};
 use crate::stages::Refusal;
 
@@ -298,6 +299,9 @@ impl Engine {
 
     /// A part of a split request has its reply.
     pub(super) fn part_led(&mut self, number: u16, link: u32, part: u16, reply: &[u8], port: Option<&mut dyn Port>) {
+        // Of the other parts one may have been carried out, whatever became of this one.
+        let doubtful = error::in_doubt(reply);
+        let reply = doubtful.as_deref().unwrap_or(reply);
         let Some(gather) = self.gathers.get_mut(link as usize) else { return };
         if !gather.take(part, reply, &mut self.spare) {
             return self.hold_part(number, link);
