@@ -3,7 +3,7 @@
 
     cargo build --release && benches/tls.py [--haproxy] [--envoy [PROGRAM]] [--pin] [--requests 200000] [--write docs/tls.md]
 
-One redis-server with a plain port and one for TLS. In front of it hotring (one worker, no pauses) with a plain and a TLS
+One redis-server with a plain port and one for TLS. In front of it hotring (one worker, as it is by default) with a plain and a TLS
 listener, and one that speaks TLS to the server; Envoy (one worker) with the same three, if one is found, see envoy_peer.py; and
 with --haproxy HAProxy (mode tcp, one thread), which ends TLS and does nothing else. All show the same certificate. redis-benchmark
 asks, the CPU is what the kernel charged to all threads of the process (/proc/PID/task/*/schedstat). A round measures everybody
@@ -170,7 +170,6 @@ class Stand:
         plain, tls, behind = (bench.free_port() for _ in range(3))
         config = self.file("proxy.yaml", f"""
 admin: off
-max_pause: off
 pools:
   front:
     listen: 127.0.0.1:{plain}
