@@ -287,6 +287,8 @@ pub struct Engine {
     sessions: Slab<Box<Session>>,
     /// How many of them are branches.
     branches: usize,
+    /// Where the request goes that may begin now, and whose it is.
+    way: Option<(SessionId, branches::Way)>,
     /// By the sessions' numbers.
     watches: Vec<deadlines::Watch>,
     walk: deadlines::Walk,
@@ -355,6 +357,7 @@ impl Engine {
             pools: Vec::new(),
             sessions: Slab::new(),
             branches: 0,
+            way: None,
             watches: Vec::new(),
             walk: deadlines::Walk::default(),
             share: budget::Share::default(),

@@ -36,7 +36,9 @@ impl Engine {
         request: &Request<'_>,
         port: &mut impl Port,
     ) -> bool {
-        match (self.way(id, named, request), named) {
+        // Looked for a moment ago, as it was asked whether it may begin; a branch's own was not.
+        let chosen = self.way.take().filter(|&(of, _)| of == id).map(|(_, way)| way);
+        match (chosen.unwrap_or_else(|| self.way(id, named, request)), named) {
             (Way::Here, Ok(spec)) if matches!(spec.treatment, Treatment::Local(Local::Reset)) => {
                 // All that it has asked for is answered. What was asked before a QUIT may not be: that ends them with the session.
                 self.leave_branches(id, port);

@@ -20,7 +20,7 @@
 mod lead;
 mod ways;
 
-pub(super) use ways::Told;
+pub(super) use ways::{Told, Way};
 
 use super::deadlines::Watch;
 use super::line::Ticket;

@@ -11,7 +11,7 @@ use crate::resp::Request;
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::engine) enum Way {
     /// It is carried out in the session's own pool, or told there what is wrong with it.
     Here,
     /// All of it goes to this pool.
@@ -126,6 +126,7 @@ impl Engine {
         port: &mut impl Port,
     ) -> bool {
         let way = self.way(id, named, request);
+        self.way = Some((id, way));
         let Some(session) = self.sessions.get_mut(id as usize).filter(|session| session.authenticated) else {
             return true;
         };
